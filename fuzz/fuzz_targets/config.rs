@@ -1,0 +1,6 @@
+//! The configuration of a disk that anyone may have written: any bytes, no panic, no unbounded memory.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| forestall_engine::fuzz::config(data));
