@@ -1,0 +1,356 @@
+//! Assembly: from disks in any order, under any names, to an array ready to serve (rules C4, C5, M4).
+//!
+//! Owns the order of a start. Invariants: no byte is changed before every refusal has been ruled out; what was chosen is committed again
+//! before anything is served; after an unclean stop every marked region is dirty. Which configuration to believe is `quorum`'s matter.
+
+use std::rc::Rc;
+
+use super::{Array, AssembleOptions, NewDisk, commit, labels};
+use crate::config::{Configuration, SlotState};
+use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
+use crate::error::AssembleError;
+use crate::format::label::{Label, LabelError};
+use crate::format::layout::Layout;
+use crate::ids::DiskNumber;
+use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
+use crate::report::Severity;
+use crate::runtime::{Env, Runtime};
+
+/// A disk with its label.
+struct Candidate<E: Env> {
+    disk: NewDisk<E>,
+    label: Label,
+    damaged: Vec<u64>,
+    notes: Vec<String>,
+    configs: Vec<Configuration>,
+}
+
+pub(super) fn open_drive<E: Env>(
+    rt: &E::Runtime,
+    number: DiskNumber,
+    disk: NewDisk<E>,
+    layout: Layout,
+    timeout_ns: u64,
+) -> Rc<Drive<E>> {
+    let timeout_ns = if timeout_ns == 0 { TIMEOUT_NS_DEFAULT } else { timeout_ns };
+    Drive::new(rt.clone(), number, disk.disk, layout, disk.identity, timeout_ns)
+}
+
+/// An assembly refused, and the disks handed back.
+type Refused<E> = (AssembleError, Vec<NewDisk<E>>);
+
+impl<E: Env> Array<E> {
+    /// Finds the array on `disks` (in any order, under any names), re-commits what it chose and makes it ready to serve
+    /// (rules C4, C5). Background work (resync, rebuilds) starts with [`Array::start`].
+    ///
+    /// # Errors
+    /// A refusal that names the missing or diverged disks and the way out; then no byte changed, and the disks are handed back
+    /// (but for a failure of the commit itself).
+    pub async fn assemble(
+        rt: E::Runtime,
+        disks: Vec<NewDisk<E>>,
+        options: AssembleOptions,
+    ) -> Result<Rc<Self>, Refused<E>> {
+        let (candidates, ignored) = read_all(disks).await?;
+        let found: Vec<FoundDisk> = candidates
+            .iter()
+            .map(|c| FoundDisk {
+                number: c.label.number,
+                uuid: c.label.disk,
+                configs: c.configs.clone(),
+            })
+            .collect();
+        let quorum = Options { degraded: options.degraded, choose: options.choose };
+        let choice = match choose(&found, quorum) {
+            Ok(choice) => choice,
+            Err(refusal) => return Err((refused(&candidates, refusal), hand_back(candidates))),
+        };
+        let timeout_ns = options.disk_timeout_ms.saturating_mul(1_000_000);
+        let array = Self::new(
+            rt.clone(),
+            choice.config.clone(),
+            choice.counted,
+            timeout_ns,
+            options.scrub_every_s,
+        );
+        let damaged = array.take_disks(candidates, &choice);
+        if let Err(error) = array.build(&choice, &options).await {
+            return Err((error, Vec::new()));
+        }
+        array.load_log().await;
+        for (label, drive) in damaged {
+            // The other copy served; mending it is a courtesy that may fail.
+            let _ = labels::write_label(drive.raw(), &label).await;
+        }
+        array.announce(&choice);
+        for what in ignored {
+            array.event(
+                Severity::Warning,
+                "disk-ignored",
+                None,
+                None,
+                format!("{what}: left alone"),
+            );
+        }
+        Ok(array)
+    }
+
+    /// Makes drives of the disks that take part; the others stay closed. Answers those whose label needs mending.
+    fn take_disks(
+        self: &Rc<Self>,
+        candidates: Vec<Candidate<E>>,
+        choice: &Choice,
+    ) -> Vec<(Label, Rc<Drive<E>>)> {
+        let mut damaged = Vec::new();
+        for (index, candidate) in candidates.into_iter().enumerate() {
+            let seats = [&choice.in_service_present, &choice.stale_dropped];
+            let Some(seat) = seats.into_iter().flatten().find(|seat| seat.index == index) else {
+                continue;
+            };
+            let Candidate { disk, label, damaged: bad, notes, .. } = candidate;
+            let drive = open_drive(&self.rt, label.number, disk, label.layout, self.timeout_ns);
+            let words = bad
+                .iter()
+                .map(|at| format!("the label at byte {at} was damaged; the other copy served"));
+            drive.notes.borrow_mut().extend(words.chain(notes));
+            if let Some(held) = seat.held {
+                self.holds.borrow_mut().insert(label.number, held);
+            }
+            if choice.stale_dropped.iter().any(|s| s.index == index) {
+                drive.retire(); // Not relied on: `readd` brings it back.
+            } else if !bad.is_empty() {
+                damaged.push((label.clone(), Rc::clone(&drive)));
+            }
+            self.drives.borrow_mut().insert(label.number, drive);
+        }
+        damaged
+    }
+
+    /// Groups, maps, the write-hole check, and the commit.
+    async fn build(
+        self: &Rc<Self>,
+        choice: &Choice,
+        options: &AssembleOptions,
+    ) -> Result<(), AssembleError> {
+        let mut start = choice.config.clone();
+        for disk in choice.missing.iter().chain(choice.diverged.iter().map(|s| &s.disk)) {
+            commit::take_out_of_slots(&mut start, *disk);
+        }
+        *self.config.borrow_mut() = start.clone();
+        self.apply();
+        for entry in &start.groups {
+            let group = self.group(entry.number).expect("applied groups are there");
+            if let Err(missing) = group.load_maps(entry.clean).await {
+                if group.with_slots(|slots| slots.iter().all(|s| s.main.is_none())) {
+                    continue; // No member at all: nothing of it answers.
+                }
+                return Err(AssembleError::Commit(format!(
+                    "group {}: no member holds page {} of its {:?} map; look at each disk with `forestall inspect`",
+                    entry.number, missing.page, missing.kind
+                )));
+            }
+            if group.has_write_hole() && !options.accept_write_hole {
+                let out: Vec<String> = entry
+                    .slots
+                    .iter()
+                    .filter(|s| s.state != SlotState::InSync)
+                    .map(|s| format!("{} ({})", s.disk, self.path_of(s.disk)))
+                    .collect();
+                return Err(AssembleError::WriteHole(format!(
+                    "group {} was not stopped cleanly and lacks disk {}: where writes were under way, what is computed for it may be \
+                     wrong. Bring the disk back, or accept that with --accept-write-hole",
+                    entry.number,
+                    out.join(", ")
+                )));
+            }
+        }
+        let history = self.rt.random_u64().max(1);
+        let mut next = choice.recommit(history, self.rt.unix_ms());
+        for disk in choice.missing.iter().chain(choice.diverged.iter().map(|s| &s.disk)) {
+            commit::take_out_of_slots(&mut next, *disk);
+        }
+        for group in &mut next.groups {
+            group.clean = false;
+        }
+        for disk in &mut next.disks {
+            if let Some(drive) = self.drives.borrow().get(&disk.number) {
+                disk.path_hint = super::disks::hint(&drive.identity.path, 255);
+            }
+        }
+        self.written.borrow_mut().clone_from(&choice.config);
+        self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))
+    }
+
+    /// Tells what the start found.
+    fn announce(self: &Rc<Self>, choice: &Choice) {
+        let name = self.config.borrow().name.clone();
+        self.event(
+            Severity::Info,
+            "array-started",
+            None,
+            None,
+            format!("array {name:?} was assembled"),
+        );
+        for disk in &choice.missing {
+            let what = format!("disk {disk} ({}) is missing", self.path_of(*disk));
+            let group = self.config.borrow().slot_of(*disk).map(|(g, _)| g);
+            self.event(Severity::Warning, "disk-missing", Some(*disk), group, what);
+        }
+        for seat in &choice.stale_dropped {
+            let what = format!(
+                "disk {} ({}) came back; it is not used until `forestall disk readd {}`",
+                seat.disk,
+                self.path_of(seat.disk),
+                seat.disk
+            );
+            self.event(Severity::Warning, "disk-returned", Some(seat.disk), None, what);
+        }
+        for seat in &choice.diverged {
+            let what = format!(
+                "disk {} went on without this array: it is not used; see docs/operations.md",
+                seat.disk
+            );
+            self.event(Severity::Warning, "disk-diverged", Some(seat.disk), None, what);
+        }
+        let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+        for group in groups.iter().filter(|g| !g.is_resynced()) {
+            let what = format!(
+                "group {} was not stopped cleanly: {} regions of {} bytes are resynced",
+                group.number,
+                group.dirty_regions(),
+                group.region_len()
+            );
+            self.event(Severity::Warning, "group-unclean", None, Some(group.number), what);
+        }
+    }
+}
+
+fn hand_back<E: Env>(candidates: Vec<Candidate<E>>) -> Vec<NewDisk<E>> {
+    candidates.into_iter().map(|c| c.disk).collect()
+}
+
+/// Candidates, and words about disks that carry no label and are left alone.
+type Found<E> = (Vec<Candidate<E>>, Vec<String>);
+
+/// Reads labels and configurations; all must be of one array.
+async fn read_all<E: Env>(disks: Vec<NewDisk<E>>) -> Result<Found<E>, Refused<E>> {
+    let mut candidates: Vec<Candidate<E>> = Vec::new();
+    let mut error = None;
+    let mut without_label = Vec::new();
+    let mut rest = Vec::new();
+    for disk in disks {
+        match labels::read_label(&disk.disk).await {
+            Ok(found) => {
+                let (configs, notes) =
+                    labels::read_configs(&disk.disk, &found.label.layout, found.label.array).await;
+                if found.label.unknown_read_only != 0 {
+                    error = error.or(Some(AssembleError::TooNew(format!(
+                        "{}: its label has features that this version may only read; use a newer forestall",
+                        disk.identity.path
+                    ))));
+                }
+                candidates.push(Candidate {
+                    disk,
+                    label: found.label,
+                    damaged: found.damaged,
+                    notes,
+                    configs,
+                });
+            }
+            Err(e) => {
+                let what = format!("{}: {e}", disk.identity.path);
+                if matches!(e, LabelError::TooNew(_)) {
+                    error = Some(AssembleError::TooNew(format!("{what}; use a newer forestall")));
+                }
+                without_label.push(what);
+                rest.push(disk);
+            }
+        }
+    }
+    if !without_label.is_empty() && candidates.is_empty() {
+        error = error.or(Some(AssembleError::NothingFound(without_label.join("; "))));
+    }
+    if error.is_none()
+        && let Some((first, others)) = candidates.split_first()
+        && let Some(other) = others.iter().find(|c| c.label.array != first.label.array)
+    {
+        error = Some(AssembleError::Mixed(format!(
+            "{} belongs to array {:?} ({}), {} to {:?} ({}): serve one array at a time",
+            first.disk.identity.path,
+            first.label.name,
+            first.label.array,
+            other.disk.identity.path,
+            other.label.name,
+            other.label.array
+        )));
+    }
+    match error {
+        None => Ok((candidates, without_label)),
+        Some(error) => {
+            rest.extend(hand_back(candidates));
+            Err((error, rest))
+        }
+    }
+}
+
+/// Words for a refusal of the quorum.
+fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleError {
+    let path = |number: DiskNumber| {
+        let found = candidates.iter().find(|c| c.label.number == number);
+        found.map(|c| c.disk.identity.path.clone()).unwrap_or_default()
+    };
+    match refusal {
+        Refusal::NothingFound => AssembleError::NothingFound(refusal.to_string()),
+        Refusal::Duplicate { number, first, second } => AssembleError::Mixed(format!(
+            "{} and {} are both disk {number}: a copy, or two paths to one disk. Leave one of them out",
+            candidates[first].disk.identity.path, candidates[second].disk.identity.path
+        )),
+        Refusal::NotThere(_) => AssembleError::NothingFound(refusal.to_string()),
+        Refusal::Diverged { sides } => {
+            let words: Vec<String> = sides
+                .iter()
+                .map(|side| {
+                    let disks: Vec<String> =
+                        side.disks.iter().map(|d| format!("{d} ({})", path(*d))).collect();
+                    format!(
+                        "disk {} at generation {}, last committed at {} ms since 1970",
+                        disks.join(", "),
+                        side.stamp.generation,
+                        side.committed_at_ms
+                    )
+                })
+                .collect();
+            AssembleError::Diverged {
+                message: format!(
+                    "the array went on in more than one way: {}. Choose the side to keep with --choose DISK; \
+                     the disks of the other are not used then",
+                    words.join(" | ")
+                ),
+                sides: sides.iter().filter_map(|s| s.disks.first().copied()).collect(),
+            }
+        }
+        Refusal::TooFew { generation, list, missing } => {
+            let missing: Vec<String> = missing
+                .iter()
+                .map(|d| {
+                    let serial = if d.serial.is_empty() {
+                        String::new()
+                    } else {
+                        format!(", serial {}", d.serial)
+                    };
+                    format!("disk {} (last seen at {}{serial})", d.number, d.path_hint)
+                })
+                .collect();
+            AssembleError::TooFew(format!(
+                "half or more of the {} disks in service at generation {generation} are missing: {}. Bring them, wait for them with \
+                 --wait SECS, or start without them with --degraded",
+                list.len(),
+                if missing.is_empty() {
+                    "they hold an older state".to_string()
+                } else {
+                    missing.join(", ")
+                }
+            ))
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Committing configurations (rules C1, C2, C3).
+//!
+//! Owns the write path of the configuration. Invariants: commits take turns; a generation is written whole to the older slot of every
+//! disk it lists in service and flushed before it counts; no state takes effect before its generation counts; a disk that cannot take it
+//! is dropped in the next; a list that rule C2 forbids pauses host I/O until an operator says go on.
+
+use std::rc::Rc;
+
+use super::Array;
+use crate::buf::Buf;
+use crate::config::{Configuration, DropReason, Service, SlotState};
+use crate::drive::Drive;
+use crate::error::CommandError;
+use crate::format::config as bytes;
+use crate::ids::DiskNumber;
+use crate::quorum::{Short, Stamp, may_commit, successor, wants_seal};
+use crate::report::Severity;
+use crate::runtime::{Env, Runtime};
+use crate::sync::join_all;
+
+impl<E: Env> Array<E> {
+    /// Changes the configuration and makes it count. Failing disks are dropped first, in a generation of their own, since a commit that
+    /// adds disks drops none (rule C2).
+    pub(super) async fn commit(
+        self: &Rc<Self>,
+        change: impl FnOnce(&mut Configuration),
+    ) -> Result<(), CommandError> {
+        let _turn = self.commit_turn.lock().await;
+        if !self.failing.borrow().is_empty() {
+            let next = self.next_configuration();
+            self.write_until_counts(next).await?;
+        }
+        let mut next = self.next_configuration();
+        change(&mut next);
+        if let Err(error) = self.encoded(&next) {
+            return Err(CommandError::Refused(error));
+        }
+        self.write_until_counts(next).await
+    }
+
+    /// Writes `next` (rule C4's commit at assembly).
+    pub(super) async fn commit_exactly(
+        self: &Rc<Self>,
+        next: Configuration,
+    ) -> Result<(), CommandError> {
+        let _turn = self.commit_turn.lock().await;
+        self.write_until_counts(next).await
+    }
+
+    /// Drops what has failed, if it is not dropped yet.
+    pub(super) async fn commit_failures(self: &Rc<Self>) -> Result<(), CommandError> {
+        let _turn = self.commit_turn.lock().await;
+        if self.failing.borrow().is_empty() {
+            return Ok(());
+        }
+        let next = self.next_configuration();
+        self.write_until_counts(next).await
+    }
+
+    /// What counts now, numbered to follow what was written last.
+    fn next_configuration(&self) -> Configuration {
+        let numbered = successor(&self.written.borrow(), self.counted.get());
+        let mut next = self.config.borrow().clone();
+        next.generation = numbered.generation;
+        next.uncounted = numbered.uncounted;
+        next
+    }
+
+    fn encoded(&self, config: &Configuration) -> Result<Buf, String> {
+        let drives = self.drives.borrow();
+        let slot = drives.values().map(|d| d.layout.config[0].len).min().unwrap_or(u64::MAX);
+        bytes::encode(config, slot).map_err(|e| e.to_string())
+    }
+
+    async fn write_until_counts(
+        self: &Rc<Self>,
+        mut next: Configuration,
+    ) -> Result<(), CommandError> {
+        loop {
+            self.drop_failing(&mut next);
+            next.committed_at_ms = self.rt.unix_ms();
+            let list: Vec<DiskNumber> = next.in_service().collect();
+            if list.is_empty() {
+                self.halt();
+                return Err(CommandError::Failed(
+                    "no disk of the array takes a configuration any more".into(),
+                ));
+            }
+            self.wait_for_leave(&list).await?;
+            let buf = self.encoded(&next).map_err(CommandError::Failed)?;
+            let failed = self.write_everywhere(&next, &list, buf).await;
+            *self.written.borrow_mut() = next.clone();
+            self.counted.set(failed.is_empty());
+            if !failed.is_empty() {
+                for (disk, reason) in failed {
+                    self.note_failing(disk, reason, DropReason::Failed);
+                }
+                let numbered = successor(&next, false);
+                (next.generation, next.uncounted) = (numbered.generation, numbered.uncounted);
+                continue;
+            }
+            *self.config.borrow_mut() = next.clone();
+            self.apply();
+            if !wants_seal(&next) {
+                return Ok(());
+            }
+            next = successor(&next, true);
+        }
+    }
+
+    /// Rule C3: a list that keeps too few of the last ones waits for `group continue`, and hosts wait with it.
+    async fn wait_for_leave(self: &Rc<Self>, list: &[DiskNumber]) -> Result<(), CommandError> {
+        let Err(short) = may_commit(&self.written.borrow(), self.counted.get(), list) else {
+            return Ok(());
+        };
+        if matches!(short, Short::AddsAndDrops { .. }) {
+            self.tend_failures();
+            return Err(CommandError::Failed(
+                "another disk failed meanwhile and is dropped first: try again".into(),
+            ));
+        }
+        self.leave.set(false);
+        self.pause_groups(true);
+        self.event(
+            Severity::Critical,
+            "array-paused",
+            None,
+            None,
+            format!(
+                "host I/O is paused: too many disks failed at once ({short}). Bring disks back and restart, or give up the \
+                 missing ones with `forestall group continue N`"
+            ),
+        );
+        self.changed.notify();
+        self.left.wait_until(|| self.leave.get()).await;
+        self.pause_groups(false);
+        self.event(
+            Severity::Warning,
+            "array-continued",
+            None,
+            None,
+            "host I/O goes on with the disks that are left".into(),
+        );
+        Ok(())
+    }
+
+    /// Writes one generation to all of `list`; answers the disks that did not take it.
+    async fn write_everywhere(
+        &self,
+        config: &Configuration,
+        list: &[DiskNumber],
+        buf: Buf,
+    ) -> Vec<(DiskNumber, String)> {
+        let drives: Vec<Option<Rc<Drive<E>>>> =
+            list.iter().map(|number| self.drives.borrow().get(number).cloned()).collect();
+        let results = join_all(
+            drives.iter().map(|drive| write_slot(drive.as_ref(), config.generation, buf.clone())),
+        )
+        .await;
+        let stamp = Stamp::of(config);
+        let mut failed = Vec::new();
+        for ((number, drive), result) in list.iter().zip(drives).zip(results) {
+            match (result, drive) {
+                (Ok(()), Some(_)) => {
+                    self.holds.borrow_mut().insert(*number, stamp);
+                }
+                (Ok(()), None) => failed.push((*number, "it is not open".into())),
+                (Err(fault), _) => failed.push((*number, fault)),
+            }
+        }
+        failed
+    }
+
+    /// Takes every failing disk out of `next`.
+    fn drop_failing(&self, next: &mut Configuration) {
+        let failing = self.failing.borrow().clone();
+        for (disk, reason) in failing {
+            self.drop_disk(next, disk, reason);
+        }
+    }
+
+    /// Marks a disk dropped and its slots out.
+    pub(super) fn drop_disk(&self, next: &mut Configuration, disk: DiskNumber, reason: DropReason) {
+        let now = self.rt.unix_ms();
+        let held = self.holds.borrow().get(&disk).copied();
+        let Some(entry) = next.disk_mut(disk) else { return };
+        if entry.in_service() {
+            let stamp = held.unwrap_or_else(|| Stamp::of(&self.config.borrow()));
+            entry.service = Service::Dropped {
+                history: stamp.history,
+                generation: stamp.generation,
+                reason,
+                at_ms: now,
+            };
+        }
+        take_out_of_slots(next, disk);
+    }
+
+    /// Notes a drive that was given up; it is dropped with the next commit.
+    pub(super) fn note_failing(&self, disk: DiskNumber, reason: String, drop: DropReason) {
+        let drive = self.drives.borrow().get(&disk).cloned();
+        if let Some(drive) = drive {
+            drive.retire();
+        }
+        let group = self.config.borrow().slot_of(disk).map(|(group, _)| group);
+        if self.failing.borrow_mut().insert(disk, drop).is_none() {
+            self.event(
+                Severity::Warning,
+                "disk-failed",
+                Some(disk),
+                group,
+                format!("disk {disk} ({}) is no longer used: {reason}", self.path_of(disk)),
+            );
+        }
+    }
+}
+
+/// Every slot that relied on `disk` stands without it.
+pub(super) fn take_out_of_slots(next: &mut Configuration, disk: DiskNumber) {
+    for slot in next.groups.iter_mut().flat_map(|g| &mut g.slots) {
+        if slot.disk == disk {
+            slot.state = SlotState::Out;
+        }
+        if slot.replacement == Some(disk) {
+            slot.replacement = None;
+        }
+    }
+}
+
+/// Rule C1: written whole into the older slot, then flushed.
+async fn write_slot<E: Env>(
+    drive: Option<&Rc<Drive<E>>>,
+    generation: u64,
+    buf: Buf,
+) -> Result<(), String> {
+    let drive = drive.ok_or("it is not open")?;
+    let slot = drive.layout.config[(generation % 2) as usize];
+    drive
+        .write_meta(slot.offset, buf)
+        .await
+        .map_err(|f| format!("{f} on writing its configuration"))?;
+    drive.flush().await.map_err(|f| format!("{f} on flushing its configuration"))
+}

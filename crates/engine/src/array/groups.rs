@@ -1,0 +1,283 @@
+//! Groups: making, deleting, going on with fewer disks.
+//!
+//! Owns how a group's shape follows from its members. Invariants: the smallest usable size wins; units, regions and maps fit the
+//! regions reserved on every member; a group's map pages are on all its members before the group counts (rule M1).
+
+use std::rc::Rc;
+
+use super::{Array, GroupSpec, Notes};
+use crate::config::{Configuration, DiskEntry, DiskRole, GroupEntry, Level, SlotEntry, SlotState};
+use crate::error::CommandError;
+use crate::format::layout::{Layout, UNWRITTEN_UNIT};
+use crate::format::page::{PAGE_BITS, PageKind};
+use crate::geometry::Geometry;
+use crate::group::{Group, pages_in};
+use crate::ids::{DiskNumber, GroupNumber, Uuid};
+use crate::report::Severity;
+use crate::runtime::{Env, Runtime};
+
+/// Smallest intent region, and the one that larger members start from.
+const REGION_SMALL: u64 = 64 << 10;
+const REGION: u64 = 1 << 20;
+/// Members below this size take small regions.
+const SMALL_MEMBER: u64 = 64 << 20;
+
+/// The shape of a new group, or why it cannot be.
+pub(super) fn plan_group(
+    number: GroupNumber,
+    uuid: Uuid,
+    level: Level,
+    chunk: u32,
+    members: &[(&DiskEntry, Layout)],
+) -> Result<(GroupEntry, Notes), String> {
+    let smallest = members.iter().map(|(d, _)| d.data_len).min().ok_or("a group needs disks")?;
+    let unit = (UNWRITTEN_UNIT / u64::from(chunk.max(1))).max(1);
+    let stripes = Geometry::max_stripes(level, smallest, chunk) / unit * unit;
+    Geometry::new(level, members.len(), chunk, stripes).map_err(|e| e.to_string())?;
+    let member_len = stripes * u64::from(chunk);
+    let capacity = members
+        .iter()
+        .map(|(_, layout)| (pages_in(layout, PageKind::Intent) * PAGE_BITS) as u64)
+        .min()
+        .expect("there are members");
+    let mut region = if member_len < SMALL_MEMBER { REGION_SMALL } else { REGION };
+    region = region.max(u64::from(chunk) * unit);
+    while member_len.div_ceil(region) > capacity {
+        region *= 2;
+    }
+    let mut notes = Notes::new();
+    if members.iter().any(|(d, _)| d.data_len > smallest) {
+        let larger: Vec<String> = members
+            .iter()
+            .filter(|(d, _)| d.data_len > smallest)
+            .map(|(d, _)| d.number.to_string())
+            .collect();
+        notes.push(format!(
+            "the disks differ in size: the smallest usable size, {member_len} bytes, counts; the rest of disks {} is not used",
+            larger.join(", ")
+        ));
+    }
+    let slots = members
+        .iter()
+        .map(|(d, _)| SlotEntry { disk: d.number, state: SlotState::InSync, replacement: None })
+        .collect();
+    let entry = GroupEntry {
+        number,
+        uuid,
+        level,
+        chunk,
+        stripes,
+        intent_region: region,
+        unwritten_unit: unit as u32,
+        slots,
+        clean: true,
+    };
+    Ok((entry, notes))
+}
+
+impl<E: Env> Array<E> {
+    /// Makes a group of free or spare disks and answers its number.
+    ///
+    /// # Errors
+    /// If a disk does not exist, is in use or named twice, or the shape is impossible; then nothing changed.
+    pub async fn create_group(
+        self: &Rc<Self>,
+        spec: GroupSpec,
+    ) -> Result<(GroupNumber, Notes), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let mut members = Vec::new();
+        for (i, number) in spec.disks.iter().enumerate() {
+            if spec.disks[..i].contains(number) {
+                return Err(CommandError::Refused(format!("disk {number} is named twice")));
+            }
+            members.push((self.unused_disk(&config, *number)?, self.layout_of(*number)?));
+        }
+        let number = (1..)
+            .map(GroupNumber)
+            .find(|n| config.group(*n).is_none())
+            .expect("numbers do not run out");
+        let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
+        let (mut entry, notes) = plan_group(number, uuid, spec.level, spec.chunk, &members)
+            .map_err(CommandError::Refused)?;
+        entry.clean = false;
+        // The pages come first: nobody reads them before the group counts.
+        let blank = Group::<E>::new(self.rt.clone(), &entry, Rc::new(|_, _| ()));
+        for number in &spec.disks {
+            let drive = self.drives.borrow().get(number).cloned();
+            let drive =
+                drive.ok_or_else(|| CommandError::Refused(format!("disk {number} is not open")))?;
+            let failed =
+                |fault| CommandError::Failed(format!("disk {number}: {fault}; no group was made"));
+            blank.write_all_pages(&drive).await.map_err(failed)?;
+        }
+        self.commit(|next| {
+            for disk in &spec.disks {
+                if let Some(disk) = next.disk_mut(*disk) {
+                    disk.role = DiskRole::Member;
+                }
+            }
+            let at =
+                next.groups.iter().position(|g| g.number > number).unwrap_or(next.groups.len());
+            next.groups.insert(at, entry);
+        })
+        .await?;
+        let group = self.group(number)?;
+        group.adopt_new_pages();
+        self.tend_group(&group);
+        let what = format!("group {number} of disks {}", list(&spec.disks));
+        self.event(Severity::Info, "group-created", None, Some(number), what);
+        Ok((number, notes))
+    }
+
+    /// Deletes a group without volumes; its disks become free.
+    ///
+    /// # Errors
+    /// If there is no such group or it holds volumes.
+    pub async fn delete_group(self: &Rc<Self>, number: GroupNumber) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let group = self.group(number)?;
+        let volumes: Vec<String> = config
+            .volumes
+            .iter()
+            .filter(|v| v.group == number)
+            .map(|v| format!("{:?}", v.name))
+            .collect();
+        if !volumes.is_empty() {
+            return Err(CommandError::Refused(format!(
+                "group {number} holds volumes {}: delete them first",
+                volumes.join(", ")
+            )));
+        }
+        while let Some(job) = self.jobs.running(number, |_| true) {
+            job.progress.stop.set(true);
+            self.jobs.ended().await;
+        }
+        self.commit(|next| {
+            let Some(entry) = next.group(number).cloned() else { return };
+            next.groups.retain(|g| g.number != number);
+            for disk in entry.slots.iter().flat_map(|s| [Some(s.disk), s.replacement]).flatten() {
+                if let Some(disk) = next.disk_mut(disk) {
+                    disk.role = DiskRole::Free;
+                }
+            }
+        })
+        .await?;
+        group.halt();
+        self.event(
+            Severity::Info,
+            "group-deleted",
+            None,
+            None,
+            format!("group {number} was deleted"),
+        );
+        Ok(())
+    }
+
+    /// Commits the smaller list that rule C3 waits for.
+    ///
+    /// # Errors
+    /// If there is no such group or nothing is paused.
+    pub async fn continue_group(self: &Rc<Self>, number: GroupNumber) -> Result<(), CommandError> {
+        let group = self.group(number)?;
+        if !group.is_paused() {
+            return Err(CommandError::Refused(format!("group {number} is not paused")));
+        }
+        self.leave.set(true);
+        self.left.notify();
+        Ok(())
+    }
+
+    /// A disk that no group uses.
+    pub(super) fn unused_disk<'a>(
+        &self,
+        config: &'a Configuration,
+        number: DiskNumber,
+    ) -> Result<&'a DiskEntry, CommandError> {
+        let disk = config.disk(number).ok_or_else(|| super::disks::no_disk(number))?;
+        if let Some((group, _)) = config.slot_of(number) {
+            return Err(CommandError::Refused(format!("disk {number} is in use by group {group}")));
+        }
+        if !disk.in_service() {
+            return Err(CommandError::Refused(format!(
+                "disk {number} is out of service; see `forestall disk list`"
+            )));
+        }
+        Ok(disk)
+    }
+
+    fn layout_of(&self, number: DiskNumber) -> Result<Layout, CommandError> {
+        let drives = self.drives.borrow();
+        let drive = drives.get(&number).filter(|d| !d.is_gone());
+        Ok(drive
+            .ok_or_else(|| CommandError::Refused(format!("disk {number} does not answer")))?
+            .layout)
+    }
+}
+
+pub(super) fn list(disks: &[DiskNumber]) -> String {
+    disks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Service;
+
+    fn disk(number: u32, size: u64) -> (DiskEntry, Layout) {
+        let layout = Layout::for_size(size).expect("large enough");
+        let entry = DiskEntry {
+            number: DiskNumber(number),
+            uuid: Uuid([number as u8; 16]),
+            data_len: layout.data.len,
+            role: DiskRole::Free,
+            service: Service::InService,
+            path_hint: String::new(),
+            serial: String::new(),
+        };
+        (entry, layout)
+    }
+
+    #[test]
+    fn the_smallest_usable_size_wins_and_is_said() {
+        let disks = [disk(1, 64 << 20), disk(2, 96 << 20), disk(3, 64 << 20)];
+        let members: Vec<_> = disks.iter().map(|(d, l)| (d, *l)).collect();
+        let (entry, notes) =
+            plan_group(GroupNumber(1), Uuid::default(), Level::Raid5, 65536, &members)
+                .expect("possible");
+        assert_eq!(entry.stripes * 65536, disks[0].0.data_len / 65536 * 65536);
+        assert!(
+            notes[0].contains("smallest usable size") && notes[0].contains("disks 2 "),
+            "{notes:?}"
+        );
+    }
+
+    #[test]
+    fn intent_regions_fit_the_pages_of_any_size_and_hold_whole_units() {
+        for shift in [21_u32, 26, 34, 44, 52] {
+            for chunk in [4096_u32, 65536, 1 << 20] {
+                let disks = [disk(1, 1 << shift), disk(2, 1 << shift)];
+                let members: Vec<_> = disks.iter().map(|(d, l)| (d, *l)).collect();
+                let Ok((entry, _)) =
+                    plan_group(GroupNumber(1), Uuid::default(), Level::Raid1, chunk, &members)
+                else {
+                    assert!(
+                        shift == 21,
+                        "only the smallest disks are too small for a chunk of 1 MiB"
+                    );
+                    continue;
+                };
+                let member_len = entry.stripes * u64::from(chunk);
+                let bits = (pages_in(&disks[0].1, PageKind::Intent) * PAGE_BITS) as u64;
+                assert!(member_len.div_ceil(entry.intent_region) <= bits);
+                assert_eq!(
+                    entry.intent_region % (u64::from(chunk) * u64::from(entry.unwritten_unit)),
+                    0
+                );
+                let units = entry.stripes.div_ceil(u64::from(entry.unwritten_unit));
+                assert!(units <= (pages_in(&disks[0].1, PageKind::Unwritten) * PAGE_BITS) as u64);
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Long pieces of work and what is told of them.
+//!
+//! Owns the list of jobs. Invariant: a job's flow updates its own progress; whoever looks takes a snapshot. What to start
+//! and when is left to `tend` and `maintain`.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::Array;
+use crate::error::CommandError;
+use crate::ids::{DiskNumber, GroupNumber};
+use crate::progress::Progress;
+use crate::report::{JobKind, JobReport, JobState};
+use crate::runtime::{Env, Runtime};
+use crate::sync::Event;
+
+/// Ended jobs kept for the listing.
+const ENDED_KEPT: usize = 100;
+
+pub(super) struct Job {
+    id: u64,
+    pub(super) kind: JobKind,
+    pub(super) group: GroupNumber,
+    pub(super) disk: Option<DiskNumber>,
+    pub(super) progress: Rc<Progress>,
+    state: Cell<JobState>,
+    message: RefCell<String>,
+    started_at_ms: u64,
+    ended_ns: Cell<Option<u64>>,
+}
+
+#[derive(Default)]
+pub(super) struct Jobs {
+    list: RefCell<Vec<Rc<Job>>>,
+    next: Cell<u64>,
+    end: Event,
+}
+
+impl Jobs {
+    pub(super) fn stop_all(&self) {
+        self.list.borrow().iter().for_each(|job| job.progress.stop.set(true));
+    }
+
+    /// The id that the next job will have.
+    pub(super) fn upcoming(&self) -> u64 {
+        self.next.get() + 1
+    }
+
+    /// Completes when no job runs.
+    pub(super) async fn ended(&self) {
+        self.end
+            .wait_until(|| !self.list.borrow().iter().any(|j| j.state.get() == JobState::Running))
+            .await;
+    }
+
+    /// The running job of this kind on a group.
+    pub(super) fn running(
+        &self,
+        group: GroupNumber,
+        wanted: impl Fn(&Job) -> bool,
+    ) -> Option<Rc<Job>> {
+        let list = self.list.borrow();
+        list.iter()
+            .find(|j| j.state.get() == JobState::Running && j.group == group && wanted(j))
+            .cloned()
+    }
+}
+
+impl Job {
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+}
+
+impl<E: Env> Array<E> {
+    /// Enters a job as running.
+    pub(super) fn begin_job(
+        &self,
+        kind: JobKind,
+        group: GroupNumber,
+        disk: Option<DiskNumber>,
+        progress: Rc<Progress>,
+    ) -> Rc<Job> {
+        let id = self.jobs.next.get() + 1;
+        self.jobs.next.set(id);
+        let job = Rc::new(Job {
+            id,
+            kind,
+            group,
+            disk,
+            progress,
+            state: Cell::new(JobState::Running),
+            message: RefCell::default(),
+            started_at_ms: self.rt.unix_ms(),
+            ended_ns: Cell::new(None),
+        });
+        let mut list = self.jobs.list.borrow_mut();
+        list.push(Rc::clone(&job));
+        while list.len() > ENDED_KEPT {
+            let Some(at) = list.iter().position(|j| j.state.get() != JobState::Running) else {
+                break;
+            };
+            list.remove(at);
+        }
+        job
+    }
+
+    pub(super) fn end_job(&self, job: &Job, state: JobState, message: impl Into<String>) {
+        job.state.set(state);
+        *job.message.borrow_mut() = message.into();
+        job.ended_ns.set(Some(self.rt.now_ns()));
+        self.jobs.end.notify();
+    }
+
+    /// Jobs, running and ended, oldest first.
+    pub fn jobs(&self) -> Vec<JobReport> {
+        let now = self.rt.now_ns();
+        self.jobs.list.borrow().iter().map(|job| job.report(now)).collect()
+    }
+
+    fn job(&self, id: u64) -> Result<Rc<Job>, CommandError> {
+        let job = self.jobs.list.borrow().iter().find(|j| j.id == id).cloned();
+        let job = job.ok_or_else(|| {
+            CommandError::NotFound(format!("there is no job {id}; see `forestall jobs`"))
+        })?;
+        if job.state.get() == JobState::Running {
+            return Ok(job);
+        }
+        Err(CommandError::Refused(format!("job {id} has ended already")))
+    }
+
+    /// Changes a running job's rate limit, in bytes a second; 0 takes it away.
+    ///
+    /// # Errors
+    /// If there is no such running job.
+    pub fn limit_job(&self, job: u64, rate: u64) -> Result<(), CommandError> {
+        self.job(job)?.progress.set_limit(rate, self.rt.now_ns());
+        Ok(())
+    }
+
+    /// Stops a running check or repair.
+    ///
+    /// # Errors
+    /// If there is no such running job, or if it restores redundancy and so must not be stopped.
+    pub fn stop_job(&self, job: u64) -> Result<(), CommandError> {
+        let found = self.job(job)?;
+        if !matches!(found.kind, JobKind::Check | JobKind::Repair) {
+            return Err(CommandError::Refused(format!(
+                "job {job} restores redundancy and is not stopped; slow it down with `forestall jobs limit {job} RATE`"
+            )));
+        }
+        found.progress.stop.set(true);
+        Ok(())
+    }
+}
+
+impl Job {
+    fn report(&self, now_ns: u64) -> JobReport {
+        let p = &self.progress;
+        let running = self.state.get() == JobState::Running;
+        let at = self.ended_ns.get().unwrap_or(now_ns);
+        JobReport {
+            id: self.id,
+            kind: self.kind,
+            state: self.state.get(),
+            group: self.group,
+            disk: self.disk,
+            done_bytes: p.done.get().min(p.total.get()),
+            total_bytes: p.total.get(),
+            rate: p.rate(at),
+            eta_s: if running { p.eta_s(at) } else { None },
+            limit: p.limit.get(),
+            mismatches: p.mismatches.get(),
+            lost_blocks: p.lost.get(),
+            started_at_ms: self.started_at_ms,
+            message: self.message.borrow().clone(),
+        }
+    }
+}

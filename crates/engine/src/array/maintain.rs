@@ -1,0 +1,97 @@
+//! Scrubbing by command and on schedule.
+//!
+//! Owns when a group is compared. Invariants: one scrub per group at a time; a scrub yields to resync and rebuilds by being refused while they run.
+
+use std::rc::Rc;
+
+use super::Array;
+use crate::error::CommandError;
+use crate::ids::{GroupNumber, Slot};
+use crate::progress::Progress;
+use crate::report::{JobKind, JobState, Severity};
+use crate::runtime::{Env, Runtime};
+
+impl<E: Env> Array<E> {
+    /// Starts a check, or a check that repairs what it finds. Answers the job's id. `rate` in bytes a second of each member, 0 for none.
+    ///
+    /// # Errors
+    /// If there is no such group, it has nothing to compare, or it is being scrubbed, resynced or rebuilt.
+    pub async fn scrub(
+        self: &Rc<Self>,
+        group: GroupNumber,
+        repair: bool,
+        rate: u64,
+    ) -> Result<u64, CommandError> {
+        let found = self.group(group)?;
+        if !found.can_compare() {
+            return Err(CommandError::Refused(format!(
+                "group {group} is RAID0: it holds one copy, nothing to compare"
+            )));
+        }
+        if let Some(job) = self.jobs.running(group, |_| true) {
+            return Err(CommandError::Refused(format!(
+                "job {} works on group {group}: wait for it",
+                job.id()
+            )));
+        }
+        let kind = if repair { JobKind::Repair } else { JobKind::Check };
+        let progress = Progress::new(found.member_len(), rate, self.rt.now_ns());
+        let job = self.begin_job(kind, group, None, Rc::clone(&progress));
+        let id = job.id();
+        let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move {
+            let (state, message) = match found.scrub(repair, &progress).await {
+                Ok(true) => (JobState::Done, verdict(&progress, repair)),
+                Ok(false) => (JobState::Stopped, "stopped".to_string()),
+                Err(error) => (JobState::Failed, format!("{error} while scrubbing")),
+            };
+            array.end_job(&job, state, message.clone());
+            let bad =
+                progress.mismatches.get() + progress.lost.get() > 0 || state == JobState::Failed;
+            let severity = if bad { Severity::Warning } else { Severity::Info };
+            array.event(
+                severity,
+                "scrub-ended",
+                None,
+                Some(group),
+                format!("scrub of group {group}: {message}"),
+            );
+            array.note_change();
+        }));
+        Ok(id)
+    }
+
+    pub(super) async fn scrub_on_schedule(self: Rc<Self>) {
+        let every_ns = self.scrub_every_s.saturating_mul(1_000_000_000);
+        while !self.stopping.get() {
+            self.rt.sleep_ns(every_ns).await;
+            let groups: Vec<GroupNumber> = self.groups.borrow().keys().copied().collect();
+            for group in groups {
+                // Refused while other work runs: then the next turn looks again.
+                let _ = self.scrub(group, true, 0).await;
+            }
+        }
+    }
+
+    /// The rate limit asked for the fill of a slot.
+    pub(super) fn rate_of(&self, group: GroupNumber, slot: Slot) -> u64 {
+        self.rates.borrow().get(&(group, slot)).copied().unwrap_or(0)
+    }
+
+    pub(super) fn set_rate(&self, group: GroupNumber, slot: Slot, rate: u64) {
+        self.rates.borrow_mut().insert((group, slot), rate);
+    }
+}
+
+fn verdict(progress: &Progress, repair: bool) -> String {
+    let (different, lost) = (progress.mismatches.get(), progress.lost.get());
+    let mut words = match (different, repair) {
+        (0, _) => "all copies and parity agree".to_string(),
+        (n, true) => format!("{n} blocks differed and were mended"),
+        (n, false) => format!("{n} blocks differ; `forestall scrub GROUP --repair` mends them"),
+    };
+    if lost > 0 {
+        words += &format!("; {lost} blocks could not be read from anywhere");
+    }
+    words
+}

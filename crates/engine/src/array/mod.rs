@@ -1,0 +1,282 @@
+//! The array: what the server, the command line and the simulator call.
+//!
+//! Owns the state of a running array: the configuration that counts, the open drives, the groups and volumes made of them. Invariants:
+//! state that the configuration names changes only by `commit`, and takes effect in `apply` once its generation counts (rule C1);
+//! one thread owns it all, so nothing is locked on the data path. The parts live in the modules below.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use crate::config::{Configuration, DropReason, Level, SlotState};
+use crate::drive::Drive;
+use crate::error::CommandError;
+use crate::group::{Group, SlotRt, Stale};
+use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
+use crate::quorum::Stamp;
+use crate::report::Severity;
+use crate::runtime::{Env, Runtime};
+use crate::sync::{Event, Mutex};
+use crate::volume::VolumeRt;
+
+mod assemble;
+mod commit;
+mod create;
+mod disks;
+mod events;
+mod groups;
+mod jobs;
+mod labels;
+mod maintain;
+mod spec;
+mod status;
+mod tend;
+mod volumes;
+
+pub use labels::wipe;
+pub use spec::{AssembleOptions, CreateGroup, CreateSpec, GroupSpec, NewDisk, VolumeSpec};
+
+/// What was decided for the user, to be said aloud.
+pub type Notes = Vec<String>;
+
+/// A running array. One thread owns it; clones of the `Rc` share it.
+pub struct Array<E: Env> {
+    pub(crate) rt: E::Runtime,
+    /// The configuration that counts.
+    config: RefCell<Configuration>,
+    /// The last one written, whether it counts or not.
+    written: RefCell<Configuration>,
+    counted: Cell<bool>,
+    commit_turn: Mutex,
+    /// Every open disk of the array, also dropped ones that still answer.
+    drives: RefCell<BTreeMap<DiskNumber, Rc<Drive<E>>>>,
+    /// The newest configuration that each disk is known to hold.
+    holds: RefCell<BTreeMap<DiskNumber, Stamp>>,
+    /// Drives that were given up, on their way out of the configuration.
+    failing: RefCell<BTreeMap<DiskNumber, DropReason>>,
+    groups: RefCell<BTreeMap<GroupNumber, Rc<Group<E>>>>,
+    volumes: RefCell<BTreeMap<VolumeNumber, Rc<VolumeRt<E>>>>,
+    /// Rule C3: an operator said to go on with fewer disks.
+    leave: Cell<bool>,
+    left: Event,
+    /// Something changed that background work may want to act on.
+    changed: Event,
+    changes: Cell<u64>,
+    stopping: Cell<bool>,
+    jobs: jobs::Jobs,
+    /// Rate limits asked for fills, in bytes a second.
+    rates: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), u64>>,
+    log: events::EventLog,
+    timeout_ns: u64,
+    scrub_every_s: u64,
+    started_at_ms: u64,
+    /// Commands that change disks, groups or volumes take turns.
+    command_turn: Mutex,
+}
+
+impl<E: Env> Array<E> {
+    fn new(
+        rt: E::Runtime,
+        config: Configuration,
+        counted: bool,
+        timeout_ns: u64,
+        scrub_every_s: u64,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            started_at_ms: rt.unix_ms(),
+            rt,
+            written: RefCell::new(config.clone()),
+            config: RefCell::new(config),
+            counted: Cell::new(counted),
+            commit_turn: Mutex::default(),
+            drives: RefCell::default(),
+            holds: RefCell::default(),
+            failing: RefCell::default(),
+            groups: RefCell::default(),
+            volumes: RefCell::default(),
+            leave: Cell::new(false),
+            left: Event::default(),
+            changed: Event::default(),
+            changes: Cell::new(0),
+            stopping: Cell::new(false),
+            jobs: jobs::Jobs::default(),
+            rates: RefCell::default(),
+            log: events::EventLog::default(),
+            timeout_ns,
+            scrub_every_s,
+            command_turn: Mutex::default(),
+        })
+    }
+
+    /// Wakes whoever waits for a change.
+    fn note_change(&self) {
+        self.changes.set(self.changes.get() + 1);
+        self.changed.notify();
+    }
+
+    fn group(&self, number: GroupNumber) -> Result<Rc<Group<E>>, CommandError> {
+        let group = self.groups.borrow().get(&number).cloned();
+        group.ok_or_else(|| {
+            CommandError::NotFound(format!(
+                "there is no group {number}; see `forestall group list`"
+            ))
+        })
+    }
+
+    fn path_of(&self, disk: DiskNumber) -> String {
+        let open = self.drives.borrow().get(&disk).map(|d| d.identity.path.clone());
+        open.or_else(|| self.config.borrow().disk(disk).map(|d| d.path_hint.clone()))
+            .unwrap_or_default()
+    }
+
+    fn pause_groups(&self, paused: bool) {
+        self.groups.borrow().values().for_each(|group| group.pause(paused));
+    }
+
+    /// No disk takes configurations any more.
+    fn halt(&self) {
+        self.groups.borrow().values().for_each(|group| group.halt());
+        self.event(
+            Severity::Critical,
+            "array-halted",
+            None,
+            None,
+            "no disk takes the configuration any more: nothing can be made durable. Stop, mend the disks, start again".into(),
+        );
+    }
+
+    /// What a group calls when it gives a drive up.
+    fn failure_sink(self: &Rc<Self>) -> crate::group::FailureSink {
+        let array = Rc::downgrade(self);
+        Rc::new(move |disk, reason| {
+            if let Some(array) = array.upgrade() {
+                array.note_failing(disk, reason, DropReason::Failed);
+                array.tend_failures();
+            }
+        })
+    }
+
+    /// Brings the groups and volumes in memory in line with the configuration, which counts now.
+    fn apply(self: &Rc<Self>) {
+        let config = self.config.borrow().clone();
+        self.failing
+            .borrow_mut()
+            .retain(|disk, _| config.disk(*disk).is_some_and(|d| d.in_service()));
+        for entry in &config.groups {
+            let group = self.groups.borrow().get(&entry.number).cloned();
+            let group = match group {
+                Some(group) => group,
+                None => {
+                    let group = Group::new(self.rt.clone(), entry, self.failure_sink());
+                    self.groups.borrow_mut().insert(entry.number, Rc::clone(&group));
+                    group
+                }
+            };
+            let drives = self.drives.borrow();
+            let open = |disk: DiskNumber| drives.get(&disk).filter(|d| !d.is_gone()).cloned();
+            group.set_slots(|slots| {
+                for (i, slot) in entry.slots.iter().enumerate() {
+                    let main = (slot.state == SlotState::InSync).then(|| open(slot.disk)).flatten();
+                    let filling = match slot.state {
+                        SlotState::Rebuilding | SlotState::Catching => Some(slot.disk),
+                        SlotState::InSync | SlotState::Out => slot.replacement,
+                    };
+                    let filler = filling.and_then(open);
+                    // A drive given up after this configuration was made is still on its way out.
+                    let uncommitted = slot.state == SlotState::InSync && main.is_none()
+                        || filling.is_some() && filler.is_none();
+                    let before = slots.get(i);
+                    let same = before
+                        .and_then(|b| b.filler.clone())
+                        .zip(filler.clone())
+                        .is_some_and(|(a, b)| Rc::ptr_eq(&a, &b));
+                    let (cursor, stale) = match before {
+                        Some(before) if same => (before.cursor, before.stale.clone()),
+                        _ => group.filler_starts(slot.state),
+                    };
+                    let next = SlotRt {
+                        disk: slot.disk,
+                        state: slot.state,
+                        main,
+                        filler,
+                        cursor,
+                        stale,
+                        uncommitted,
+                    };
+                    match slots.get_mut(i) {
+                        Some(old) => *old = next,
+                        None => slots.push(next),
+                    }
+                }
+            });
+        }
+        self.groups.borrow_mut().retain(|number, _| config.group(*number).is_some());
+        self.apply_volumes(&config);
+        self.note_change();
+    }
+
+    /// RAID level as the drawings print it.
+    fn level_name(level: Level) -> &'static str {
+        match level {
+            Level::Raid0 => "RAID0",
+            Level::Raid1 => "RAID1",
+            Level::Raid5 => "RAID5",
+            Level::Raid6 => "RAID6",
+            Level::Raid10 => "RAID10",
+        }
+    }
+
+    /// Orderly stop: refuses new requests, drains those under way, flushes, clears intent, commits a clean configuration.
+    ///
+    /// # Errors
+    /// If not everything could be made durable; what is wrong is said.
+    pub async fn stop(self: &Rc<Self>) -> Result<(), CommandError> {
+        self.stopping.set(true);
+        self.jobs.stop_all();
+        self.note_change();
+        let volumes: Vec<_> = self.volumes.borrow().values().cloned().collect();
+        volumes.iter().for_each(|v| v.close());
+        if self.groups.borrow().values().any(|g| g.is_paused()) {
+            return Err(CommandError::Failed(
+                "host I/O was paused: what was not flushed may be lost".into(),
+            ));
+        }
+        for volume in &volumes {
+            volume.drained().await;
+        }
+        self.jobs.ended().await;
+        let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+        let mut clean = Vec::new();
+        let mut wrong = Vec::new();
+        for group in &groups {
+            match group.sweep(true).await {
+                Ok(()) => clean.push((group.number, group.is_resynced())),
+                Err(error) => wrong.push(format!("group {}: {error} while flushing", group.number)),
+            }
+            if group.checkpoint_all().await.is_err() {
+                wrong.push(format!("group {}: its copy cursor could not be written", group.number));
+            }
+        }
+        self.event(Severity::Info, "array-stopped", None, None, "orderly stop".into());
+        self.log_written().await;
+        self.commit(|next| {
+            for (number, resynced) in clean {
+                if let Some(entry) = next.group_mut(number) {
+                    entry.clean = resynced;
+                }
+            }
+        })
+        .await?;
+        if wrong.is_empty() { Ok(()) } else { Err(CommandError::Failed(wrong.join("; "))) }
+    }
+}
+
+impl<E: Env> Group<E> {
+    /// Where a filler that has just come starts: at the beginning, or, if it returned, everywhere but in marked regions.
+    fn filler_starts(&self, state: SlotState) -> (u64, Stale) {
+        match state {
+            SlotState::Catching => (self.member_len(), self.marked_stale()),
+            SlotState::InSync | SlotState::Out | SlotState::Rebuilding => (0, Stale::default()),
+        }
+    }
+}

@@ -1,0 +1,301 @@
+//! What the array tells of itself: reports for `status`, listings, tables and the API.
+//!
+//! Owns the words an administrator reads at 3 am: what is wrong, which disk, what is being done about it, how long, what another failure
+//! would cost. Changes nothing.
+
+use super::Array;
+use super::volumes::{free_extents, geometry_of};
+use crate::config::{
+    Configuration, DiskEntry, DiskRole, DropReason, GroupEntry, Service, SlotState,
+};
+use crate::disk::DiskIdentity;
+use crate::ids::{DiskNumber, SlotSet, VolumeNumber};
+use crate::report::{
+    ArrayReport, DiskReport, DiskState, GroupReport, Health, JobReport, JobState, Problem, T1Row,
+};
+use crate::runtime::{Env, Runtime};
+
+impl<E: Env> Array<E> {
+    /// All that `status` shows.
+    #[must_use]
+    pub fn report(&self) -> ArrayReport {
+        let config = self.config.borrow();
+        let jobs: Vec<JobReport> =
+            self.jobs().into_iter().filter(|j| j.state == JobState::Running).collect();
+        let disks: Vec<DiskReport> =
+            config.disks.iter().map(|d| self.disk_report(&config, d)).collect();
+        let groups: Vec<GroupReport> =
+            config.groups.iter().map(|g| self.group_report(&config, g)).collect();
+        let mut problems: Vec<Problem> = Vec::new();
+        for group in &groups {
+            problems.extend(self.group_problems(&config, group, &disks, &jobs));
+        }
+        problems.extend(idle_disk_problems(&config, &disks));
+        problems.sort_by_key(|p| std::cmp::Reverse(p.health));
+        let health = problems.iter().map(|p| p.health).max().unwrap_or(Health::Healthy);
+        ArrayReport {
+            name: config.name.clone(),
+            uuid: config.array.to_string(),
+            health,
+            generation: config.generation,
+            started_at_ms: self.started_at_ms,
+            now_ms: self.rt.unix_ms(),
+            allow_injection: config.allow_injection,
+            problems,
+            disks,
+            groups,
+            volumes: self.volumes(),
+            jobs,
+        }
+    }
+
+    /// Table T1 (drawings, FIG. 2A).
+    #[must_use]
+    pub fn table_t1(&self) -> Vec<T1Row> {
+        let config = self.config.borrow();
+        let volumes = |g: &GroupEntry| -> Vec<VolumeNumber> {
+            config.volumes.iter().filter(|v| v.group == g.number).map(|v| v.number).collect()
+        };
+        config
+            .groups
+            .iter()
+            .map(|g| T1Row {
+                group: g.number,
+                volumes: volumes(g),
+                disks: g.slots.iter().map(|s| s.disk).collect(),
+                level: Self::level_name(g.level).to_string(),
+            })
+            .collect()
+    }
+
+    fn disk_report(&self, config: &Configuration, disk: &DiskEntry) -> DiskReport {
+        let drives = self.drives.borrow();
+        let drive = drives.get(&disk.number);
+        let place = config.slot_of(disk.number);
+        let identity = match drive {
+            Some(drive) => drive.identity.clone(),
+            None => DiskIdentity {
+                path: disk.path_hint.clone(),
+                serial: Some(disk.serial.clone()).filter(|s| !s.is_empty()),
+                model: None,
+            },
+        };
+        DiskReport {
+            number: disk.number,
+            state: self.disk_state(config, disk),
+            role: disk.role,
+            identity,
+            group: place.map(|p| p.0),
+            slot: place.map(|p| p.1.0),
+            size: drive.map_or(0, |d| d.size()),
+            data_len: disk.data_len,
+            errors: drive.map(|d| d.errors.get()).unwrap_or_default(),
+            accesses: drive.map(|d| d.accesses.get()).unwrap_or_default(),
+            notes: drive.map(|d| d.notes.borrow().clone()).unwrap_or_default(),
+        }
+    }
+
+    fn disk_state(&self, config: &Configuration, disk: &DiskEntry) -> DiskState {
+        if let Service::Dropped { reason, .. } = disk.service {
+            return match reason {
+                DropReason::Missing => DiskState::Missing,
+                DropReason::Replaced | DropReason::Removed => DiskState::Replaced,
+                DropReason::Failed | DropReason::Operator => DiskState::Failed,
+            };
+        }
+        if self.failing.borrow().contains_key(&disk.number)
+            || self.drives.borrow().get(&disk.number).is_some_and(|d| d.is_silent())
+        {
+            return DiskState::Failed;
+        }
+        let slot = config.groups.iter().flat_map(|g| &g.slots).find(|s| s.disk == disk.number);
+        match (slot, disk.role) {
+            (Some(slot), _) if slot.state == SlotState::InSync => DiskState::InSync,
+            (Some(_), _) => DiskState::Rebuilding,
+            (None, _) if config.slot_of(disk.number).is_some() => DiskState::Rebuilding,
+            (None, DiskRole::Spare) => DiskState::Spare,
+            (None, DiskRole::Free | DiskRole::Member) => DiskState::Free,
+        }
+    }
+
+    fn group_report(&self, config: &Configuration, entry: &GroupEntry) -> GroupReport {
+        let geometry = geometry_of(entry);
+        let live = self.groups.borrow().get(&entry.number).cloned();
+        // A member that cannot be spared and yet does not answer is missing all the same.
+        let missing: SlotSet = live.as_ref().map_or(SlotSet::EMPTY, |g| g.missing().or(g.silent()));
+        let absent: Vec<DiskNumber> =
+            missing.iter().map(|s| entry.slots[usize::from(s.0)].disk).collect();
+        let whole = geometry.still_whole(missing);
+        let lost_blocks = live.as_ref().map_or(0, |g| g.lost_blocks());
+        let dirty_regions = live.as_ref().map_or(0, |g| g.dirty_regions());
+        let paused = live.as_ref().is_some_and(|g| g.is_paused());
+        let health = if !whole || lost_blocks > 0 || paused {
+            Health::Failed
+        } else if !absent.is_empty() || dirty_regions > 0 {
+            Health::Degraded
+        } else {
+            Health::Healthy
+        };
+        let free = free_extents(config, entry);
+        GroupReport {
+            number: entry.number,
+            level: entry.level,
+            chunk: entry.chunk,
+            health,
+            members: entry.slots.iter().map(|s| s.disk).collect(),
+            absent,
+            capacity: geometry.capacity(),
+            free: free.iter().map(|e| e.stripes).sum::<u64>() * geometry.stripe_len(),
+            largest_free: free.iter().map(|e| e.stripes).max().unwrap_or(0) * geometry.stripe_len(),
+            failures_left: if whole { geometry.failures_left(missing) } else { 0 },
+            lost_blocks,
+            dirty_regions,
+            paused,
+        }
+    }
+
+    fn group_problems(
+        &self,
+        config: &Configuration,
+        group: &GroupReport,
+        disks: &[DiskReport],
+        jobs: &[JobReport],
+    ) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        let number = group.number;
+        let level = Self::level_name(group.level);
+        let risk = self.risk_words(config, group);
+        for disk in disks.iter().filter(|d| group.absent.contains(&d.number)) {
+            let job = jobs.iter().find(|j| j.group == number && j.disk == Some(disk.number));
+            let what = match disk.state {
+                DiskState::Rebuilding => format!("{} is being filled", name(disk)),
+                DiskState::Missing => format!("{} is missing since the start", name(disk)),
+                DiskState::InSync
+                | DiskState::Spare
+                | DiskState::Free
+                | DiskState::Failed
+                | DiskState::Replaced => {
+                    format!("{} has failed", name(disk))
+                }
+            };
+            let action = match job {
+                Some(job) => job_words(job),
+                None if disk.state == DiskState::Rebuilding => {
+                    "its rebuild is about to start".into()
+                }
+                None if group.health == Health::Failed => format!(
+                    "bring it back: `forestall disk readd {}`; what is lost without it answers with an error",
+                    disk.number
+                ),
+                None => format!(
+                    "no spare is large enough: add one with `forestall disk add PATH --role spare`, or bring it back with \
+                     `forestall disk readd {}`",
+                    disk.number
+                ),
+            };
+            problems.push(Problem {
+                health: group.health.max(Health::Degraded),
+                what: format!("group {number} ({level}): {what}"),
+                action,
+                risk: risk.clone(),
+            });
+        }
+        if group.paused {
+            problems.push(Problem {
+                health: Health::Failed,
+                what: format!("group {number} ({level}): host I/O is paused, too many disks failed at once"),
+                action: format!(
+                    "bring the disks back and restart, or give them up with `forestall group continue {number}`"
+                ),
+                risk: risk.clone(),
+            });
+        }
+        if group.dirty_regions > 0 {
+            let job = jobs.iter().find(|j| j.group == number && j.kind == crate::JobKind::Resync);
+            problems.push(Problem {
+                health: Health::Degraded,
+                what: format!(
+                    "group {number} ({level}): not stopped cleanly, {} regions are dirty",
+                    group.dirty_regions
+                ),
+                action: job.map_or_else(|| "the resync is about to start".into(), job_words),
+                risk: risk.clone(),
+            });
+        }
+        if group.lost_blocks > 0 {
+            problems.push(Problem {
+                health: Health::Failed,
+                what: format!("group {number} ({level}): {} blocks of 4096 bytes are lost", group.lost_blocks),
+                action: "they answer with an error until they are written again; restore them from a backup".into(),
+                risk,
+            });
+        }
+        problems
+    }
+
+    /// What another failure would cost now.
+    fn risk_words(&self, config: &Configuration, group: &GroupReport) -> String {
+        let volumes: Vec<String> = config
+            .volumes
+            .iter()
+            .filter(|v| v.group == group.number)
+            .map(|v| format!("{:?}", v.name))
+            .collect();
+        let what = if volumes.is_empty() {
+            "no volume is on it".into()
+        } else {
+            format!("volumes {}", volumes.join(", "))
+        };
+        match (group.health, group.failures_left) {
+            (Health::Failed, _) => format!("some data does not answer now ({what})"),
+            (_, 0) => format!("another failure in this group loses data: {what}"),
+            (_, n) => format!(
+                "{n} more disk{} of this group may fail without loss",
+                if n == 1 { "" } else { "s" }
+            ),
+        }
+    }
+}
+
+/// Spares and free disks that failed, and replaced ones, concern nobody's data.
+fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Problem> {
+    disks
+        .iter()
+        .filter(|d| d.group.is_none() && matches!(d.state, DiskState::Failed | DiskState::Missing))
+        .filter(|d| config.disk(d.number).is_some_and(|e| !was_member(e)))
+        .map(|d| Problem {
+            health: Health::Degraded,
+            what: format!(
+                "{} is {}",
+                name(d),
+                if d.state == DiskState::Missing { "missing" } else { "failed" }
+            ),
+            action: format!("replace it and take it out with `forestall disk remove {}`", d.number),
+            risk: "there is one spare less".into(),
+        })
+        .collect()
+}
+
+/// A member whose slot has been rebuilt elsewhere is history, not a problem.
+fn was_member(entry: &DiskEntry) -> bool {
+    entry.role == DiskRole::Member
+}
+
+fn name(disk: &DiskReport) -> String {
+    let serial = disk.identity.serial.as_ref().map(|s| format!(", serial {s}")).unwrap_or_default();
+    format!("disk {} ({}{serial})", disk.number, disk.identity.path)
+}
+
+fn job_words(job: &JobReport) -> String {
+    let percent = (job.done_bytes * 100).checked_div(job.total_bytes).unwrap_or(100);
+    let kind = match job.kind {
+        crate::JobKind::Rebuild => "rebuilding",
+        crate::JobKind::Replace => "copying",
+        crate::JobKind::Readd => "catching up",
+        crate::JobKind::Resync => "resyncing",
+        crate::JobKind::Check => "checking",
+        crate::JobKind::Repair => "repairing",
+    };
+    let eta = job.eta_s.map(|s| format!(", about {s} s left")).unwrap_or_default();
+    format!("{kind}: {percent} % at {:.1} MiB/s{eta}", job.rate as f64 / 1_048_576.0)
+}

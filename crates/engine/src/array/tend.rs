@@ -1,0 +1,251 @@
+//! Background work that restores redundancy: dropping what failed, resyncing, engaging spares, filling, swapping.
+//!
+//! Owns one task per group that looks at its state after every change and does the next thing needed. Invariants: dirty regions are made whole
+//! before anything is rebuilt from peers (rules A1, M4); a spare is in one place at a time; a filled drive takes its slot in one commit after it
+//! was flushed (rule A3); work that cannot go on waits for the next change instead of spinning.
+
+use std::rc::Rc;
+
+use super::Array;
+use crate::config::{DropReason, SlotState};
+use crate::group::{FillEnd, Group};
+use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::progress::Progress;
+use crate::report::{JobKind, JobState, Severity};
+use crate::runtime::{Env, Runtime};
+
+/// What a group's tending does next.
+enum Step {
+    Resync,
+    Fill(Slot),
+    Engage(Slot, DiskNumber),
+    Rest,
+}
+
+impl<E: Env> Array<E> {
+    /// Commits failures in the background; the commit itself knows what failed.
+    pub(super) fn tend_failures(self: &Rc<Self>) {
+        let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move {
+            if let Err(error) = array.commit_failures().await {
+                array.event(Severity::Critical, "commit-failed", None, None, error.to_string());
+            }
+            array.note_change();
+        }));
+    }
+
+    /// Starts background work: resync of dirty regions, rebuilds, spares engaging, scheduled scrubs, the event log.
+    pub fn start(self: &Rc<Self>) {
+        let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move { array.keep_log().await }));
+        let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move { array.sweep_now_and_then().await }));
+        let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+        for group in groups {
+            self.tend_group(&group);
+        }
+        if self.scrub_every_s > 0 {
+            let array = Rc::clone(self);
+            self.rt.spawn(Box::pin(async move { array.scrub_on_schedule().await }));
+        }
+    }
+
+    /// Tends one group until it is deleted or the array stops.
+    pub(super) fn tend_group(self: &Rc<Self>, group: &Rc<Group<E>>) {
+        let (array, group) = (Rc::clone(self), Rc::clone(group));
+        self.rt.spawn(Box::pin(async move {
+            while !array.stopping.get() && array.groups.borrow().contains_key(&group.number) {
+                let seen = array.changes.get();
+                let went_on = match array.next_step(&group) {
+                    Step::Resync => array.run_resync(&group).await,
+                    Step::Fill(slot) => array.run_fill(&group, slot).await,
+                    Step::Engage(slot, spare) => array.run_engage(&group, slot, spare).await,
+                    Step::Rest => false,
+                };
+                if !went_on {
+                    array
+                        .changed
+                        .wait_until(|| array.changes.get() != seen || array.stopping.get())
+                        .await;
+                }
+            }
+        }));
+    }
+
+    fn next_step(&self, group: &Rc<Group<E>>) -> Step {
+        if group.is_paused() {
+            return Step::Rest;
+        }
+        if !group.is_resynced() {
+            return Step::Resync;
+        }
+        let filling = group.with_slots(|slots| slots.iter().position(|s| s.filler.is_some()));
+        if let Some(slot) = filling {
+            return Step::Fill(Slot(slot as u8));
+        }
+        let config = self.config.borrow();
+        let Some(entry) = config.group(group.number) else { return Step::Rest };
+        let out = entry.slots.iter().position(|s| s.state == SlotState::Out);
+        let spare = self.pick_spare(&config, group.member_len());
+        match (out, spare) {
+            (Some(slot), Some(spare)) if group.can_rebuild(Slot(slot as u8)) => {
+                Step::Engage(Slot(slot as u8), spare)
+            }
+            _ => Step::Rest,
+        }
+    }
+
+    async fn run_resync(self: &Rc<Self>, group: &Rc<Group<E>>) -> bool {
+        let total = group.dirty_regions() * group.region_len();
+        let progress = Progress::new(total, 0, self.rt.now_ns());
+        let job = self.begin_job(JobKind::Resync, group.number, None, Rc::clone(&progress));
+        let (state, message) = match group.resync(&progress).await {
+            Ok(true) => (JobState::Done, "all regions are whole again".to_string()),
+            Ok(false) => (JobState::Stopped, "goes on at the next start".to_string()),
+            Err(error) => (
+                JobState::Failed,
+                format!("{error}: the regions left stay marked; reads of them are careful"),
+            ),
+        };
+        self.end_job(&job, state, message.clone());
+        let severity = if state == JobState::Failed { Severity::Critical } else { Severity::Info };
+        self.event(
+            severity,
+            "resync-ended",
+            None,
+            Some(group.number),
+            format!("resync of group {}: {message}", group.number),
+        );
+        state == JobState::Done
+    }
+
+    async fn run_engage(
+        self: &Rc<Self>,
+        group: &Rc<Group<E>>,
+        slot: Slot,
+        spare: DiskNumber,
+    ) -> bool {
+        let _turn = self.command_turn.lock().await;
+        // Somebody may have acted while we waited for our turn.
+        match self.next_step(group) {
+            Step::Engage(s, d) if (s, d) == (slot, spare) => {
+                self.engage(group, slot, spare, 0).await.is_ok()
+            }
+            _ => true,
+        }
+    }
+
+    async fn run_fill(self: &Rc<Self>, group: &Rc<Group<E>>, slot: Slot) -> bool {
+        let Some((kind, disk)) = self.fill_kind(group.number, slot) else { return false };
+        let progress =
+            Progress::new(group.member_len(), self.rate_of(group.number, slot), self.rt.now_ns());
+        let done = group.filled_bytes(slot);
+        progress.done.set(done);
+        progress.resumed_at.set(done);
+        let job = self.begin_job(kind, group.number, Some(disk), Rc::clone(&progress));
+        self.event(
+            Severity::Info,
+            &format!("{}-started", word(kind)),
+            Some(disk),
+            Some(group.number),
+            format!("{} of disk {disk} into slot {slot} of group {}", word(kind), group.number),
+        );
+        let end = group.fill(slot, &progress).await;
+        let (state, message) = match end {
+            FillEnd::Done => match self.swap(group, slot, disk).await {
+                Ok(()) => (JobState::Done, self.filled_words(&progress)),
+                Err(error) => (JobState::Failed, error.to_string()),
+            },
+            FillEnd::TargetFailed => {
+                (JobState::Failed, format!("disk {disk} failed while being filled"))
+            }
+            FillEnd::SourcesFailed(why) => {
+                (JobState::Failed, format!("{why}: nothing more can be copied"))
+            }
+            FillEnd::Stopped => (JobState::Stopped, "goes on at the next start".to_string()),
+        };
+        self.end_job(&job, state, message.clone());
+        let severity = if state == JobState::Failed { Severity::Critical } else { Severity::Info };
+        let what = format!("{} of disk {disk} in group {}: {message}", word(kind), group.number);
+        self.event(
+            severity,
+            &format!("{}-ended", word(kind)),
+            Some(disk),
+            Some(group.number),
+            what,
+        );
+        state == JobState::Done || !group.has_filler(slot)
+    }
+
+    fn filled_words(&self, progress: &Progress) -> String {
+        match progress.lost.get() {
+            0 => "done; full redundancy again".into(),
+            lost => {
+                format!("done; {lost} blocks could not be had from anywhere and are listed lost")
+            }
+        }
+    }
+
+    fn fill_kind(&self, group: GroupNumber, slot: Slot) -> Option<(JobKind, DiskNumber)> {
+        let config = self.config.borrow();
+        let slot = config.group(group)?.slots.get(usize::from(slot.0))?;
+        match (slot.state, slot.replacement) {
+            (SlotState::Rebuilding, _) => Some((JobKind::Rebuild, slot.disk)),
+            (SlotState::Catching, _) => Some((JobKind::Readd, slot.disk)),
+            (_, Some(replacement)) => Some((JobKind::Replace, replacement)),
+            (_, None) => None,
+        }
+    }
+
+    /// Rule A3: one commit puts the filled disk into its slot and the old one out.
+    async fn swap(
+        self: &Rc<Self>,
+        group: &Rc<Group<E>>,
+        slot: Slot,
+        filled: DiskNumber,
+    ) -> Result<(), crate::CommandError> {
+        let old =
+            self.config.borrow().group(group.number).map(|g| g.slots[usize::from(slot.0)].disk);
+        self.commit(|next| {
+            if let Some(old) = old.filter(|old| *old != filled) {
+                self.drop_disk(next, old, DropReason::Replaced);
+            }
+            let Some(entry) = next.group_mut(group.number) else { return };
+            let slot = &mut entry.slots[usize::from(slot.0)];
+            // A drive that failed at the last moment is not what its commit says: it was dropped before this change.
+            if slot.replacement == Some(filled)
+                || slot.disk == filled && slot.state != SlotState::Out
+            {
+                (slot.disk, slot.state, slot.replacement) = (filled, SlotState::InSync, None);
+            }
+        })
+        .await
+    }
+
+    /// Flushes and clears intent bits of regions at rest, now and then.
+    async fn sweep_now_and_then(self: Rc<Self>) {
+        const EVERY_NS: u64 = 5_000_000_000;
+        while !self.stopping.get() {
+            self.rt.sleep_ns(EVERY_NS).await;
+            let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+            for group in groups {
+                if self.stopping.get() {
+                    return;
+                }
+                // What could not be flushed is told by the host's own flush, or by the next sweep's failures.
+                let _ = group.sweep(false).await;
+            }
+        }
+    }
+}
+
+fn word(kind: JobKind) -> &'static str {
+    match kind {
+        JobKind::Rebuild => "rebuild",
+        JobKind::Replace => "replace",
+        JobKind::Readd => "readd",
+        JobKind::Resync => "resync",
+        JobKind::Check => "check",
+        JobKind::Repair => "repair",
+    }
+}

@@ -1,0 +1,345 @@
+//! Volumes: making, growing, renaming, deleting.
+//!
+//! Owns where volumes lie. Invariants: extents are whole units of the unwritten map, so no stripe serves two volumes; a new or grown
+//! volume reads as zeroes where nobody has written, whatever lay there before (rule M6).
+
+use std::rc::Rc;
+
+use super::{Array, VolumeSpec};
+use crate::config::{Configuration, Extent, GroupEntry, VolumeEntry};
+use crate::error::CommandError;
+use crate::format::config::name_is_valid;
+use crate::geometry::Geometry;
+use crate::ids::{BLOCK_SIZE, GroupNumber, VolumeNumber};
+use crate::report::{Severity, VolumeReport};
+use crate::runtime::Env;
+use crate::volume::{VolumeHandle, VolumeRt};
+
+/// The layout of a configured group.
+pub(super) fn geometry_of(group: &GroupEntry) -> Geometry {
+    Geometry::new(group.level, group.slots.len(), group.chunk, group.stripes)
+        .expect("a decoded configuration holds valid groups")
+}
+
+/// Free runs of a group's stripes, in whole units, lowest first.
+pub(super) fn free_extents(config: &Configuration, group: &GroupEntry) -> Vec<Extent> {
+    let mut used: Vec<Extent> = config
+        .volumes
+        .iter()
+        .filter(|v| v.group == group.number)
+        .flat_map(|v| v.extents.clone())
+        .collect();
+    used.sort_by_key(|e| e.start);
+    let unit = u64::from(group.unwritten_unit);
+    let mut free = Vec::new();
+    let mut at = 0;
+    for extent in
+        used.into_iter().chain([Extent { start: group.stripes / unit * unit, stripes: 0 }])
+    {
+        if extent.start > at {
+            free.push(Extent { start: at, stripes: extent.start - at });
+        }
+        at = at.max((extent.start + extent.stripes).next_multiple_of(unit));
+    }
+    free
+}
+
+/// Takes `stripes` stripes from `free`: the first run that is long enough, else runs from the front.
+fn take(free: Vec<Extent>, stripes: u64) -> Option<Vec<Extent>> {
+    if let Some(run) = free.iter().find(|e| e.stripes >= stripes) {
+        return Some(vec![Extent { start: run.start, stripes }]);
+    }
+    let mut rest = stripes;
+    let mut taken = Vec::new();
+    for run in free {
+        let stripes = run.stripes.min(rest);
+        taken.push(Extent { start: run.start, stripes });
+        rest -= stripes;
+        if rest == 0 {
+            return Some(taken);
+        }
+    }
+    None
+}
+
+/// Adds extents to a volume's, joining those that touch.
+fn join(extents: &mut Vec<Extent>, more: Vec<Extent>) {
+    for extent in more {
+        match extents.last_mut() {
+            Some(last) if last.start + last.stripes == extent.start => {
+                last.stripes += extent.stripes
+            }
+            _ => extents.push(extent),
+        }
+    }
+}
+
+impl<E: Env> Array<E> {
+    /// Every volume's report, by number.
+    #[must_use]
+    pub fn volumes(&self) -> Vec<VolumeReport> {
+        self.volumes.borrow().values().map(|v| v.report()).collect()
+    }
+
+    /// The volume called `name`, to serve; stays usable (answering an error) after the volume is deleted.
+    #[must_use]
+    pub fn open_volume(self: &Rc<Self>, name: &str) -> Option<VolumeHandle<E>> {
+        let volumes = self.volumes.borrow();
+        volumes.values().find(|v| v.report().name == name).map(|v| VolumeHandle::new(Rc::clone(v)))
+    }
+
+    /// Brings the volumes in memory in line with the configuration.
+    pub(super) fn apply_volumes(self: &Rc<Self>, config: &Configuration) {
+        let mut volumes = self.volumes.borrow_mut();
+        for entry in &config.volumes {
+            let known = volumes.get(&entry.number).filter(|v| v.report().group == entry.group);
+            match known {
+                Some(volume) => volume.update(entry.clone()),
+                None => {
+                    let group = self
+                        .groups
+                        .borrow()
+                        .get(&entry.group)
+                        .cloned()
+                        .expect("groups are applied first");
+                    volumes
+                        .insert(entry.number, VolumeRt::new(self.rt.clone(), entry.clone(), group));
+                }
+            }
+        }
+        volumes.retain(|number, volume| {
+            let stays = config.volumes.iter().any(|v| v.number == *number);
+            if !stays {
+                volume.close();
+            }
+            stays
+        });
+    }
+
+    /// Makes a volume and answers its number.
+    ///
+    /// # Errors
+    /// If the name is taken or not printable, the number is taken, or the group lacks the space; then nothing changed.
+    pub async fn create_volume(
+        self: &Rc<Self>,
+        spec: VolumeSpec,
+    ) -> Result<VolumeNumber, CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        self.check_new_name(&config, &spec.name)?;
+        let group = self.group(spec.group)?;
+        let entry = config.group(spec.group).expect("the group is there").clone();
+        let number = free_number(&config, spec.number)?;
+        let free = free_extents(&config, &entry);
+        let stripe_len = geometry_of(&entry).stripe_len();
+        let size = match spec.size {
+            Some(0) => {
+                return Err(CommandError::Refused("a volume has at least 4096 bytes".into()));
+            }
+            Some(size) => size
+                .checked_next_multiple_of(BLOCK_SIZE)
+                .ok_or_else(|| too_large(spec.group, 0, u64::MAX))?,
+            None => free.iter().map(|e| e.stripes * stripe_len).max().unwrap_or(0),
+        };
+        let extents = self.allot(&entry, free, size)?;
+        self.blank(&group, &extents).await?;
+        let name = spec.name.clone();
+        self.commit(|next| {
+            let volume =
+                VolumeEntry { number, name, group: spec.group, size, extents, read_only: false };
+            let at =
+                next.volumes.iter().position(|v| v.number > number).unwrap_or(next.volumes.len());
+            next.volumes.insert(at, volume);
+        })
+        .await?;
+        let what =
+            format!("volume {number} {:?} of {size} bytes in group {}", spec.name, spec.group);
+        self.event(Severity::Info, "volume-created", None, Some(spec.group), what);
+        Ok(number)
+    }
+
+    /// Grows a volume to `size` bytes, rounded up to 4096.
+    ///
+    /// # Errors
+    /// If there is no such volume, it is larger already, or the group lacks the space; then nothing changed.
+    pub async fn grow_volume(self: &Rc<Self>, name: &str, size: u64) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let volume = find(&config, name)?.clone();
+        let size = size
+            .checked_next_multiple_of(BLOCK_SIZE)
+            .ok_or_else(|| too_large(volume.group, 0, size))?;
+        if size < volume.size {
+            return Err(CommandError::Refused(format!(
+                "volume {name:?} has {} bytes: volumes grow, they do not shrink",
+                volume.size
+            )));
+        }
+        let entry = config.group(volume.group).expect("volumes lie in groups").clone();
+        let stripe_len = geometry_of(&entry).stripe_len();
+        let has = volume.extents.iter().map(|e| e.stripes).sum::<u64>() * stripe_len;
+        let more = if size > has {
+            self.allot(&entry, free_extents(&config, &entry), size - has)?
+        } else {
+            Vec::new()
+        };
+        self.blank(&self.group(volume.group)?, &more).await?;
+        self.commit(|next| {
+            if let Some(v) = next.volumes.iter_mut().find(|v| v.number == volume.number) {
+                v.size = size;
+                join(&mut v.extents, more);
+            }
+        })
+        .await?;
+        self.event(
+            Severity::Info,
+            "volume-grown",
+            None,
+            Some(volume.group),
+            format!(
+                "volume {} {name:?} now has {size} bytes; clients see it when they connect anew",
+                volume.number
+            ),
+        );
+        Ok(())
+    }
+
+    /// Renames a volume.
+    ///
+    /// # Errors
+    /// If there is no such volume or the new name is taken or not printable.
+    pub async fn rename_volume(self: &Rc<Self>, name: &str, new: &str) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let volume = find(&config, name)?.clone();
+        self.check_new_name(&config, new)?;
+        self.commit(|next| {
+            if let Some(v) = next.volumes.iter_mut().find(|v| v.number == volume.number) {
+                v.name = new.into();
+            }
+        })
+        .await?;
+        let what = format!("volume {} {name:?} is now called {new:?}", volume.number);
+        self.event(Severity::Info, "volume-renamed", None, Some(volume.group), what);
+        Ok(())
+    }
+
+    /// Deletes a volume and everything in it.
+    ///
+    /// # Errors
+    /// If there is no such volume.
+    pub async fn delete_volume(self: &Rc<Self>, name: &str) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let volume = find(&self.config.borrow(), name)?.clone();
+        let running = self.volumes.borrow().get(&volume.number).cloned();
+        let group = self.group(volume.group)?;
+        self.commit(|next| next.volumes.retain(|v| v.number != volume.number)).await?;
+        if let Some(running) = running {
+            running.drained().await;
+        }
+        // Gives the space back to the disks; a later volume blanks it again before it counts.
+        let unit = group.unit_stripes();
+        for extent in &volume.extents {
+            group
+                .forget_units(extent.start / unit..(extent.start + extent.stripes).div_ceil(unit))
+                .await;
+        }
+        let _ = group.flush().await;
+        let what = format!("volume {} {name:?} was deleted", volume.number);
+        self.event(Severity::Info, "volume-deleted", None, Some(volume.group), what);
+        Ok(())
+    }
+
+    /// Space for `size` more bytes.
+    fn allot(
+        &self,
+        group: &GroupEntry,
+        free: Vec<Extent>,
+        size: u64,
+    ) -> Result<Vec<Extent>, CommandError> {
+        let stripe_len = geometry_of(group).stripe_len();
+        let left = free.iter().map(|e| e.stripes).sum::<u64>() * stripe_len;
+        let stripes = size.div_ceil(stripe_len).next_multiple_of(u64::from(group.unwritten_unit));
+        if size == 0 {
+            return Err(too_large(group.number, left, BLOCK_SIZE));
+        }
+        take(free, stripes).ok_or_else(|| too_large(group.number, left, size))
+    }
+
+    /// Rule M6: what lies in these extents is not the new volume's.
+    async fn blank(
+        &self,
+        group: &Rc<crate::group::Group<E>>,
+        extents: &[Extent],
+    ) -> Result<(), CommandError> {
+        let unit = group.unit_stripes();
+        for extent in extents {
+            group
+                .forget_units(extent.start / unit..(extent.start + extent.stripes).div_ceil(unit))
+                .await;
+        }
+        let blanked = group.persist_unwritten().await;
+        blanked.map_err(|e| {
+            CommandError::Failed(format!("group {}: {e} while clearing the space", group.number))
+        })
+    }
+
+    fn check_new_name(&self, config: &Configuration, name: &str) -> Result<(), CommandError> {
+        if !name_is_valid(name) {
+            return Err(CommandError::Refused(format!(
+                "{name:?} is no name for a volume: 1 to 63 bytes, printable, no space at either end"
+            )));
+        }
+        match config.volumes.iter().find(|v| v.name == name) {
+            Some(other) => Err(CommandError::Refused(format!(
+                "volume {} is called {name:?} already",
+                other.number
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+fn find<'a>(config: &'a Configuration, name: &str) -> Result<&'a VolumeEntry, CommandError> {
+    let by_name = config.volumes.iter().find(|v| v.name == name);
+    by_name.or_else(|| config.volumes.iter().find(|v| v.number.0.to_string() == name)).ok_or_else(
+        || {
+            CommandError::NotFound(format!(
+                "there is no volume {name:?}; see `forestall volume list`"
+            ))
+        },
+    )
+}
+
+fn free_number(
+    config: &Configuration,
+    wanted: Option<VolumeNumber>,
+) -> Result<VolumeNumber, CommandError> {
+    let taken = |n: VolumeNumber| config.volumes.iter().any(|v| v.number == n);
+    match wanted {
+        Some(VolumeNumber(0)) => Err(CommandError::Refused("volumes are numbered from 1".into())),
+        Some(number) if taken(number) => {
+            Err(CommandError::Refused(format!("there is a volume {number} already")))
+        }
+        Some(number) => Ok(number),
+        None => Ok((1..).map(VolumeNumber).find(|n| !taken(*n)).expect("numbers do not run out")),
+    }
+}
+
+fn too_large(group: GroupNumber, free: u64, size: u64) -> CommandError {
+    CommandError::Refused(format!("group {group} has {free} bytes free; {size} are needed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_is_taken_from_the_first_run_that_fits_else_from_the_front() {
+        let free = vec![Extent { start: 0, stripes: 2 }, Extent { start: 5, stripes: 4 }];
+        assert_eq!(take(free.clone(), 3), Some(vec![Extent { start: 5, stripes: 3 }]));
+        let both = vec![Extent { start: 0, stripes: 2 }, Extent { start: 5, stripes: 3 }];
+        assert_eq!(take(free.clone(), 5), Some(both));
+        assert_eq!(take(free, 7), None);
+    }
+}

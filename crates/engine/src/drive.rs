@@ -1,0 +1,321 @@
+//! A disk in use: the open disk, its layout, its counters and its time limit.
+//!
+//! Owns every request that the engine makes of a disk after its label was read. Invariants: addresses of `read_data` and `write_data` are
+//! relative to the data space; a request, once begun, runs to its end even when nobody waits for it any more, and its buffer
+//! stays owned until then (rule F3); a drive that was given up (`retire`) is not asked again.
+//! What a fault means is judged by the group that saw it.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use crate::buf::Buf;
+use crate::disk::{Disk, DiskFault, DiskIdentity, FaultKind};
+use crate::format::layout::Layout;
+use crate::ids::DiskNumber;
+use crate::report::{AccessCounts, ErrorCounts};
+use crate::runtime::{Env, Runtime};
+use crate::sync::{First, race};
+
+/// Time limit of one request where nothing else was said, in nanoseconds.
+pub(crate) const TIMEOUT_NS_DEFAULT: u64 = 30_000_000_000;
+
+/// An open disk of the array.
+pub(crate) struct Drive<E: Env> {
+    /// Its number.
+    pub(crate) number: DiskNumber,
+    /// Where everything lies on it.
+    pub(crate) layout: Layout,
+    /// Where it is.
+    pub(crate) identity: DiskIdentity,
+    disk: E::Disk,
+    rt: E::Runtime,
+    timeout_ns: u64,
+    gone: Cell<bool>,
+    /// Requests that timed out and still run.
+    late: Rc<Cell<u32>>,
+    /// The disk itself said that it is gone.
+    silent: Cell<bool>,
+    /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
+    unflushed: RefCell<Vec<(u64, u64)>>,
+    /// Requests so far.
+    pub(crate) accesses: Cell<AccessCounts>,
+    /// Errors so far.
+    pub(crate) errors: Cell<ErrorCounts>,
+    /// What people should know of it.
+    pub(crate) notes: RefCell<Vec<String>>,
+}
+
+/// A request that outlived its time limit and still runs.
+pub(crate) type Late<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// How a request with a time limit ended.
+pub(crate) enum Timed<T> {
+    /// In time.
+    Done(T),
+    /// Not yet: the request itself is handed back, to be awaited further or left to end by itself.
+    Late(Late<T>),
+}
+
+impl<E: Env> Drive<E> {
+    pub(crate) fn new(
+        rt: E::Runtime,
+        number: DiskNumber,
+        disk: E::Disk,
+        layout: Layout,
+        identity: DiskIdentity,
+        timeout_ns: u64,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            number,
+            layout,
+            identity,
+            disk,
+            rt,
+            timeout_ns,
+            gone: Cell::new(false),
+            late: Rc::default(),
+            silent: Cell::new(false),
+            unflushed: RefCell::default(),
+            accesses: Cell::default(),
+            errors: Cell::default(),
+            notes: RefCell::default(),
+        })
+    }
+
+    /// Size of the whole disk in bytes.
+    pub(crate) fn size(&self) -> u64 {
+        self.disk.size()
+    }
+
+    /// Whether the drive was given up; every request then answers [`FaultKind::Gone`].
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone.get()
+    }
+
+    /// Whether the disk no longer answers at all.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.gone.get() || self.silent.get()
+    }
+
+    fn listen<T>(&self, result: Result<T, DiskFault>) -> Result<T, DiskFault> {
+        self.silent.set(matches!(&result, Err(fault) if fault.kind == FaultKind::Gone));
+        result
+    }
+
+    /// The disk itself, for what is not a member's business: labels.
+    pub(crate) fn raw(&self) -> &E::Disk {
+        &self.disk
+    }
+
+    /// Takes a drive that was given up back. Refused while a request of its old life may still land (rule F3).
+    pub(crate) fn revive(&self) -> Result<(), String> {
+        match self.late.get() {
+            0 => {
+                self.gone.set(false);
+                self.silent.set(false);
+                self.unflushed.take();
+                Ok(())
+            }
+            late => Err(format!(
+                "disk {} still has {late} requests under way that timed out: wait until it answers them, or restart the server",
+                self.number
+            )),
+        }
+    }
+
+    /// Gives the drive up.
+    pub(crate) fn retire(&self) {
+        self.gone.set(true);
+    }
+
+    pub(crate) fn count_access(&self, change: impl FnOnce(&mut AccessCounts)) {
+        let mut counts = self.accesses.get();
+        change(&mut counts);
+        self.accesses.set(counts);
+    }
+
+    pub(crate) fn count_error(&self, change: impl FnOnce(&mut ErrorCounts)) {
+        let mut counts = self.errors.get();
+        change(&mut counts);
+        self.errors.set(counts);
+    }
+
+    /// Runs a request under the time limit.
+    async fn timed<T: 'static>(&self, request: impl Future<Output = T> + 'static) -> Timed<T> {
+        let mut request: Late<T> = Box::pin(request);
+        let mut first_look = true;
+        let at_once = std::future::poll_fn(|cx| {
+            // Memory answers at the first look: no timer is made for it.
+            assert!(std::mem::take(&mut first_look));
+            std::task::Poll::Ready(request.as_mut().poll(cx))
+        })
+        .await;
+        if let std::task::Poll::Ready(value) = at_once {
+            return Timed::Done(value);
+        }
+        self.timed_again(request).await
+    }
+
+    /// Waits once more for a late request, as long as the time limit again.
+    pub(crate) async fn timed_again<T: 'static>(&self, mut request: Late<T>) -> Timed<T> {
+        let mut limit = Box::pin(self.rt.sleep_ns(self.timeout_ns));
+        match race(&mut request, &mut limit).await {
+            First::Left(value) => Timed::Done(value),
+            First::Right(()) => {
+                self.count_error(|e| e.timeouts += 1);
+                Timed::Late(request)
+            }
+        }
+    }
+
+    /// Lets a late request run to its end, keeping its buffer (rule F3).
+    pub(crate) fn abandon<T: 'static>(&self, request: Late<T>) {
+        let late = Rc::clone(&self.late);
+        late.set(late.get() + 1);
+        self.rt.spawn(Box::pin(async move {
+            request.await;
+            late.set(late.get() - 1);
+        }));
+    }
+
+    /// Reads `buf.len()` bytes at `address` of the data space. A late read is abandoned and answered as timed out.
+    pub(crate) async fn read_data(
+        self: &Rc<Self>,
+        address: u64,
+        buf: Buf,
+    ) -> Result<Buf, DiskFault> {
+        assert!(address + buf.len() as u64 <= self.layout.data.len, "read outside the data space");
+        let len = buf.len() as u64;
+        self.count_access(|a| {
+            a.reads += 1;
+            a.read_bytes += len;
+        });
+        self.read_at(self.layout.data.offset + address, buf).await
+    }
+
+    /// Reads metadata at an offset of the whole disk.
+    pub(crate) async fn read_meta(
+        self: &Rc<Self>,
+        offset: u64,
+        len: u64,
+    ) -> Result<Buf, DiskFault> {
+        self.count_access(|a| a.metadata += 1);
+        self.read_at(offset, Buf::zeroed(len as usize)).await
+    }
+
+    async fn read_at(self: &Rc<Self>, offset: u64, buf: Buf) -> Result<Buf, DiskFault> {
+        if self.gone.get() {
+            return Err(DiskFault::new(FaultKind::Gone));
+        }
+        let drive = Rc::clone(self);
+        let request = async move { drive.disk.read(offset, buf).await };
+        match self.timed(request).await {
+            Timed::Done((result, buf)) => self.listen(result.map(|()| buf)),
+            Timed::Late(request) => {
+                self.abandon(request);
+                Err(DiskFault::new(FaultKind::TimedOut))
+            }
+        }
+    }
+
+    /// Writes at `address` of the data space. A late write is handed back: whether it may be given up is the group's matter.
+    pub(crate) async fn write_data(
+        self: &Rc<Self>,
+        address: u64,
+        buf: Buf,
+    ) -> Timed<Result<(), DiskFault>> {
+        assert!(address + buf.len() as u64 <= self.layout.data.len, "write outside the data space");
+        let len = buf.len() as u64;
+        self.count_access(|a| {
+            a.writes += 1;
+            a.written_bytes += len;
+        });
+        self.note_unflushed(address, len);
+        self.write_at(self.layout.data.offset + address, buf).await
+    }
+
+    fn note_unflushed(&self, address: u64, len: u64) {
+        let mut unflushed = self.unflushed.borrow_mut();
+        match unflushed.last_mut() {
+            Some((at, l)) if *at + *l == address => *l += len,
+            _ => unflushed.push((address, len)),
+        }
+    }
+
+    /// Whether data was written since the last flush began.
+    pub(crate) fn is_unflushed(&self) -> bool {
+        !self.unflushed.borrow().is_empty()
+    }
+
+    /// The ranges written since the last flush began; from now on they are the coming flush's matter.
+    pub(crate) fn take_unflushed(&self) -> Vec<(u64, u64)> {
+        self.unflushed.take()
+    }
+
+    /// Writes metadata at an offset of the whole disk.
+    pub(crate) async fn write_meta(
+        self: &Rc<Self>,
+        offset: u64,
+        buf: Buf,
+    ) -> Result<(), DiskFault> {
+        self.count_access(|a| a.metadata += 1);
+        let timed = self.write_at(offset, buf).await;
+        self.or_timed_out(timed)
+    }
+
+    async fn write_at(self: &Rc<Self>, offset: u64, buf: Buf) -> Timed<Result<(), DiskFault>> {
+        if self.gone.get() {
+            return Timed::Done(Err(DiskFault::new(FaultKind::Gone)));
+        }
+        let drive = Rc::clone(self);
+        let timed = self.timed(async move { drive.disk.write(offset, buf.aligned()).await }).await;
+        match timed {
+            Timed::Done(result) => {
+                if result.is_err() {
+                    self.count_error(|e| e.writes += 1);
+                }
+                Timed::Done(self.listen(result))
+            }
+            late => late,
+        }
+    }
+
+    /// Makes completed writes durable. A late flush counts as failed.
+    pub(crate) async fn flush(self: &Rc<Self>) -> Result<(), DiskFault> {
+        if self.gone.get() {
+            return Err(DiskFault::new(FaultKind::Gone));
+        }
+        self.count_access(|a| a.flushes += 1);
+        let drive = Rc::clone(self);
+        let timed = self.timed(async move { drive.disk.flush().await }).await;
+        let result = self.or_timed_out(timed);
+        if result.is_err() {
+            self.count_error(|e| e.flushes += 1);
+        }
+        result
+    }
+
+    /// Discards a range of the data space; failures do not matter.
+    pub(crate) async fn discard_data(self: &Rc<Self>, address: u64, len: u64) {
+        if self.gone.get() {
+            return;
+        }
+        let offset = self.layout.data.offset + address;
+        let drive = Rc::clone(self);
+        let timed = self.timed(async move { drive.disk.discard(offset, len).await }).await;
+        let _ = self.or_timed_out(timed);
+    }
+
+    /// Takes a late request for a failed one, leaving it to end by itself.
+    fn or_timed_out(&self, timed: Timed<Result<(), DiskFault>>) -> Result<(), DiskFault> {
+        match timed {
+            Timed::Done(result) => result,
+            Timed::Late(request) => {
+                self.abandon(request);
+                Err(DiskFault::new(FaultKind::TimedOut))
+            }
+        }
+    }
+}

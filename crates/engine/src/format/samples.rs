@@ -1,0 +1,85 @@
+//! Sample records for the tests of the formats and of the quorum.
+
+use super::label::Label;
+use super::layout::Layout;
+use crate::config::{
+    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HistoryEntry, Level,
+    Service, SlotEntry, SlotState, VolumeEntry,
+};
+use crate::ids::{DiskNumber, GroupNumber, Uuid, VolumeNumber};
+
+/// The label of disk 7 of an array, on a disk of `size` bytes.
+pub fn label(size: u64) -> Label {
+    Label {
+        array: Uuid([0xaa; 16]),
+        disk: Uuid([0xbb; 16]),
+        number: DiskNumber(7),
+        name: "tank 1".into(),
+        disk_size: size,
+        created_ms: 1_700_000_000_000,
+        layout: Layout::for_size(size).unwrap(),
+        unknown_read_only: 0,
+    }
+}
+
+/// A free disk in service.
+pub fn disk(number: u32) -> DiskEntry {
+    DiskEntry {
+        number: DiskNumber(number),
+        uuid: Uuid::from_random(number.into(), 1),
+        data_len: 3 << 20,
+        role: DiskRole::Free,
+        service: Service::InService,
+        path_hint: format!("/disks/{number}.img"),
+        serial: String::new(),
+    }
+}
+
+/// A configuration that uses every part of the data model.
+pub fn configuration() -> Configuration {
+    let mut disks: Vec<DiskEntry> = (1..=6).map(disk).collect();
+    for disk in &mut disks[..4] {
+        disk.role = DiskRole::Member;
+    }
+    disks[4].role = DiskRole::Spare;
+    disks[4].serial = "WD-42".into();
+    let missed =
+        Service::Dropped { history: 11, generation: 3, reason: DropReason::Failed, at_ms: 5 };
+    disks[1].service = missed;
+    let slot = |number, state| SlotEntry { disk: DiskNumber(number), state, replacement: None };
+    let mut slots = vec![slot(1, SlotState::InSync), slot(2, SlotState::Out)];
+    slots.extend([slot(3, SlotState::Rebuilding), slot(4, SlotState::Catching)]);
+    slots[0].replacement = Some(DiskNumber(5));
+    let volume = |number, name: &str, extents: &[(u64, u64)]| VolumeEntry {
+        number: VolumeNumber(number),
+        name: name.into(),
+        group: GroupNumber(1),
+        size: 512,
+        extents: extents.iter().map(|&(start, stripes)| Extent { start, stripes }).collect(),
+        read_only: number == 2,
+    };
+    Configuration {
+        array: Uuid([0xaa; 16]),
+        name: "tank 1".into(),
+        generation: 9,
+        history: [(11, 1), (0, 4), (12, 6)]
+            .map(|(id, first_generation)| HistoryEntry { id, first_generation })
+            .to_vec(),
+        committed_at_ms: 1_700_000_000_001,
+        uncounted: vec![(1..=6).map(DiskNumber).collect(), vec![DiskNumber(1)]],
+        allow_injection: true,
+        disks,
+        groups: vec![GroupEntry {
+            number: GroupNumber(1),
+            uuid: Uuid([0xcc; 16]),
+            level: Level::Raid6,
+            chunk: 64 << 10,
+            stripes: 48,
+            intent_region: 256 << 10,
+            unwritten_unit: 1,
+            slots,
+            clean: true,
+        }],
+        volumes: vec![volume(1, "a", &[(0, 4), (8, 1)]), volume(2, "größe", &[(4, 4)])],
+    }
+}

@@ -1,0 +1,351 @@
+//! Filling a drive: rebuilding a failed member, copying one to its replacement, catching a returned one up.
+//!
+//! Owns the copy cursor. Invariants: the cursor moves only under the row lock of what was just copied; it is persisted only after the
+//! filled drive was flushed (rule A2); below it the drive is in service (rule F4), but for stale ranges, which are copied
+//! first (rules M3, M4). Unwritten units are skipped (rule M6); a block that nothing gives is entered as lost and the
+//! copy goes on (rule M5). Putting the drive in the member's place is the array's commit.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::Group;
+use crate::buf::Buf;
+use crate::drive::Drive;
+use crate::error::IoError;
+use crate::format::page::encode_cursors;
+use crate::ids::{BLOCK_SIZE, MEMBERS_MAX, Slot, SlotSet, Stripe};
+use crate::progress::Progress;
+use crate::runtime::Env;
+use crate::sync::{Hold, join_all};
+
+/// Bytes of member address space copied under one row lock.
+const WINDOW: u64 = 1 << 20;
+
+/// Bytes between two checkpoints, unless the member is small.
+const CHECKPOINT: u64 = 64 << 20;
+
+/// How a fill ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum FillEnd {
+    /// The drive holds everything (but lost blocks) and is flushed.
+    Done,
+    /// The drive being filled failed or was taken away.
+    TargetFailed,
+    /// Too many of the others do not answer.
+    SourcesFailed(String),
+    /// Somebody asked for it.
+    Stopped,
+}
+
+/// Ranges of member addresses in which a drive is not current.
+#[derive(Clone, Default, Debug)]
+pub(crate) struct Stale(BTreeMap<u64, u64>);
+
+impl Stale {
+    /// The regions `regions` of `region_len` bytes below `end`.
+    pub(crate) fn of_regions(
+        regions: impl IntoIterator<Item = u64>,
+        region_len: u64,
+        end: u64,
+    ) -> Self {
+        let mut stale = Self::default();
+        for region in regions {
+            let (from, to) = (region * region_len, ((region + 1) * region_len).min(end));
+            match stale.0.last_entry() {
+                Some(mut last) if *last.get() == from => *last.get_mut() = to.max(from),
+                _ if from < to => {
+                    stale.0.insert(from, to);
+                }
+                _ => {}
+            }
+        }
+        stale
+    }
+
+    pub(crate) fn contains(&self, address: u64) -> bool {
+        self.0.range(..=address).next_back().is_some_and(|(_, end)| *end > address)
+    }
+
+    /// The first stale range, cut to `max` bytes.
+    fn first(&self, max: u64) -> Option<Range<u64>> {
+        self.0.first_key_value().map(|(from, to)| *from..(*to).min(from + max))
+    }
+
+    /// The front of the first range was copied.
+    fn copied(&mut self, done: &Range<u64>) {
+        if let Some((from, to)) = self.0.pop_first() {
+            debug_assert_eq!(from, done.start);
+            if done.end < to {
+                self.0.insert(done.end, to);
+            }
+        }
+    }
+
+    /// Bytes that are stale.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.iter().map(|(from, to)| to - from).sum()
+    }
+}
+
+/// Why a window was not copied.
+enum Broken {
+    Target,
+    Sources(String),
+}
+
+impl<E: Env> Group<E> {
+    /// Fills the slot's filler to its end. The slot's main, if it has one, is read first; else the peers.
+    pub(crate) async fn fill(self: &Rc<Self>, slot: Slot, progress: &Progress) -> FillEnd {
+        let at = usize::from(slot.0);
+        let Some(target) = self.slots.borrow()[at].filler.clone() else {
+            return FillEnd::TargetFailed;
+        };
+        let mut copied_since = 0;
+        let checkpoint_every = CHECKPOINT.min(self.member_len() / 16).max(WINDOW);
+        loop {
+            if progress.stop.get() {
+                return FillEnd::Stopped;
+            }
+            let Some((window, is_stale)) = self.next_window(slot) else { break };
+            let guard = self.rows.lock(window.clone(), Hold::Exclusive).await;
+            let present =
+                self.slots.borrow()[at].filler.as_ref().is_some_and(|f| Rc::ptr_eq(f, &target));
+            if !present {
+                return FillEnd::TargetFailed;
+            }
+            let moved = match self.fill_window(slot, &target, window.clone(), progress).await {
+                Ok(moved) => moved,
+                Err(Broken::Target) => return FillEnd::TargetFailed,
+                Err(Broken::Sources(why)) => return FillEnd::SourcesFailed(why),
+            };
+            {
+                let rt = &mut self.slots.borrow_mut()[at];
+                if is_stale {
+                    rt.stale.copied(&window);
+                } else {
+                    rt.cursor = window.end;
+                }
+                progress.done.set(rt.cursor.min(self.member_len()) - rt.stale.bytes());
+            }
+            drop(guard);
+            copied_since += moved;
+            if copied_since >= checkpoint_every {
+                copied_since = 0;
+                if self.checkpoint(slot, &target).await.is_err() {
+                    return FillEnd::TargetFailed;
+                }
+            }
+            progress.pace(&self.rt, moved).await;
+        }
+        if self.flush().await.is_err() {
+            return FillEnd::SourcesFailed("the group could not be flushed".into());
+        }
+        let present =
+            self.slots.borrow()[at].filler.as_ref().is_some_and(|f| Rc::ptr_eq(f, &target));
+        if present { FillEnd::Done } else { FillEnd::TargetFailed }
+    }
+
+    /// What to copy next: stale ranges first, then from the cursor on.
+    fn next_window(&self, slot: Slot) -> Option<(Range<u64>, bool)> {
+        let slots = self.slots.borrow();
+        let rt = &slots[usize::from(slot.0)];
+        if let Some(stale) = rt.stale.first(WINDOW) {
+            return Some((stale, true));
+        }
+        let end = self.member_len();
+        (rt.cursor < end).then(|| (rt.cursor..(rt.cursor + WINDOW).min(end), false))
+    }
+
+    async fn fill_window(
+        self: &Rc<Self>,
+        slot: Slot,
+        target: &Rc<Drive<E>>,
+        window: Range<u64>,
+        progress: &Progress,
+    ) -> Result<u64, Broken> {
+        let mut moved = 0;
+        for run in self.written_runs(window) {
+            let buf = match self.copy_whole(slot, &run).await {
+                Some(buf) => buf,
+                None => self.copy_blocks(slot, &run, progress).await?,
+            };
+            moved += buf.len() as u64;
+            if let Err(fault) = self.write_drive(target, run.start, buf).await {
+                self.give_up(
+                    target,
+                    format!("{fault} on write at {} of its data space", run.start),
+                );
+                return Err(Broken::Target);
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Parts of a window that hold something.
+    pub(super) fn written_runs(&self, window: Range<u64>) -> Vec<Range<u64>> {
+        let chunk = u64::from(self.geometry.chunk());
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        for stripe in window.start / chunk..window.end.div_ceil(chunk) {
+            if self.unwritten.reads_zero(Stripe(stripe)) {
+                continue;
+            }
+            let rows = (stripe * chunk).max(window.start)..((stripe + 1) * chunk).min(window.end);
+            match runs.last_mut() {
+                Some(last) if last.end == rows.start => last.end = rows.end,
+                _ => runs.push(rows),
+            }
+        }
+        runs
+    }
+
+    /// A run in large requests; `None` if any part of it takes more than that.
+    async fn copy_whole(self: &Rc<Self>, slot: Slot, run: &Range<u64>) -> Option<Buf> {
+        let len = (run.end - run.start) as usize;
+        if self.lost.overlaps(slot, run.start, len as u64) {
+            return None;
+        }
+        let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
+        if let Some(main) = main
+            && !self.avoid.get().contains(slot)
+        {
+            return main.read_data(run.start, Buf::zeroed(len)).await.ok();
+        }
+        let chunk = u64::from(self.geometry.chunk());
+        let not = SlotSet::one(slot);
+        let parts = (run.start / chunk..run.end.div_ceil(chunk)).map(|stripe| {
+            let base = stripe * chunk;
+            let rows =
+                (run.start.max(base) - base) as u32..(run.end.min(base + chunk) - base) as u32;
+            self.slot_contents(Stripe(stripe), slot, rows, not)
+        });
+        let mut whole = Buf::zeroed(len);
+        let mut at = 0;
+        for part in join_all(parts).await {
+            let part = part.ok()?;
+            whole.bytes_mut()[at..at + part.len()].copy_from_slice(&part);
+            at += part.len();
+        }
+        Some(whole)
+    }
+
+    /// A run block by block: from the main, else from the peers, else lost.
+    async fn copy_blocks(
+        self: &Rc<Self>,
+        slot: Slot,
+        run: &Range<u64>,
+        progress: &Progress,
+    ) -> Result<Buf, Broken> {
+        let mut whole = Buf::zeroed((run.end - run.start) as usize);
+        for address in run.clone().step_by(BLOCK_SIZE as usize) {
+            let (stripe, row) = self.geometry.at_address(address);
+            let rows = row..row + BLOCK_SIZE as u32;
+            match self.copy_block(slot, stripe, rows).await {
+                Ok(block) => {
+                    let at = (address - run.start) as usize;
+                    whole.bytes_mut()[at..at + BLOCK_SIZE as usize].copy_from_slice(&block);
+                }
+                Err(_) => {
+                    if let Some(disk) = self.silent_peer(slot) {
+                        return Err(Broken::Sources(format!("disk {disk} does not answer")));
+                    }
+                    progress.lost.set(progress.lost.get() + 1);
+                    if self.lose(slot, address, BLOCK_SIZE).await.is_err() {
+                        return Err(Broken::Sources(
+                            "the map of lost blocks is full or cannot be written".into(),
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(whole)
+    }
+
+    async fn copy_block(
+        self: &Rc<Self>,
+        slot: Slot,
+        stripe: Stripe,
+        rows: Range<u32>,
+    ) -> Result<Buf, IoError> {
+        let address = self.geometry.member_address(stripe, rows.start);
+        let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
+        let was_lost = self.lost.overlaps(slot, address, BLOCK_SIZE);
+        let main = main.filter(|_| !was_lost);
+        let peers_first = self.avoid.get().contains(slot);
+        if let (Some(main), false) = (&main, peers_first)
+            && let Ok(buf) = main.read_data(address, Buf::zeroed(rows.len())).await
+        {
+            return Ok(buf);
+        }
+        let found = self.slot_contents(stripe, slot, rows.clone(), SlotSet::one(slot)).await;
+        match (found, main) {
+            (Ok(buf), None) if was_lost => {
+                // The peers can give it after all: it is whole again wherever the slot lives.
+                if self.write_slot(slot, address, buf.clone()).await.is_ok() {
+                    self.lost.overwritten(slot, address, BLOCK_SIZE);
+                }
+                Ok(buf)
+            }
+            (Ok(buf), Some(main)) => {
+                main.count_error(|e| e.recovered_reads += 1);
+                Ok(buf)
+            }
+            (Err(_), Some(main)) if peers_first => {
+                main.read_data(address, Buf::zeroed(rows.len())).await.map_err(|_| IoError::Io)
+            }
+            (found, _) => found,
+        }
+    }
+
+    /// A member beside `slot` that no longer answers, yet cannot be spared.
+    fn silent_peer(&self, slot: Slot) -> Option<crate::ids::DiskNumber> {
+        self.slots
+            .borrow()
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != usize::from(slot.0))
+            .find_map(|(_, s)| s.main.as_ref().filter(|main| main.is_silent()).map(|_| s.disk))
+    }
+
+    /// Rule A2: flush what was filled, then persist how far it is.
+    async fn checkpoint(self: &Rc<Self>, slot: Slot, target: &Rc<Drive<E>>) -> Result<(), IoError> {
+        let cursor = self.slots.borrow()[usize::from(slot.0)].cursor;
+        if let Err(fault) = target.flush().await {
+            self.give_up(target, format!("{fault} on flush"));
+            return Err(IoError::Io);
+        }
+        self.persist_cursor(slot, cursor).await
+    }
+
+    /// Makes a cursor durable.
+    pub(crate) async fn persist_cursor(
+        self: &Rc<Self>,
+        slot: Slot,
+        cursor: u64,
+    ) -> Result<(), IoError> {
+        self.checkpoints.borrow_mut()[usize::from(slot.0)] = cursor;
+        self.cursors.touch(0);
+        self.cursors.persist(self, 0, || encode_cursors(&self.checkpoints.borrow()), |_| ()).await
+    }
+}
+
+/// Cursors as they stand on disk.
+pub(super) type Checkpoints = [u64; MEMBERS_MAX];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stale_regions_join_and_are_copied_from_the_front() {
+        let mut stale = Stale::of_regions([1, 2, 5], 100, 550);
+        assert!(stale.contains(100) && stale.contains(299) && !stale.contains(300));
+        assert!(stale.contains(549) && !stale.contains(550));
+        assert_eq!(stale.bytes(), 250);
+        assert_eq!(stale.first(150), Some(100..250));
+        stale.copied(&(100..250));
+        assert_eq!(stale.first(150), Some(250..300));
+        stale.copied(&(250..300));
+        assert_eq!(stale.first(150), Some(500..550));
+    }
+}

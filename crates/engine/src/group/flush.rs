@@ -1,0 +1,115 @@
+//! Flushing a group: when data, maps and failures are all durable (rules F1, F2).
+//!
+//! Owns the order of a flush. Invariants: one flush runs at a time and serves everybody who asked before it began; it is answered
+//! with success only if every drive in service flushed, every drive that did not is out of a counting configuration, and the maps
+//! that depend on the flushed data are durable. A failed flush is never retried into success (rule F2).
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use super::Group;
+use crate::error::IoError;
+use crate::ids::Slot;
+use crate::runtime::{Env, Runtime};
+use crate::sync::{Giver, join_all, oneshot};
+
+/// Collects those who wait for the next flush.
+#[derive(Default)]
+pub(super) struct FlushGate {
+    waiting: RefCell<Vec<Giver<Result<(), IoError>>>>,
+    running: Cell<bool>,
+}
+
+impl<E: Env> Group<E> {
+    /// Makes every write that completed before this call durable.
+    pub(crate) async fn flush(self: &Rc<Self>) -> Result<(), IoError> {
+        self.answering().await;
+        let (giver, taker) = oneshot();
+        self.flushes.waiting.borrow_mut().push(giver);
+        if !self.flushes.running.replace(true) {
+            let group = Rc::clone(self);
+            self.rt.spawn(Box::pin(async move { group.run_flushes().await }));
+        }
+        taker.take().await.unwrap_or(Err(IoError::Stopped))
+    }
+
+    async fn run_flushes(self: Rc<Self>) {
+        loop {
+            let waiting = self.flushes.waiting.take();
+            if waiting.is_empty() {
+                self.flushes.running.set(false);
+                return;
+            }
+            let result = self.flush_now().await;
+            waiting.into_iter().for_each(|giver| giver.give(result));
+        }
+    }
+
+    async fn flush_now(self: &Rc<Self>) -> Result<(), IoError> {
+        // Everything noted up to here was written before the flush and is covered by it.
+        let regions = self.take_unflushed();
+        let units = self.unwritten.take();
+        let overwritten = self.take_overwritten();
+        let flushed = self.flush_drives().await;
+        self.failures_committed().await;
+        if let Err(error) = flushed {
+            self.still_unflushed(regions);
+            self.unwritten.give_back(units);
+            return Err(error);
+        }
+        self.settle_lost(overwritten).await?;
+        let trimmed = match self.settle_unwritten(&units).await {
+            Ok(trimmed) => trimmed,
+            Err(error) => {
+                self.unwritten.give_back(units);
+                return Err(error);
+            }
+        };
+        self.answering().await;
+        if !trimmed.is_empty() {
+            let group = Rc::clone(self);
+            self.rt.spawn(Box::pin(async move { group.discard_units(trimmed).await }));
+        }
+        Ok(())
+    }
+
+    /// Flushes every drive that was written since its last flush.
+    pub(super) async fn flush_drives(self: &Rc<Self>) -> Result<(), IoError> {
+        let drives: Vec<_> =
+            self.drives_in_service().into_iter().filter(|d| d.is_unflushed()).collect();
+        let results = join_all(drives.iter().map(|drive| async {
+            let ranges = drive.take_unflushed();
+            (drive.flush().await, ranges)
+        }))
+        .await;
+        let mut outcome = Ok(());
+        for (drive, (result, ranges)) in drives.iter().zip(results) {
+            let Err(fault) = result else { continue };
+            if self.give_up(drive, format!("{fault} on flush")) {
+                continue;
+            }
+            // Rule F2: what the drive took since its last good flush is unknown, and nobody else has it.
+            outcome = Err(IoError::Io);
+            let slot = self.with_slots(|slots| {
+                slots.iter().position(|s| s.main.as_ref().is_some_and(|m| Rc::ptr_eq(m, drive)))
+            });
+            let Some(slot) = slot else { continue };
+            for (address, len) in ranges {
+                // An entry that cannot be made durable now stays in memory and is tried again by the next flush.
+                let _ = self.lose(Slot(slot as u8), address, len).await;
+            }
+        }
+        outcome
+    }
+
+    /// Completes the lazy part of intent keeping: flushes what is pending and clears the bits of regions at rest.
+    pub(crate) async fn sweep(self: &Rc<Self>, all: bool) -> Result<(), IoError> {
+        if self.is_paused() {
+            return Ok(());
+        }
+        if self.drives_in_service().iter().any(|d| d.is_unflushed()) {
+            self.flush().await?;
+        }
+        self.sweep_intent(all).await
+    }
+}

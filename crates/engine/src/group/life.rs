@@ -1,0 +1,160 @@
+//! A group's maps as a whole: writing them to a drive that joins, reading them at assembly, telling of them.
+//!
+//! Owns what joins and leaves. Invariants: a drive holds every map page before it counts as in service, and those that changed
+//! meanwhile right after (rule M1); at assembly the newest generation among members in service is taken; after an unclean stop
+//! every marked region is dirty, and a filler is not current there (rule M4).
+
+use std::rc::Rc;
+
+use super::{Group, MissingPage, Stale};
+use crate::config::SlotState;
+use crate::disk::DiskFault;
+use crate::drive::Drive;
+use crate::error::IoError;
+use crate::format::page::{decode_cursors, encode_cursors};
+use crate::ids::Slot;
+use crate::runtime::Env;
+
+/// The generations of the pages written to a drive, to be compared once it has joined.
+pub(crate) struct Copied {
+    intent: Vec<u64>,
+    unwritten: Vec<u64>,
+    lost: Vec<u64>,
+    cursors: Vec<u64>,
+}
+
+impl<E: Env> Group<E> {
+    /// Writes every map page to a drive that is about to join, and flushes it.
+    pub(crate) async fn write_all_pages(
+        self: &Rc<Self>,
+        drive: &Rc<Drive<E>>,
+    ) -> Result<Copied, DiskFault> {
+        let copied = Copied {
+            intent: self.intent.pages.copy_to(self.uuid, drive, |p| self.intent.payload(p)).await?,
+            unwritten: self
+                .unwritten
+                .pages
+                .copy_to(self.uuid, drive, |p| self.unwritten.payload(p))
+                .await?,
+            lost: self.lost.pages.copy_to(self.uuid, drive, |p| self.lost.payload(p)).await?,
+            cursors: self
+                .cursors
+                .copy_to(self.uuid, drive, |_| encode_cursors(&self.checkpoints.borrow()))
+                .await?,
+        };
+        drive.flush().await?;
+        Ok(copied)
+    }
+
+    /// The drive has joined: pages that were written between are written again, to all.
+    pub(crate) async fn refresh_pages(self: &Rc<Self>, copied: &Copied) -> Result<(), IoError> {
+        self.intent.pages.touch_newer(&copied.intent);
+        self.unwritten.pages.touch_newer(&copied.unwritten);
+        self.lost.pages.touch_newer(&copied.lost);
+        self.cursors.touch_newer(&copied.cursors);
+        for page in self.intent.pages.stale() {
+            self.persist_intent(page).await?;
+        }
+        self.persist_unwritten().await?;
+        self.persist_lost().await?;
+        for page in self.cursors.stale() {
+            self.cursors
+                .persist(self, page, || encode_cursors(&self.checkpoints.borrow()), |_| ())
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// A group that was just made: its pages stand on its members at generation 1.
+    pub(crate) fn adopt_new_pages(&self) {
+        for pages in [&self.intent.pages, &self.unwritten.pages, &self.lost.pages, &self.cursors] {
+            pages.adopt(1);
+        }
+    }
+
+    /// Reads all maps from the group's drives in service. `clean`: the last stop was orderly.
+    pub(crate) async fn load_maps(self: &Rc<Self>, clean: bool) -> Result<(), MissingPage> {
+        // A drive that is being filled may hold older pages; it is asked too, since the newest wins.
+        let drives = self.drives_in_service();
+        self.intent.pages.load(self.uuid, &drives, |p, bytes| self.intent.load(p, bytes)).await?;
+        self.unwritten
+            .pages
+            .load(self.uuid, &drives, |p, bytes| self.unwritten.load(p, bytes))
+            .await?;
+        self.lost.pages.load(self.uuid, &drives, |_, bytes| self.lost.load(bytes)).await?;
+        self.cursors
+            .load(self.uuid, &drives, |_, bytes| {
+                if let Ok(cursors) = decode_cursors(bytes) {
+                    *self.checkpoints.borrow_mut() = cursors;
+                }
+            })
+            .await?;
+        if !clean && self.has_redundancy() {
+            self.intent.set_dirty(self.intent.marked());
+        }
+        let end = self.member_len();
+        let checkpoints = *self.checkpoints.borrow();
+        for (i, slot) in self.slots.borrow_mut().iter_mut().enumerate() {
+            if slot.state == SlotState::Catching {
+                (slot.cursor, slot.stale) = (end, self.marked_stale());
+            } else if slot.filler.is_some() {
+                slot.cursor = checkpoints[i].min(end);
+                slot.stale =
+                    if clean { Stale::default() } else { self.marked_stale_below(slot.cursor) };
+            }
+        }
+        Ok(())
+    }
+
+    /// Ranges whose intent bit is set.
+    pub(crate) fn marked_stale(&self) -> Stale {
+        self.marked_stale_below(self.member_len())
+    }
+
+    fn marked_stale_below(&self, end: u64) -> Stale {
+        Stale::of_regions(self.intent.marked(), self.intent.region_len(), end)
+    }
+
+    /// Whether a parity group is marked dirty while a member is missing: its missing data may not be computable (write hole).
+    pub(crate) fn has_write_hole(&self) -> bool {
+        self.has_parity() && self.intent.dirty_count() > 0 && !self.missing().is_empty()
+    }
+
+    /// Regions still to be resynced.
+    pub(crate) fn dirty_regions(&self) -> u64 {
+        self.intent.dirty_count()
+    }
+
+    /// Bytes of one of them.
+    pub(crate) fn region_len(&self) -> u64 {
+        self.intent.region_len()
+    }
+
+    pub(crate) fn is_resynced(&self) -> bool {
+        self.intent.dirty_count() == 0
+    }
+
+    /// The filler of a slot gives up its progress: the next one starts over.
+    pub(crate) async fn reset_cursor(self: &Rc<Self>, slot: Slot) -> Result<(), IoError> {
+        self.persist_cursor(slot, 0).await
+    }
+
+    /// At an orderly stop: fillers are flushed and their cursors persisted, so that nothing is copied twice.
+    pub(crate) async fn checkpoint_all(self: &Rc<Self>) -> Result<(), IoError> {
+        let fillers: Vec<(Slot, u64, bool)> = self.with_slots(|slots| {
+            slots
+                .iter()
+                .enumerate()
+                .filter(|(_, s)| s.filler.is_some() && s.state != SlotState::Catching)
+                .map(|(i, s)| (Slot(i as u8), s.cursor, s.stale.bytes() == 0))
+                .collect()
+        });
+        for (slot, cursor, whole) in fillers {
+            if whole {
+                self.flush().await?;
+                self.persist_cursor(slot, cursor).await?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,456 @@
+//! A RAID group at work: members, their states, and the view that plans are made from.
+//!
+//! Owns the group's state in memory. Invariants: a slot is read only where its drive is known to be current (its main, or a filler
+//! below the cursor outside stale regions); a member that failed is out for reads at once and out of the configuration
+//! before a flush is answered (rule F1); no member is given up if data would go with it. Reading, writing, flushing, filling,
+//! resyncing and scrubbing live in the modules below; committing is the array's matter.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::buf::Buf;
+use crate::config::{GroupEntry, Level, SlotState};
+use crate::disk::{DiskFault, FaultKind};
+use crate::drive::{Drive, Timed};
+use crate::error::IoError;
+use crate::geometry::{Geometry, Role};
+use crate::ids::{DiskNumber, GroupNumber, Slot, SlotSet, Stripe, Uuid};
+use crate::plan::View;
+use crate::runtime::{Env, Runtime};
+use crate::sync::{Event, RangeLocks, oneshot};
+
+mod bitmap;
+mod fill;
+mod flush;
+mod intent;
+mod life;
+mod lost;
+mod pages;
+mod read;
+mod resync;
+mod scrub;
+mod unwritten;
+mod write;
+
+pub(crate) use fill::{FillEnd, Stale};
+use intent::Intent;
+use lost::Lost;
+use pages::Pages;
+pub(crate) use pages::{MissingPage, pages_in};
+use unwritten::Unwritten;
+
+/// What a slot consists of at this moment.
+pub(crate) struct SlotRt<E: Env> {
+    /// The disk in the slot as configured.
+    pub(crate) disk: DiskNumber,
+    /// Its committed state.
+    pub(crate) state: SlotState,
+    /// The trusted drive; `None` if there is none or it failed.
+    pub(crate) main: Option<Rc<Drive<E>>>,
+    /// The drive being filled: the slot's own disk while it is rebuilt or caught up, or a replacement.
+    pub(crate) filler: Option<Rc<Drive<E>>>,
+    /// The filler is current below this member address, but for `stale` regions (rule F4).
+    pub(crate) cursor: u64,
+    /// Ranges in which the filler is not current although they lie below the cursor (rules M3, M4).
+    pub(crate) stale: Stale,
+    /// A drive of this slot failed and the configuration that says so does not count yet.
+    pub(crate) uncommitted: bool,
+}
+
+impl<E: Env> SlotRt<E> {
+    fn filler_is_current(&self, address: u64) -> bool {
+        self.filler.is_some() && address < self.cursor && !self.stale.contains(address)
+    }
+}
+
+/// Told of each drive that the group gave up: the disk and the reason in words.
+pub(crate) type FailureSink = Rc<dyn Fn(DiskNumber, String)>;
+
+/// One RAID group.
+pub(crate) struct Group<E: Env> {
+    pub(crate) number: GroupNumber,
+    pub(crate) uuid: Uuid,
+    pub(crate) geometry: Geometry,
+    rt: E::Runtime,
+    slots: RefCell<Vec<SlotRt<E>>>,
+    /// Member addresses being changed, or read together with their peers.
+    rows: Rc<RangeLocks>,
+    intent: Intent,
+    unwritten: Unwritten,
+    lost: Lost,
+    cursors: Pages,
+    checkpoints: RefCell<fill::Checkpoints>,
+    flushes: flush::FlushGate,
+    sink: FailureSink,
+    committed: Event,
+    /// No commit can be had any more: waiting for one would be for ever.
+    halted: Cell<bool>,
+    /// Rule C3: nothing is answered until an operator decides.
+    paused: Cell<bool>,
+    /// Slots not to be read while anything else gives the block.
+    avoid: Cell<SlotSet>,
+}
+
+impl<E: Env> Group<E> {
+    /// A group as configured, with no slots filled in yet.
+    pub(crate) fn new(rt: E::Runtime, entry: &GroupEntry, sink: FailureSink) -> Rc<Self> {
+        let geometry = Geometry::new(entry.level, entry.slots.len(), entry.chunk, entry.stripes)
+            .expect("a decoded configuration holds valid groups");
+        let member_len = entry.stripes * u64::from(entry.chunk);
+        Rc::new(Self {
+            number: entry.number,
+            uuid: entry.uuid,
+            geometry,
+            rt,
+            slots: RefCell::default(),
+            rows: Rc::default(),
+            intent: Intent::new(entry.intent_region, member_len.div_ceil(entry.intent_region)),
+            unwritten: Unwritten::new(u64::from(entry.unwritten_unit), entry.stripes),
+            lost: Lost::new(),
+            cursors: Pages::new(crate::format::page::PageKind::Cursor, 1),
+            checkpoints: RefCell::new([0; crate::ids::MEMBERS_MAX]),
+            flushes: flush::FlushGate::default(),
+            sink,
+            committed: Event::default(),
+            halted: Cell::new(false),
+            paused: Cell::new(false),
+            avoid: Cell::default(),
+        })
+    }
+
+    /// Bytes of each member's address space in use.
+    pub(crate) fn member_len(&self) -> u64 {
+        self.geometry.stripes() * u64::from(self.geometry.chunk())
+    }
+
+    /// Whether copies can differ after a crash, so that writes need intent bits (rule M2).
+    fn has_redundancy(&self) -> bool {
+        self.geometry.level() != Level::Raid0
+    }
+
+    fn has_parity(&self) -> bool {
+        self.geometry.parity_columns() > 0
+    }
+
+    /// Runs `work` as a task of the engine and waits for it: it goes on to its end even if the waiting stops.
+    async fn detached<T: 'static>(
+        self: &Rc<Self>,
+        work: impl Future<Output = Result<T, IoError>> + 'static,
+    ) -> Result<T, IoError> {
+        let (giver, taker) = oneshot();
+        self.rt.spawn(Box::pin(async move { giver.give(work.await) }));
+        taker.take().await.unwrap_or(Err(IoError::Stopped))
+    }
+
+    // --- members ---------------------------------------------------------------------------------------------------
+
+    /// Looks at the slots.
+    pub(crate) fn with_slots<T>(&self, look: impl FnOnce(&[SlotRt<E>]) -> T) -> T {
+        look(&self.slots.borrow())
+    }
+
+    /// Changes the slots as a counting configuration says, and tells those who waited for it.
+    pub(crate) fn set_slots(&self, change: impl FnOnce(&mut Vec<SlotRt<E>>)) {
+        change(&mut self.slots.borrow_mut());
+        self.committed.notify();
+    }
+
+    /// Every drive that holds a part of the group and is relied on.
+    pub(crate) fn drives_in_service(&self) -> Vec<Rc<Drive<E>>> {
+        self.slots.borrow().iter().flat_map(|s| s.main.iter().chain(&s.filler)).cloned().collect()
+    }
+
+    /// Slots without a trusted drive.
+    pub(crate) fn missing(&self) -> SlotSet {
+        let slots = self.slots.borrow();
+        (0..slots.len()).filter(|i| slots[*i].main.is_none()).map(|i| Slot(i as u8)).collect()
+    }
+
+    /// Slots whose trusted drive no longer answers and cannot be spared.
+    pub(crate) fn silent(&self) -> SlotSet {
+        let slots = self.slots.borrow();
+        let silent = |s: &SlotRt<E>| s.main.as_ref().is_some_and(|m| m.is_silent());
+        (0..slots.len()).filter(|i| silent(&slots[*i])).map(|i| Slot(i as u8)).collect()
+    }
+
+    /// Whether everything in `slot` can be had from the others.
+    pub(crate) fn can_rebuild(&self, slot: Slot) -> bool {
+        self.geometry.still_whole(self.missing().with(slot))
+    }
+
+    /// Whether there is anything to compare.
+    pub(crate) fn can_compare(&self) -> bool {
+        self.has_redundancy()
+    }
+
+    pub(crate) fn has_filler(&self, slot: Slot) -> bool {
+        self.slots.borrow()[usize::from(slot.0)].filler.is_some()
+    }
+
+    /// Bytes of a slot's filler that are current.
+    pub(crate) fn filled_bytes(&self, slot: Slot) -> u64 {
+        let slots = self.slots.borrow();
+        let slot = &slots[usize::from(slot.0)];
+        slot.cursor.min(self.member_len()) - slot.stale.bytes()
+    }
+
+    /// Whether a member is out, rebuilding or being re-added, so that intent bits must be kept (rule M2).
+    fn keeps_intent(&self) -> bool {
+        !self.missing().is_empty()
+    }
+
+    /// The slots' view of one range of rows of a stripe.
+    fn view(&self, stripe: Stripe, rows: Range<u32>) -> View {
+        let address = self.geometry.member_address(stripe, rows.start);
+        let region = self.intent.region_of(address);
+        let len = u64::from(rows.end - rows.start);
+        let (mut readable, mut writable) = (SlotSet::EMPTY, SlotSet::EMPTY);
+        for (i, slot) in self.slots.borrow().iter().enumerate() {
+            if slot.main.is_some() || slot.filler_is_current(address) {
+                let at = Slot(i as u8);
+                writable = writable.with(at);
+                if !self.lost.overlaps(at, address, len) {
+                    readable = readable.with(at);
+                }
+            }
+        }
+        if self.has_parity() && self.intent.is_dirty(region) {
+            // Parity of a dirty region may not match its data: it is an erasure until the resync has made it anew.
+            for slot in self.geometry.p_slot(stripe).into_iter().chain(self.geometry.q_slot(stripe))
+            {
+                readable = readable.without(slot);
+            }
+        }
+        View { readable, preferred: readable.minus(self.avoid.get()), writable }
+    }
+
+    /// The drives that give and take `slot` at `address`: the main, and the filler where it is current.
+    fn drives_at(&self, slot: Slot, address: u64) -> (Option<Rc<Drive<E>>>, Option<Rc<Drive<E>>>) {
+        let slots = self.slots.borrow();
+        let slot = &slots[usize::from(slot.0)];
+        let filler = slot.filler_is_current(address);
+        (slot.main.clone(), slot.filler.clone().filter(|_| filler))
+    }
+
+    /// Reads from one slot: its main, else its filler.
+    async fn read_slot(
+        self: &Rc<Self>,
+        slot: Slot,
+        address: u64,
+        len: usize,
+    ) -> Result<Buf, DiskFault> {
+        let (main, filler) = self.drives_at(slot, address);
+        let mut fault = DiskFault::new(FaultKind::Gone);
+        for drive in main.into_iter().chain(filler) {
+            match drive.read_data(address, Buf::zeroed(len)).await {
+                Ok(buf) => return Ok(buf),
+                Err(f) => fault = f,
+            }
+            if fault.kind == FaultKind::Gone {
+                self.give_up(&drive, format!("{fault} on read at {address} of its data space"));
+            }
+        }
+        Err(fault)
+    }
+
+    /// Writes to one slot, wherever it has to be. `Ok` means that the slot holds it or that the slot is out; an error, that
+    /// the slot cannot be spared and does not hold it.
+    async fn write_slot(
+        self: &Rc<Self>,
+        slot: Slot,
+        address: u64,
+        buf: Buf,
+    ) -> Result<(), DiskFault> {
+        self.write_slot_or(OnFull::Fail, slot, address, buf).await
+    }
+
+    /// [`Group::write_slot`], with a choice of what to do where no space is left below.
+    async fn write_slot_or(
+        self: &Rc<Self>,
+        on_full: OnFull,
+        slot: Slot,
+        address: u64,
+        buf: Buf,
+    ) -> Result<(), DiskFault> {
+        let (main, filler) = self.drives_at(slot, address);
+        let to_filler = async {
+            if let Some(drive) = &filler
+                && let Err(fault) = self.write_drive(drive, address, buf.clone()).await
+            {
+                // A filler can always be spared: the slot is as it was before it (rule F4).
+                self.give_up(drive, format!("{fault} on write at {address} of its data space"));
+            }
+        };
+        let Some(drive) = &main else {
+            to_filler.await;
+            return Ok(());
+        };
+        let to_main = async {
+            for _ in 0..WRITE_TRIES {
+                let Err(fault) = self.write_drive(drive, address, buf.clone()).await else {
+                    return Ok(());
+                };
+                if on_full == OnFull::Report && fault.kind == FaultKind::NoSpace {
+                    return Err(fault);
+                }
+                let spared =
+                    self.give_up(drive, format!("{fault} on write at {address} of its data space"));
+                if spared {
+                    return Ok(());
+                }
+                if matches!(fault.kind, FaultKind::Gone | FaultKind::NoSpace) {
+                    return Err(fault);
+                }
+            }
+            Err(DiskFault::new(FaultKind::Medium))
+        };
+        if filler.is_none() {
+            return to_main.await;
+        }
+        let results = crate::sync::join_all([
+            Box::pin(to_main)
+                as std::pin::Pin<Box<dyn Future<Output = Result<(), DiskFault>> + '_>>,
+            Box::pin(async {
+                to_filler.await;
+                Ok(())
+            }),
+        ])
+        .await;
+        results.into_iter().collect()
+    }
+
+    /// One write to one drive. A write that outlives the time limit fails the drive first if it can be spared (rule F3);
+    /// else it is waited for, so that nothing else is written there meanwhile.
+    async fn write_drive(
+        self: &Rc<Self>,
+        drive: &Rc<Drive<E>>,
+        address: u64,
+        buf: Buf,
+    ) -> Result<(), DiskFault> {
+        let mut timed = drive.write_data(address, buf).await;
+        loop {
+            match timed {
+                Timed::Done(result) => return result,
+                Timed::Late(request) => {
+                    if self
+                        .give_up(drive, format!("a write at {address} of its data space timed out"))
+                    {
+                        drive.abandon(request);
+                        return Err(DiskFault::new(FaultKind::TimedOut));
+                    }
+                    timed = drive.timed_again(request).await;
+                }
+            }
+        }
+    }
+
+    /// Takes a drive out of the group if its data can be had without it, tells the array, and answers whether it is out.
+    pub(crate) fn give_up(&self, drive: &Rc<Drive<E>>, reason: String) -> bool {
+        match self.take_out(drive) {
+            Out::Now => {
+                (self.sink)(drive.number, reason);
+                true
+            }
+            Out::Before => true,
+            Out::Needed => false,
+        }
+    }
+
+    /// [`Group::give_up`] at an operator's word: the array knows already.
+    pub(crate) fn give_up_by_operator(&self, drive: &Rc<Drive<E>>) -> bool {
+        !matches!(self.take_out(drive), Out::Needed)
+    }
+
+    fn take_out(&self, drive: &Rc<Drive<E>>) -> Out {
+        {
+            let mut slots = self.slots.borrow_mut();
+            let is = |d: &Option<Rc<Drive<E>>>| d.as_ref().is_some_and(|d| Rc::ptr_eq(d, drive));
+            let Some(at) = slots.iter().position(|s| is(&s.main) || is(&s.filler)) else {
+                return Out::Before;
+            };
+            if is(&slots[at].main) {
+                let missing: SlotSet = (0..slots.len())
+                    .filter(|i| *i == at || slots[*i].main.is_none())
+                    .map(|i| Slot(i as u8))
+                    .collect();
+                if !self.geometry.still_whole(missing) {
+                    return Out::Needed;
+                }
+                slots[at].main = None;
+            } else {
+                slots[at].filler = None;
+            }
+            slots[at].uncommitted = true;
+        }
+        drive.retire();
+        Out::Now
+    }
+
+    /// A drive could not take or make durable a map page: it is failed if it can be spared.
+    fn metadata_fault(&self, drive: &Rc<Drive<E>>, fault: DiskFault) {
+        self.give_up(drive, format!("{fault} on writing the group's maps"));
+    }
+
+    /// Completes once every drive that was given up is out of the configuration too (rule F1).
+    async fn failures_committed(&self) {
+        self.committed
+            .wait_until(|| self.halted.get() || !self.slots.borrow().iter().any(|s| s.uncommitted))
+            .await;
+    }
+
+    /// Nothing can be committed any more; waiters go on, and find their drives missing.
+    pub(crate) fn halt(&self) {
+        self.halted.set(true);
+        self.committed.notify();
+    }
+
+    /// Pauses or resumes all host I/O (rule C3).
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.set(paused);
+        self.committed.notify();
+    }
+
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
+    /// Completes once the group may answer hosts.
+    async fn answering(&self) {
+        if self.paused.get() {
+            self.committed.wait_until(|| !self.paused.get()).await;
+        }
+    }
+
+    /// What `slot` is for in `stripe`, as an index into d0..dk-1, P, Q.
+    fn column_index(&self, stripe: Stripe, slot: Slot) -> usize {
+        match self.geometry.role(stripe, slot) {
+            Role::Data(column) => column,
+            Role::P => self.geometry.data_columns(),
+            Role::Q => self.geometry.data_columns() + 1,
+        }
+    }
+}
+
+/// What became of taking a drive out.
+enum Out {
+    /// It is out by this.
+    Now,
+    /// It was out before.
+    Before,
+    /// It stays: data would go with it.
+    Needed,
+}
+
+/// What a write does where the file system below a member is full.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum OnFull {
+    /// The member is failed if it can be spared: the others hold the write.
+    Fail,
+    /// The write is reported as not done; no member is failed for it.
+    Report,
+}
+
+/// How often a write is tried on a drive that cannot be spared.
+const WRITE_TRIES: u32 = 3;

@@ -1,0 +1,229 @@
+//! Map pages on the members: written in turn to two places, newest generation read (rule M1).
+//!
+//! Owns generations and the ordering of page writes. Invariants: a page counts as durable only when it is written and
+//! flushed on every drive of the group that is in service; a drive that cannot take it is failed first, so that it is committed out before
+//! anybody relies on the page; writers of one page take turns and one write serves all who waited. What the bits mean is
+//! left to the maps.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use super::Group;
+use crate::buf::Buf;
+use crate::drive::Drive;
+use crate::error::IoError;
+use crate::format::layout::{Layout, Region};
+use crate::format::page::{self, PageKind};
+use crate::ids::{BLOCK_SIZE, Uuid};
+use crate::runtime::Env;
+use crate::sync::{Event, join_all};
+
+#[derive(Clone, Default)]
+struct PageState {
+    /// Generation last written.
+    generation: u64,
+    /// Counts changes in memory.
+    wanted: u64,
+    /// The change that is durable.
+    durable: u64,
+    writing: bool,
+}
+
+/// The pages of one map of one group.
+pub(super) struct Pages {
+    kind: PageKind,
+    states: RefCell<Vec<PageState>>,
+    event: Event,
+}
+
+/// The two places of a disk that hold pages of `kind`.
+fn places(layout: &Layout, kind: PageKind) -> [Region; 2] {
+    match kind {
+        PageKind::Intent => layout.intent,
+        PageKind::Unwritten => layout.unwritten,
+        PageKind::Lost => layout.lost,
+        PageKind::Cursor => layout.cursors,
+        PageKind::Differential => layout.differential,
+    }
+}
+
+/// Pages of `kind` that a disk of this layout can hold.
+pub(crate) fn pages_in(layout: &Layout, kind: PageKind) -> usize {
+    (places(layout, kind)[0].len / BLOCK_SIZE) as usize
+}
+
+fn place(layout: &Layout, kind: PageKind, page: usize, generation: u64) -> u64 {
+    places(layout, kind)[(generation % 2) as usize].offset + page as u64 * BLOCK_SIZE
+}
+
+impl Pages {
+    pub(super) fn new(kind: PageKind, pages: usize) -> Self {
+        Self {
+            kind,
+            states: RefCell::new(vec![PageState::default(); pages]),
+            event: Event::default(),
+        }
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.states.borrow().len()
+    }
+
+    /// The pages stand on every member at `generation`.
+    pub(super) fn adopt(&self, generation: u64) {
+        self.states.borrow_mut().iter_mut().for_each(|state| state.generation = generation);
+    }
+
+    /// Notes that `page` changed in memory and is to be persisted.
+    pub(super) fn touch(&self, page: usize) {
+        self.states.borrow_mut()[page].wanted += 1;
+    }
+
+    /// Pages that changed since they were last durable.
+    pub(super) fn stale(&self) -> Vec<usize> {
+        let states = self.states.borrow();
+        (0..states.len()).filter(|i| states[*i].wanted > states[*i].durable).collect()
+    }
+
+    /// Makes everything noted so far for `page` durable. `payload` is asked for the page's bytes when it is written, and
+    /// `done` is told once they are durable.
+    pub(super) async fn persist<E: Env>(
+        &self,
+        group: &Rc<Group<E>>,
+        page: usize,
+        payload: impl Fn() -> Vec<u8>,
+        done: impl Fn(&[u8]),
+    ) -> Result<(), IoError> {
+        let target = self.states.borrow()[page].wanted;
+        loop {
+            self.event.wait_until(|| !self.states.borrow()[page].writing).await;
+            let (version, generation) = {
+                let state = &mut self.states.borrow_mut()[page];
+                if state.durable >= target {
+                    return Ok(());
+                }
+                state.writing = true;
+                (state.wanted, state.generation + 1)
+            };
+            let bytes = payload();
+            let written = self.write_everywhere(group, page, generation, &bytes).await;
+            {
+                let state = &mut self.states.borrow_mut()[page];
+                state.writing = false;
+                state.generation = generation;
+                if written.is_ok() {
+                    state.durable = state.durable.max(version);
+                }
+            }
+            if written.is_ok() {
+                done(&bytes);
+            }
+            self.event.notify();
+            written?;
+        }
+    }
+
+    async fn write_everywhere<E: Env>(
+        &self,
+        group: &Rc<Group<E>>,
+        page: usize,
+        generation: u64,
+        payload: &[u8],
+    ) -> Result<(), IoError> {
+        let buf = page::encode(self.kind, group.uuid, page as u64, generation, payload);
+        let drives = group.drives_in_service();
+        let results = join_all(
+            drives.iter().map(|drive| write_one(drive, self.kind, page, generation, buf.clone())),
+        )
+        .await;
+        let mut stored = 0;
+        for (drive, result) in drives.iter().zip(results) {
+            match result {
+                Ok(()) => stored += 1,
+                Err(fault) => group.metadata_fault(drive, fault),
+            }
+        }
+        group.failures_committed().await;
+        if stored == 0 { Err(IoError::Io) } else { Ok(()) }
+    }
+
+    /// Writes every page to a drive that joins the group, before it counts as in service. Answers the generations written;
+    /// pages that went on meanwhile are brought up to date by [`Pages::touch_newer`] once it has joined.
+    pub(super) async fn copy_to<E: Env>(
+        &self,
+        group: Uuid,
+        drive: &Rc<Drive<E>>,
+        payload: impl Fn(usize) -> Vec<u8>,
+    ) -> Result<Vec<u64>, crate::disk::DiskFault> {
+        let mut generations = Vec::new();
+        for page in 0..self.count() {
+            self.event.wait_until(|| !self.states.borrow()[page].writing).await;
+            let generation = self.states.borrow()[page].generation.max(1);
+            // Both places, so that nothing older that happens to lie there is ever taken for this group's.
+            for generation in [generation - 1, generation] {
+                let buf = page::encode(self.kind, group, page as u64, generation, &payload(page));
+                drive.write_meta(place(&drive.layout, self.kind, page, generation), buf).await?;
+            }
+            generations.push(generation);
+        }
+        Ok(generations)
+    }
+
+    /// Notes as changed every page that has been written since `copy_to` answered `copied`.
+    pub(super) fn touch_newer(&self, copied: &[u64]) {
+        for (state, copied) in self.states.borrow_mut().iter_mut().zip(copied) {
+            if state.generation > *copied || state.writing {
+                state.wanted += 1;
+            }
+        }
+    }
+
+    /// Reads the newest generation of each page among `drives` and hands its payload to `take`. A page that no drive holds
+    /// is an error: it was written when the group was made.
+    pub(super) async fn load<E: Env>(
+        &self,
+        group: Uuid,
+        drives: &[Rc<Drive<E>>],
+        mut take: impl FnMut(usize, &[u8]),
+    ) -> Result<(), MissingPage> {
+        for page in 0..self.count() {
+            let mut best: Option<(u64, Vec<u8>)> = None;
+            for drive in drives {
+                for parity in [0, 1] {
+                    let offset = place(&drive.layout, self.kind, page, parity);
+                    let Ok(bytes) = drive.read_meta(offset, BLOCK_SIZE).await else { continue };
+                    let Ok(found) = page::decode(&bytes, self.kind, group, page as u64) else {
+                        continue;
+                    };
+                    if best.as_ref().is_none_or(|(generation, _)| found.generation > *generation) {
+                        best = Some((found.generation, found.payload.to_vec()));
+                    }
+                }
+            }
+            let (generation, payload) = best.ok_or(MissingPage { kind: self.kind, page })?;
+            self.states.borrow_mut()[page].generation = generation;
+            take(page, &payload);
+        }
+        Ok(())
+    }
+}
+
+/// A map page that none of a group's drives can give.
+#[derive(Debug)]
+pub(crate) struct MissingPage {
+    /// Of which map.
+    pub(crate) kind: PageKind,
+    /// Which page.
+    pub(crate) page: usize,
+}
+
+async fn write_one<E: Env>(
+    drive: &Rc<Drive<E>>,
+    kind: PageKind,
+    page: usize,
+    generation: u64,
+    buf: Buf,
+) -> Result<(), crate::disk::DiskFault> {
+    drive.write_meta(place(&drive.layout, kind, page, generation), buf).await?;
+    drive.flush().await
+}

@@ -1,0 +1,232 @@
+//! Reading a group: direct, from peers, and mending what a disk could not give.
+//!
+//! Owns the flows from a logical range to buffers. Invariants: blocks that nobody wrote read as zeroes without a disk (rule M6); a block that
+//! has to be computed is computed under the row lock, so that its peers stand still; a block that a disk could not give is
+//! written back to it once it is known; what nothing can give is an error, never made up.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::Group;
+use crate::buf::Buf;
+use crate::disk::FaultKind;
+use crate::error::IoError;
+use crate::geometry::Piece;
+use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
+use crate::plan::{ReadPlan, View, plan_read, plan_rebuild_slot};
+use crate::runtime::Env;
+use crate::sync::{Hold, join_all};
+
+/// Pieces read at once for one request; larger requests go on in this many steps.
+const PIECES_AT_ONCE: usize = 32;
+
+/// Mirrors read one copy for this many bytes before going on to the next, so that each disk sees long runs.
+const SPREAD_SHIFT: u32 = 18;
+
+impl<E: Env> Group<E> {
+    /// Reads whole blocks of the group's data space; the buffers in order make up the range.
+    pub(crate) async fn read(self: &Rc<Self>, offset: u64, len: u64) -> Result<Vec<Buf>, IoError> {
+        self.answering().await;
+        let mut pieces = self.geometry.pieces(offset, len).peekable();
+        let mut bufs = Vec::new();
+        while let Some(first) = pieces.next() {
+            if pieces.peek().is_none() && bufs.is_empty() {
+                return Ok(vec![self.read_piece(first).await?]);
+            }
+            let batch = std::iter::once(first).chain(pieces.by_ref().take(PIECES_AT_ONCE - 1));
+            for buf in join_all(batch.map(|piece| self.read_piece(piece))).await {
+                bufs.push(buf?);
+            }
+        }
+        Ok(bufs)
+    }
+
+    async fn read_piece(self: &Rc<Self>, piece: Piece) -> Result<Buf, IoError> {
+        let Piece { stripe, column, rows, .. } = piece;
+        let len = rows.len();
+        if self.unwritten.reads_zero(stripe) {
+            return Ok(Buf::zeroed(len));
+        }
+        let address = self.geometry.member_address(stripe, rows.start);
+        self.make_whole_before_read(address).await?;
+        if let ReadPlan::Direct(slots) =
+            plan_read(&self.geometry, stripe, column, self.view(stripe, rows.clone()))
+        {
+            let slot = self.pick_copy(slots, address);
+            match self.read_slot(slot, address, len).await {
+                Ok(buf) => return Ok(buf),
+                Err(fault) if fault.kind == FaultKind::Medium => {
+                    // Mended as a task of the engine: it writes, so it must not stop half-way.
+                    let group = Rc::clone(self);
+                    return self
+                        .detached(async move { group.mend(stripe, slot, rows).await })
+                        .await;
+                }
+                Err(_) => {}
+            }
+        }
+        let guard = self.rows.lock(address..address + len as u64, Hold::Shared).await;
+        let holder =
+            self.geometry.copies(stripe, column).iter().next().expect("every column has a slot");
+        let computed = self.slot_contents(stripe, holder, rows.clone(), SlotSet::EMPTY).await;
+        drop(guard);
+        match computed {
+            Ok(buf) => Ok(buf),
+            Err(_) => {
+                let group = Rc::clone(self);
+                self.detached(async move { group.mend(stripe, holder, rows).await }).await
+            }
+        }
+    }
+
+    fn pick_copy(&self, slots: SlotSet, address: u64) -> Slot {
+        let turn = ((address >> SPREAD_SHIFT) % slots.len() as u64) as usize;
+        slots.iter().nth(turn).expect("a direct read names at least one slot")
+    }
+
+    /// What `slot` should hold in rows of a stripe, without reading the slots in `not`. The caller holds the row lock.
+    pub(super) async fn slot_contents(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        slot: Slot,
+        rows: Range<u32>,
+        mut not: SlotSet,
+    ) -> Result<Buf, IoError> {
+        let address = self.geometry.member_address(stripe, rows.start);
+        loop {
+            let view = self.view(stripe, rows.clone());
+            let view = View { readable: view.readable.minus(not), ..view };
+            match plan_rebuild_slot(&self.geometry, stripe, slot, view) {
+                ReadPlan::Direct(slots) => {
+                    let from = self.pick_copy(slots, address);
+                    match self.read_slot(from, address, rows.len()).await {
+                        Ok(buf) => return Ok(buf),
+                        Err(_) => not = not.with(from),
+                    }
+                }
+                ReadPlan::Rebuild { reads } => {
+                    match self.read_slots(stripe, reads, rows.clone()).await {
+                        Ok(bufs) => return Ok(self.compute_slot(stripe, slot, rows.len(), bufs)),
+                        Err(failed) => not = not.or(failed),
+                    }
+                }
+                ReadPlan::Lost => return Err(IoError::Io),
+            }
+        }
+    }
+
+    /// Reads the same rows of several slots; on failure answers the slots that failed.
+    pub(super) async fn read_slots(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        slots: SlotSet,
+        rows: Range<u32>,
+    ) -> Result<Vec<(Slot, Buf)>, SlotSet> {
+        let address = self.geometry.member_address(stripe, rows.start);
+        let results =
+            join_all(slots.iter().map(|slot| self.read_slot(slot, address, rows.len()))).await;
+        let failed: SlotSet =
+            slots.iter().zip(&results).filter(|(_, r)| r.is_err()).map(|(s, _)| s).collect();
+        if !failed.is_empty() {
+            return Err(failed);
+        }
+        Ok(slots.iter().zip(results).map(|(slot, r)| (slot, r.expect("none failed"))).collect())
+    }
+
+    /// Computes one slot's contents from as many others as there are data columns.
+    fn compute_slot(&self, stripe: Stripe, slot: Slot, len: usize, bufs: Vec<(Slot, Buf)>) -> Buf {
+        let wanted = self.column_index(stripe, slot);
+        let mut columns = self.columns_of(stripe, bufs);
+        self.recover(&mut columns, &[wanted], len);
+        columns[wanted].take().expect("the wanted column was computed")
+    }
+
+    /// Puts buffers in the order d0..dk-1, P, Q; slots that were not read stay empty.
+    pub(super) fn columns_of(&self, stripe: Stripe, bufs: Vec<(Slot, Buf)>) -> Vec<Option<Buf>> {
+        let count = self.geometry.data_columns() + self.geometry.parity_columns();
+        let mut columns = vec![None; count];
+        for (slot, buf) in bufs {
+            columns[self.column_index(stripe, slot)] = Some(buf);
+        }
+        columns
+    }
+
+    /// Fills the `wanted` columns from those present.
+    pub(super) fn recover(&self, columns: &mut [Option<Buf>], wanted: &[usize], len: usize) {
+        let missing: Vec<usize> = (0..columns.len()).filter(|i| columns[*i].is_none()).collect();
+        for i in wanted {
+            columns[*i] = Some(Buf::zeroed(len));
+        }
+        let mut slices: Vec<&mut [u8]> = columns
+            .iter_mut()
+            .map(|c| c.as_mut().map_or(&mut [] as &mut [u8], Buf::bytes_mut))
+            .collect();
+        let recovered = match self.geometry.parity_columns() {
+            1 => forestall_parity::recover_xor(&mut slices, &missing, wanted),
+            _ => forestall_parity::recover_pq(&mut slices, &missing, wanted),
+        };
+        recovered.expect("the plan reads enough columns");
+    }
+
+    /// Gets what `slot` should hold block by block after a fault, and writes back the blocks that the slot itself could not
+    /// give. Counts each error of the disk.
+    async fn mend(
+        self: Rc<Self>,
+        stripe: Stripe,
+        slot: Slot,
+        rows: Range<u32>,
+    ) -> Result<Buf, IoError> {
+        let address = self.geometry.member_address(stripe, rows.start);
+        let _guard = self.rows.lock(address..address + rows.len() as u64, Hold::Exclusive).await;
+        let _busy = self.begin_write(address).await?;
+        let mut whole = Buf::zeroed(rows.len());
+        let mut outcome = Ok(());
+        for row in rows.clone().step_by(BLOCK_SIZE as usize) {
+            let block = row..row + BLOCK_SIZE as u32;
+            match self.mend_block(stripe, slot, block).await {
+                Ok(buf) => {
+                    let at = (row - rows.start) as usize;
+                    whole.bytes_mut()[at..at + BLOCK_SIZE as usize].copy_from_slice(&buf);
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome.map(|()| whole)
+    }
+
+    /// One block of [`Group::mend`]; the caller holds the row lock.
+    pub(super) async fn mend_block(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        slot: Slot,
+        rows: Range<u32>,
+    ) -> Result<Buf, IoError> {
+        let address = self.geometry.member_address(stripe, rows.start);
+        let view = self.view(stripe, rows.clone());
+        let mut not = SlotSet::EMPTY;
+        if view.readable.contains(slot) {
+            match self.read_slot(slot, address, rows.len()).await {
+                Ok(buf) => return Ok(buf),
+                Err(fault) => {
+                    not = SlotSet::one(slot);
+                    let found = self.slot_contents(stripe, slot, rows.clone(), not).await;
+                    let drive = self.drives_at(slot, address).0;
+                    if let Some(drive) = &drive {
+                        match &found {
+                            Ok(_) => drive.count_error(|e| e.recovered_reads += 1),
+                            Err(_) => drive.count_error(|e| e.unrecovered_reads += 1),
+                        }
+                    }
+                    let buf = found?;
+                    if fault.kind == FaultKind::Medium {
+                        // Rewriting makes most disks put the sector elsewhere; if it cannot, the member is failed or, with
+                        // nobody to spare it, the data was had all the same.
+                        let _ = self.write_slot(slot, address, buf.clone()).await;
+                    }
+                    return Ok(buf);
+                }
+            }
+        }
+        self.slot_contents(stripe, slot, rows, not).await
+    }
+}

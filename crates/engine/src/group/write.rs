@@ -1,0 +1,418 @@
+//! Writing a group: stripe by stripe, parity made as the plan says.
+//!
+//! Owns the flows from a logical range of whole blocks to member writes. Invariants: an intent bit is durable before the first
+//! in-place write of its region (rule M2); a stripe's rows are locked from its first read to its last write; a write that
+//! fails on a member either takes that member out or is entered as lost and answered with an error; the first
+//! write of an unwritten unit writes all of it (rule M6).
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::{Group, OnFull};
+use crate::buf::Buf;
+use crate::disk::{DiskFault, FaultKind};
+use crate::error::IoError;
+use crate::geometry::StripeRange;
+use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
+use crate::plan::{Band, Method, Unwritable, View, plan_write};
+use crate::runtime::Env;
+use crate::sync::{Hold, join_all};
+
+/// Stripes written at once for one request.
+const STRIPES_AT_ONCE: usize = 16;
+
+/// Bytes to be written to one slot.
+struct SlotWrite {
+    slot: Slot,
+    address: u64,
+    buf: Buf,
+}
+
+impl<E: Env> Group<E> {
+    /// Writes whole blocks of the group's data space.
+    pub(crate) async fn write(self: &Rc<Self>, offset: u64, data: Buf) -> Result<(), IoError> {
+        self.answering().await;
+        let mut ranges = self.geometry.stripe_ranges(offset, data.len() as u64).peekable();
+        let mut outcome = Ok(());
+        while let Some(first) = ranges.next() {
+            if ranges.peek().is_none() {
+                return outcome.and(self.write_stripe(first, &data).await);
+            }
+            let batch = std::iter::once(first).chain(ranges.by_ref().take(STRIPES_AT_ONCE - 1));
+            for result in join_all(batch.map(|range| self.write_stripe(range, &data))).await {
+                outcome = outcome.and(result);
+            }
+        }
+        outcome
+    }
+
+    async fn write_stripe(self: &Rc<Self>, range: StripeRange, data: &Buf) -> Result<(), IoError> {
+        let StripeRange { stripe, within, at } = range;
+        let data = data.slice(at as usize..(at + within.end - within.start) as usize);
+        let rows = self.rows_of(&within);
+        let address = self.geometry.member_address(stripe, rows.start);
+        let mut locked = address..address + rows.len() as u64;
+        loop {
+            let first = self.unwritten.reads_zero(stripe);
+            if first {
+                let chunk = u64::from(self.geometry.chunk());
+                let unit = self.unwritten.stripes_of(self.unwritten.unit_of(stripe));
+                locked = unit.start * chunk..unit.end * chunk;
+            }
+            let _guard = self.rows.lock(locked.clone(), Hold::Exclusive).await;
+            if self.unwritten.reads_zero(stripe) != first {
+                if first {
+                    locked = address..address + rows.len() as u64;
+                }
+                continue; // Somebody wrote or trimmed the unit while we waited: lock what is right now.
+            }
+            let _busy = self.begin_write(locked.start).await?;
+            return if first {
+                self.write_first(stripe, within, &data).await
+            } else {
+                self.write_in_place(stripe, within, &data).await
+            };
+        }
+    }
+
+    /// The rows that writing `within` of a stripe changes, data and parity.
+    fn rows_of(&self, within: &Range<u64>) -> Range<u32> {
+        let chunk = u64::from(self.geometry.chunk());
+        if within.start / chunk == (within.end - 1) / chunk {
+            (within.start % chunk) as u32..((within.end - 1) % chunk + 1) as u32
+        } else {
+            0..self.geometry.chunk()
+        }
+    }
+
+    // --- the first write of a unit -----------------------------------------------------------------------------------
+
+    /// Writes a whole unit: the data, and zeroes everywhere else. Nothing is read.
+    async fn write_first(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        within: Range<u64>,
+        data: &Buf,
+    ) -> Result<(), IoError> {
+        let chunk = self.geometry.chunk() as usize;
+        let unit = self.unwritten.unit_of(stripe);
+        let stripes = self.unwritten.stripes_of(unit);
+        let members = self.geometry.members();
+        let unit_rows = chunk * (stripes.end - stripes.start) as usize;
+        let mut slots: Vec<Buf> = (0..members).map(|_| Buf::zeroed(unit_rows)).collect();
+        let base = chunk * (stripe.0 - stripes.start) as usize;
+        for (column, rows, from) in column_parts(chunk as u64, within.clone()) {
+            let part = &data[from..from + rows.len()];
+            for slot in self.geometry.copies(stripe, column).iter() {
+                slots[usize::from(slot.0)].bytes_mut()[base + rows.start..base + rows.end]
+                    .copy_from_slice(part);
+            }
+        }
+        self.fill_parity(stripe, base, &mut slots);
+        let address = stripes.start * chunk as u64;
+        let view = self.view(stripe, 0..chunk as u32);
+        let writable = SlotSet::first(members).and(view.writable);
+        if !self.geometry.still_whole(SlotSet::first(members).minus(writable)) {
+            // Beyond the tolerance: only what lies on present members can be taken.
+            let touched = column_parts(chunk as u64, within)
+                .all(|(column, ..)| !self.geometry.copies(stripe, column).and(writable).is_empty());
+            if !touched || self.has_parity() {
+                return Err(IoError::Io);
+            }
+        }
+        let writes = writable.iter().map(|slot| SlotWrite {
+            slot,
+            address,
+            buf: slots[usize::from(slot.0)].clone(),
+        });
+        let results =
+            join_all(writes.map(|w| self.write_slot_or(OnFull::Report, w.slot, w.address, w.buf)))
+                .await;
+        for (slot, result) in writable.iter().zip(results) {
+            match result {
+                Ok(()) => self.lost.overwritten(slot, address, unit_rows as u64),
+                // The unit stays unwritten: nothing of it was, or is, to be read.
+                Err(DiskFault { kind: FaultKind::NoSpace, .. }) => return Err(IoError::NoSpace),
+                Err(_) => return Err(IoError::Io),
+            }
+        }
+        self.unwritten.set_written(unit);
+        Ok(())
+    }
+
+    /// Makes P and Q of one stripe inside per-slot buffers of a unit; the stripe's rows start at `base`.
+    fn fill_parity(&self, stripe: Stripe, base: usize, slots: &mut [Buf]) {
+        let chunk = self.geometry.chunk() as usize;
+        let Some(p) = self.geometry.p_slot(stripe) else { return };
+        let rows = base..base + chunk;
+        let mut p_buf = std::mem::replace(&mut slots[usize::from(p.0)], Buf::zeroed(0));
+        let q = self.geometry.q_slot(stripe);
+        let mut q_buf = q.map(|q| std::mem::replace(&mut slots[usize::from(q.0)], Buf::zeroed(0)));
+        {
+            let data: Vec<&[u8]> = (0..self.geometry.data_columns())
+                .map(|c| {
+                    let slot = self
+                        .geometry
+                        .copies(stripe, c)
+                        .iter()
+                        .next()
+                        .expect("every column has a slot");
+                    &slots[usize::from(slot.0)][rows.clone()]
+                })
+                .collect();
+            let p_rows = &mut p_buf.bytes_mut()[rows.clone()];
+            match &mut q_buf {
+                Some(q_buf) => {
+                    forestall_parity::pq_gen(&data, p_rows, &mut q_buf.bytes_mut()[rows.clone()])
+                }
+                None => forestall_parity::xor_gen(&data, p_rows),
+            }
+        }
+        slots[usize::from(p.0)] = p_buf;
+        if let (Some(q), Some(q_buf)) = (q, q_buf) {
+            slots[usize::from(q.0)] = q_buf;
+        }
+    }
+
+    // --- writes in place ---------------------------------------------------------------------------------------------
+
+    /// Writes a part of a stripe whose rows are locked and whose unit is written.
+    pub(super) async fn write_in_place(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        within: Range<u64>,
+        data: &Buf,
+    ) -> Result<(), IoError> {
+        let address = self.geometry.member_address(stripe, 0);
+        let chunk = u64::from(self.geometry.chunk());
+        if !self.lost.overlaps_any(self.geometry.members(), address, chunk) {
+            match self.try_write(stripe, within.clone(), data).await {
+                Err(Short::Replan) if within.end - within.start > BLOCK_SIZE => {}
+                result => return result.map_err(Short::into_error),
+            }
+        }
+        // Lost or unreadable blocks about: each block by itself, so that none suffers for another.
+        let mut outcome = Ok(());
+        for at in (within.start..within.end).step_by(BLOCK_SIZE as usize) {
+            let from = (at - within.start) as usize;
+            let block = data.slice(from..from + BLOCK_SIZE as usize);
+            let result = self.try_write(stripe, at..at + BLOCK_SIZE, &block).await;
+            outcome = outcome.and(result.map_err(Short::into_error));
+        }
+        outcome
+    }
+
+    /// Plans and executes; reads that fail are planned around.
+    async fn try_write(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        within: Range<u64>,
+        data: &Buf,
+    ) -> Result<(), Short> {
+        let mut not = SlotSet::EMPTY;
+        let rows = self.rows_of(&within);
+        loop {
+            let view = self.view(stripe, rows.clone());
+            let view = View { readable: view.readable.minus(not), ..view };
+            let plan = match plan_write(&self.geometry, stripe, within.clone(), view) {
+                Ok(plan) => plan,
+                Err(Unwritable::ParityUnknown { spoils })
+                    if within.end - within.start == BLOCK_SIZE =>
+                {
+                    // Parity that nothing can keep true is entered as lost, and the block can be written (rule M5).
+                    let address = self.geometry.member_address(stripe, rows.start);
+                    for slot in spoils.iter() {
+                        self.lose(slot, address, BLOCK_SIZE).await.map_err(Short::Error)?;
+                    }
+                    continue;
+                }
+                Err(_) if not.is_empty() && within.end - within.start == BLOCK_SIZE => {
+                    return Err(Short::Error(IoError::Io));
+                }
+                Err(_) => return Err(Short::Replan),
+            };
+            let mut writes = Vec::new();
+            let mut failed = SlotSet::EMPTY;
+            for band in &plan.bands {
+                assert!(band.stale.is_empty(), "every readable slot takes writes");
+                match self.read_slots(stripe, band.reads, band.rows.clone()).await {
+                    Ok(old) => self.prepare_parity(stripe, band, &within, data, old, &mut writes),
+                    Err(slots) => failed = failed.or(slots),
+                }
+            }
+            if !failed.is_empty() {
+                not = not.or(failed);
+                continue;
+            }
+            self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);
+            return self.execute(stripe, writes).await.map_err(Short::Error);
+        }
+    }
+
+    /// New P and Q of one band.
+    fn prepare_parity(
+        &self,
+        stripe: Stripe,
+        band: &Band,
+        within: &Range<u64>,
+        data: &Buf,
+        old: Vec<(Slot, Buf)>,
+        writes: &mut Vec<SlotWrite>,
+    ) {
+        if !band.write_p && !band.write_q {
+            return;
+        }
+        let len = band.rows.len();
+        let mut columns = self.columns_of(stripe, old);
+        let k = self.geometry.data_columns();
+        let new = |column: usize| {
+            let at = column as u64 * u64::from(self.geometry.chunk()) + u64::from(band.rows.start)
+                - within.start;
+            &data[at as usize..at as usize + len]
+        };
+        let (mut p, mut q) = if band.method == Method::ReadModifyWrite {
+            let mut p = columns[k].take().filter(|_| band.write_p);
+            let mut q = columns.get_mut(k + 1).and_then(Option::take).filter(|_| band.write_q);
+            for column in band.columns.iter() {
+                let old = columns[column].as_ref().expect("read-modify-write reads the old data");
+                let (p, q) = (p.as_mut().map(Buf::bytes_mut), q.as_mut().map(Buf::bytes_mut));
+                forestall_parity::pq_update(column, old, new(column), p, q);
+            }
+            (p, q)
+        } else {
+            if band.method == Method::Recover {
+                let wanted: Vec<usize> = band.recover.iter().collect();
+                self.recover(&mut columns, &wanted, len);
+            }
+            let inputs: Vec<&[u8]> = (0..k)
+                .map(|column| match band.columns.contains(column) {
+                    true => new(column),
+                    false => columns[column].as_deref().expect("read or recovered"),
+                })
+                .collect();
+            let mut p = Buf::zeroed(len);
+            if self.geometry.parity_columns() == 1 {
+                forestall_parity::xor_gen(&inputs, p.bytes_mut());
+                (Some(p), None)
+            } else {
+                let mut q = Buf::zeroed(len);
+                forestall_parity::pq_gen(&inputs, p.bytes_mut(), q.bytes_mut());
+                (Some(p), Some(q))
+            }
+        };
+        let address = self.geometry.member_address(stripe, band.rows.start);
+        let parities = [
+            (band.write_p, self.geometry.p_slot(stripe), p.take()),
+            (band.write_q, self.geometry.q_slot(stripe), q.take()),
+        ];
+        for (wanted, slot, buf) in parities {
+            if let (true, Some(slot), Some(buf)) = (wanted, slot, buf) {
+                join_write(writes, SlotWrite { slot, address, buf });
+            }
+        }
+    }
+
+    /// The data itself: one write for each column's part, whatever bands it lies in.
+    fn prepare_data(
+        &self,
+        stripe: Stripe,
+        within: &Range<u64>,
+        data: &Buf,
+        bands: &[Band],
+        writes: &mut Vec<SlotWrite>,
+    ) {
+        let writable = bands.iter().fold(SlotSet::EMPTY, |set, band| set.or(band.data_writes));
+        for (column, rows, from) in column_parts(u64::from(self.geometry.chunk()), within.clone()) {
+            let address = self.geometry.member_address(stripe, rows.start as u32);
+            for slot in self.geometry.copies(stripe, column).and(writable).iter() {
+                writes.push(SlotWrite { slot, address, buf: data.slice(from..from + rows.len()) });
+            }
+        }
+    }
+
+    /// Does the writes of one stripe at once. A write that its slot needs and does not hold is entered as lost.
+    async fn execute(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        writes: Vec<SlotWrite>,
+    ) -> Result<(), IoError> {
+        if let [only] = writes.as_slice() {
+            let result = self.write_slot(only.slot, only.address, only.buf.clone()).await;
+            return self.settle(stripe, only, result).await;
+        }
+        let results =
+            join_all(writes.iter().map(|w| self.write_slot(w.slot, w.address, w.buf.clone())))
+                .await;
+        let mut outcome = Ok(());
+        for (write, result) in writes.iter().zip(results) {
+            outcome = outcome.and(self.settle(stripe, write, result).await);
+        }
+        outcome
+    }
+
+    async fn settle(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        write: &SlotWrite,
+        result: Result<(), DiskFault>,
+    ) -> Result<(), IoError> {
+        let len = write.buf.len() as u64;
+        let Err(fault) = result else {
+            self.lost.overwritten(write.slot, write.address, len);
+            return Ok(());
+        };
+        let parts = self.has_parity() || self.geometry.copies(stripe, 0).len() > 1;
+        if fault.kind == FaultKind::NoSpace && !parts {
+            return Err(IoError::NoSpace); // Unchanged on the only disk that holds it.
+        }
+        // Rules F1, M5: old, new or torn, and nobody else has it.
+        self.lose(write.slot, write.address, len).await?;
+        Err(if fault.kind == FaultKind::NoSpace { IoError::NoSpace } else { IoError::Io })
+    }
+}
+
+/// Why a write did not go through.
+enum Short {
+    /// Too much of the range is unreadable or lost to plan it as a whole.
+    Replan,
+    /// It failed.
+    Error(IoError),
+}
+
+impl Short {
+    fn into_error(self) -> IoError {
+        match self {
+            Self::Replan => IoError::Io,
+            Self::Error(error) => error,
+        }
+    }
+}
+
+/// The parts of a stripe's range by column: column, rows in the chunk, position in the data.
+fn column_parts(
+    chunk: u64,
+    within: Range<u64>,
+) -> impl Iterator<Item = (usize, Range<usize>, usize)> {
+    (within.start / chunk..=(within.end - 1) / chunk).map(move |column| {
+        let start = within.start.max(column * chunk);
+        let end = within.end.min((column + 1) * chunk);
+        let rows = (start - column * chunk) as usize..(end - column * chunk) as usize;
+        (column as usize, rows, (start - within.start) as usize)
+    })
+}
+
+/// Adds a write, joined to the last one of the same slot where they touch.
+fn join_write(writes: &mut Vec<SlotWrite>, write: SlotWrite) {
+    let touching = writes
+        .iter_mut()
+        .find(|w| w.slot == write.slot && w.address + w.buf.len() as u64 == write.address);
+    match touching {
+        Some(before) => {
+            let mut joined = Buf::zeroed(before.buf.len() + write.buf.len());
+            joined.bytes_mut()[..before.buf.len()].copy_from_slice(&before.buf);
+            joined.bytes_mut()[before.buf.len()..].copy_from_slice(&write.buf);
+            before.buf = joined;
+        }
+        None => writes.push(write),
+    }
+}

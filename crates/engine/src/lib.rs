@@ -1,0 +1,45 @@
+//! The Forestall engine: RAID groups, volumes, on-disk formats and the flows between them.
+//!
+//! Plain async Rust that names no runtime, generic over [`Disk`] and [`Runtime`]; free of system calls, threads, clocks and `unsafe`.
+//! The same code runs in production and in the simulator. Safety rules are cited by number (`docs/safety-rules.md`).
+#![forbid(unsafe_code)]
+
+mod array;
+mod buf;
+mod config;
+mod disk;
+mod drive;
+mod error;
+pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
+pub mod geometry;
+mod group;
+mod ids;
+pub mod plan;
+mod progress;
+pub mod quorum;
+mod report;
+mod runtime;
+mod sync;
+mod volume;
+
+pub use array::{
+    Array, AssembleOptions, CreateGroup, CreateSpec, GroupSpec, NewDisk, Notes, VolumeSpec, wipe,
+};
+pub use buf::Buf;
+pub use config::{
+    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HistoryEntry, Level,
+    Service, SlotEntry, SlotState, VolumeEntry,
+};
+pub use disk::{Disk, DiskFault, DiskIdentity, FaultKind};
+pub use error::{AssembleError, CommandError, CreateError, IoError};
+pub use ids::{
+    BLOCK_SIZE, DiskNumber, GroupNumber, MEMBERS_MAX, Slot, SlotSet, Stripe, Uuid, VolumeNumber,
+};
+pub use report::{
+    AccessCounts, ArrayReport, DiskReport, DiskState, ErrorCounts, Event, GroupReport, Health,
+    JobKind, JobReport, JobState, Problem, Severity, T1Row, VolumeReport,
+};
+pub use runtime::{Env, Runtime, Task};
+pub use volume::{AllocationRun, VolumeHandle};

@@ -1,0 +1,445 @@
+//! Volumes at work: from a host's bytes to whole blocks of a group.
+//!
+//! Owns the locks that order host requests on the same blocks, the merging of requests that are not whole blocks, and the map from a
+//! volume's offsets to its extents. Invariants: overlapping requests take effect one after the other; a request that was
+//! accepted runs to its end as a task of the engine, whatever becomes of who asked; whole unwritten units stay unwritten.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::buf::Buf;
+use crate::config::VolumeEntry;
+use crate::error::IoError;
+use crate::group::Group;
+use crate::ids::{BLOCK_SIZE, Stripe};
+use crate::report::VolumeReport;
+use crate::runtime::{Env, Runtime};
+use crate::sync::{Event, Hold, RangeLocks, oneshot};
+
+/// Zeroes are written in pieces of this many bytes.
+const ZEROES_AT_ONCE: u64 = 1 << 20;
+
+/// Stripes that one question about allocation looks at.
+const STRIPES_LOOKED_AT: u64 = 1 << 20;
+
+/// A volume in memory, shared by all who serve it.
+pub(crate) struct VolumeRt<E: Env> {
+    rt: E::Runtime,
+    entry: RefCell<VolumeEntry>,
+    group: Rc<Group<E>>,
+    locks: Rc<RangeLocks>,
+    closed: Cell<bool>,
+    in_flight: Cell<u64>,
+    idle: Event,
+}
+
+/// A volume being served. Requests run to their end as tasks of the engine, whatever becomes of the returned future.
+pub struct VolumeHandle<E: Env> {
+    volume: Rc<VolumeRt<E>>,
+}
+
+impl<E: Env> Clone for VolumeHandle<E> {
+    fn clone(&self) -> Self {
+        Self { volume: Rc::clone(&self.volume) }
+    }
+}
+
+/// One run of a volume with the same allocation state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AllocationRun {
+    /// Length in bytes.
+    pub len: u64,
+    /// Not allocated: reads as zeroes (`base:allocation` HOLE and ZERO).
+    pub hole: bool,
+}
+
+/// Counts a request under way until dropped.
+struct InFlight<E: Env>(Rc<VolumeRt<E>>);
+
+impl<E: Env> Drop for InFlight<E> {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        if self.0.in_flight.get() == 0 {
+            self.0.idle.notify();
+        }
+    }
+}
+
+impl<E: Env> VolumeRt<E> {
+    pub(crate) fn new(rt: E::Runtime, entry: VolumeEntry, group: Rc<Group<E>>) -> Rc<Self> {
+        Rc::new(Self {
+            rt,
+            entry: RefCell::new(entry),
+            group,
+            locks: Rc::default(),
+            closed: Cell::new(false),
+            in_flight: Cell::new(0),
+            idle: Event::default(),
+        })
+    }
+
+    /// Takes over a changed name, size or extents.
+    pub(crate) fn update(&self, entry: VolumeEntry) {
+        *self.entry.borrow_mut() = entry;
+    }
+
+    /// Answers every request from now on with an error.
+    pub(crate) fn close(&self) {
+        self.closed.set(true);
+    }
+
+    /// Completes when no request is under way.
+    pub(crate) async fn drained(&self) {
+        self.idle.wait_until(|| self.in_flight.get() == 0).await;
+    }
+
+    pub(crate) fn report(&self) -> VolumeReport {
+        let entry = self.entry.borrow();
+        VolumeReport {
+            number: entry.number,
+            name: entry.name.clone(),
+            group: entry.group,
+            size: entry.size,
+            read_only: entry.read_only,
+        }
+    }
+
+    fn begin(self: &Rc<Self>, offset: u64, len: u64) -> Result<InFlight<E>, IoError> {
+        if self.closed.get() {
+            return Err(IoError::Stopped);
+        }
+        let end = offset.checked_add(len).ok_or(IoError::OutOfRange)?;
+        if end > self.entry.borrow().size {
+            return Err(IoError::OutOfRange);
+        }
+        self.in_flight.set(self.in_flight.get() + 1);
+        Ok(InFlight(Rc::clone(self)))
+    }
+
+    fn begin_write(self: &Rc<Self>, offset: u64, len: u64) -> Result<InFlight<E>, IoError> {
+        if self.entry.borrow().read_only {
+            return Err(IoError::ReadOnly);
+        }
+        self.begin(offset, len)
+    }
+
+    /// The parts of a range of the volume in its group: group offset and length, in order.
+    fn parts(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let stripe_len = self.group.geometry.stripe_len();
+        let mut at = 0;
+        let mut parts = Vec::with_capacity(1);
+        for extent in &self.entry.borrow().extents {
+            let len = extent.stripes * stripe_len;
+            let (from, to) = (range.start.max(at), range.end.min(at + len));
+            if from < to {
+                let base = extent.start * stripe_len;
+                parts.push(base + from - at..base + to - at);
+            }
+            at += len;
+        }
+        parts
+    }
+
+    async fn read_blocks(&self, range: Range<u64>) -> Result<Vec<Buf>, IoError> {
+        let mut bufs = Vec::new();
+        for part in self.parts(range) {
+            let read = self.group.read(part.start, part.end - part.start).await?;
+            if bufs.is_empty() {
+                bufs = read;
+            } else {
+                bufs.extend(read);
+            }
+        }
+        Ok(bufs)
+    }
+
+    async fn write_blocks(&self, offset: u64, data: Buf) -> Result<(), IoError> {
+        let mut at = 0;
+        for part in self.parts(offset..offset + data.len() as u64) {
+            let len = (part.end - part.start) as usize;
+            self.group.write(part.start, data.slice(at..at + len)).await?;
+            at += len;
+        }
+        Ok(())
+    }
+
+    /// Writes any range: blocks that it covers in part are merged with what they hold. The caller holds the lock.
+    async fn write_bytes(&self, offset: u64, data: Buf) -> Result<(), IoError> {
+        let range = whole_blocks(offset, data.len() as u64);
+        if range.start == offset && range.end == offset + data.len() as u64 {
+            return self.write_blocks(offset, data).await;
+        }
+        let mut merged = Buf::zeroed((range.end - range.start) as usize);
+        let (head, tail) = (range.start, range.end - BLOCK_SIZE);
+        if offset > head {
+            self.merge_block(&mut merged, head, range.start).await?;
+        }
+        if offset + (data.len() as u64) < range.end && (tail != head || offset == head) {
+            self.merge_block(&mut merged, tail, range.start).await?;
+        }
+        let at = (offset - range.start) as usize;
+        merged.bytes_mut()[at..at + data.len()].copy_from_slice(&data);
+        self.write_blocks(range.start, merged).await
+    }
+
+    async fn merge_block(&self, merged: &mut Buf, block: u64, base: u64) -> Result<(), IoError> {
+        let bufs = self.read_blocks(block..block + BLOCK_SIZE).await?;
+        let at = (block - base) as usize;
+        merged.bytes_mut()[at..at + BLOCK_SIZE as usize].copy_from_slice(&bufs[0]);
+        Ok(())
+    }
+
+    /// Whole units of the unwritten map inside a range of the volume, as group ranges, and the rest of it as volume ranges. A range
+    /// that reaches the volume's end takes the rest of its last stripes with it.
+    fn units_and_edges(&self, range: Range<u64>) -> (Vec<Range<u64>>, Vec<Range<u64>>) {
+        let stripe_len = self.group.geometry.stripe_len();
+        let unit = self.group.unit_stripes() * stripe_len;
+        let size = self.entry.borrow().size;
+        let end = if range.end == size { self.capacity() } else { range.end };
+        let (mut units, mut edges) = (Vec::new(), Vec::new());
+        let mut at = range.start;
+        for part in self.parts(range.start..end) {
+            let len = part.end - part.start;
+            let (first, last) = (part.start.next_multiple_of(unit), part.end / unit * unit);
+            let base = at;
+            if first < last {
+                units.push(first / unit..last / unit);
+                edges.push(base..base + (first - part.start));
+                edges.push(base + (last - part.start)..base + len);
+            } else {
+                edges.push(base..base + len);
+            }
+            at += len;
+        }
+        let edges = edges
+            .into_iter()
+            .map(|e| e.start..e.end.min(range.end))
+            .filter(|e| e.start < e.end)
+            .collect();
+        (units, edges)
+    }
+
+    fn capacity(&self) -> u64 {
+        self.entry.borrow().extents.iter().map(|e| e.stripes).sum::<u64>()
+            * self.group.geometry.stripe_len()
+    }
+
+    /// Parts of a volume range that are written somewhere; the rest reads as zeroes already.
+    fn written_parts(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut at = range.start;
+        let mut written: Vec<Range<u64>> = Vec::new();
+        for part in self.parts(range) {
+            for stripe in self.group.geometry.stripe_ranges(part.start, part.end - part.start) {
+                let len = stripe.within.end - stripe.within.start;
+                if !self.group.reads_zero(stripe.stripe) {
+                    match written.last_mut() {
+                        Some(last) if last.end == at => last.end = at + len,
+                        _ => written.push(at..at + len),
+                    }
+                }
+                at += len;
+            }
+        }
+        written
+    }
+
+    async fn zero(&self, range: Range<u64>) -> Result<(), IoError> {
+        let zeroes = Buf::zeroed(ZEROES_AT_ONCE.min(range.end - range.start) as usize);
+        let mut at = range.start;
+        while at < range.end {
+            // Pieces end on block boundaries, so that only the very ends are merged.
+            let end = (at + zeroes.len() as u64).min(range.end);
+            let end =
+                if end < range.end { (end / BLOCK_SIZE * BLOCK_SIZE).max(at + 1) } else { end };
+            self.write_bytes(at, zeroes.slice(0..(end - at) as usize)).await?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    /// Makes a range read as zeroes, giving up what space can be given up. The caller holds the lock.
+    async fn forget(&self, range: Range<u64>) -> Result<(), IoError> {
+        let (units, edges) = self.units_and_edges(range);
+        for unit in units {
+            self.group.forget_units(unit).await;
+        }
+        for edge in edges {
+            for part in self.written_parts(edge) {
+                self.zero(part).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn lock(&self, offset: u64, len: u64, hold: Hold) -> crate::sync::RangeGuard {
+        self.locks.lock(whole_blocks(offset, len), hold).await
+    }
+
+    /// Runs `work` as a task of the engine and waits for its answer.
+    async fn detached(
+        self: &Rc<Self>,
+        work: impl Future<Output = Result<(), IoError>> + 'static,
+    ) -> Result<(), IoError> {
+        let (giver, taker) = oneshot();
+        self.rt.spawn(Box::pin(async move { giver.give(work.await) }));
+        taker.take().await.unwrap_or(Err(IoError::Stopped))
+    }
+}
+
+fn whole_blocks(offset: u64, len: u64) -> Range<u64> {
+    offset / BLOCK_SIZE * BLOCK_SIZE..(offset + len).next_multiple_of(BLOCK_SIZE)
+}
+
+impl<E: Env> VolumeHandle<E> {
+    pub(crate) fn new(volume: Rc<VolumeRt<E>>) -> Self {
+        Self { volume }
+    }
+
+    /// Name, size and the like at this moment.
+    #[must_use]
+    pub fn info(&self) -> VolumeReport {
+        self.volume.report()
+    }
+
+    /// Reads `len` bytes; the pieces in order make up the range. Any alignment.
+    ///
+    /// # Errors
+    /// [`IoError::Io`] if nothing can give some of it; outside the volume; no longer served.
+    pub async fn read(&self, offset: u64, len: u64) -> Result<Vec<Buf>, IoError> {
+        let _in_flight = self.volume.begin(offset, len)?;
+        if len == 0 {
+            return Ok(Vec::new());
+        }
+        let range = whole_blocks(offset, len);
+        let _guard = self.volume.lock(offset, len, Hold::Shared).await;
+        let mut bufs = self.volume.read_blocks(range.clone()).await?;
+        let cut = (range.end - offset - len) as usize;
+        if cut > 0 {
+            let last = bufs.last_mut().expect("at least one block was read");
+            *last = last.slice(0..last.len() - cut);
+        }
+        let skip = (offset - range.start) as usize;
+        if skip > 0 {
+            bufs[0] = bufs[0].slice(skip..bufs[0].len());
+        }
+        Ok(bufs)
+    }
+
+    /// Writes `data`; with `fua` it is durable when this completes. Any alignment.
+    ///
+    /// # Errors
+    /// Then each 512-byte sector of the range is old or new, or lost.
+    pub async fn write(&self, offset: u64, data: Buf, fua: bool) -> Result<(), IoError> {
+        let in_flight = self.volume.begin_write(offset, data.len() as u64)?;
+        if data.is_empty() {
+            return if fua { self.flush().await } else { Ok(()) };
+        }
+        let volume = Rc::clone(&self.volume);
+        let work = async move {
+            let _in_flight = in_flight;
+            let guard = volume.lock(offset, data.len() as u64, Hold::Exclusive).await;
+            volume.write_bytes(offset, data).await?;
+            drop(guard);
+            if fua { volume.group.flush().await } else { Ok(()) }
+        };
+        self.volume.detached(work).await
+    }
+
+    /// Makes every write answered before this call durable (rule F1).
+    ///
+    /// # Errors
+    /// [`IoError::Io`] if some of it may be lost.
+    pub async fn flush(&self) -> Result<(), IoError> {
+        let in_flight = self.volume.begin(0, 0)?;
+        let volume = Rc::clone(&self.volume);
+        self.volume
+            .detached(async move {
+                let _in_flight = in_flight;
+                volume.group.flush().await
+            })
+            .await
+    }
+
+    /// Forgets the range: it reads as zeroes afterwards, and whole units of stripes become holes.
+    ///
+    /// # Errors
+    /// As for [`VolumeHandle::write`].
+    pub async fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), IoError> {
+        self.write_zeroes(offset, len, false, false, fua).await
+    }
+
+    /// Makes the range read as zeroes. `no_hole` keeps it allocated; `fast` fails with [`IoError::NotSupported`] where this
+    /// would be as slow as writing.
+    ///
+    /// # Errors
+    /// As for [`VolumeHandle::write`].
+    pub async fn write_zeroes(
+        &self,
+        offset: u64,
+        len: u64,
+        no_hole: bool,
+        fast: bool,
+        fua: bool,
+    ) -> Result<(), IoError> {
+        let in_flight = self.volume.begin_write(offset, len)?;
+        if len == 0 {
+            return if fua { self.flush().await } else { Ok(()) };
+        }
+        if fast && (no_hole || !self.is_fast_to_zero(offset, len)) {
+            return Err(IoError::NotSupported);
+        }
+        let volume = Rc::clone(&self.volume);
+        let work = async move {
+            let _in_flight = in_flight;
+            // Whole units lie under the blocks' lock as long as the range does: a unit is never forgotten in part.
+            let guard = volume.lock(offset, len, Hold::Exclusive).await;
+            if no_hole {
+                volume.zero(offset..offset + len).await?;
+            } else {
+                volume.forget(offset..offset + len).await?;
+            }
+            drop(guard);
+            if fua { volume.group.flush().await } else { Ok(()) }
+        };
+        self.volume.detached(work).await
+    }
+
+    fn is_fast_to_zero(&self, offset: u64, len: u64) -> bool {
+        let (_, edges) = self.volume.units_and_edges(offset..offset + len);
+        edges.into_iter().all(|edge| self.volume.written_parts(edge).is_empty())
+    }
+
+    /// Allocation of the range, in at least one and at most `max_runs` runs from its start; they may end before it does.
+    ///
+    /// # Errors
+    /// If the range is empty or lies outside the volume; no longer served.
+    pub fn allocation(
+        &self,
+        offset: u64,
+        len: u64,
+        max_runs: usize,
+    ) -> Result<Vec<AllocationRun>, IoError> {
+        let _in_flight = self.volume.begin(offset, len)?;
+        if len == 0 {
+            return Err(IoError::OutOfRange);
+        }
+        let group = &self.volume.group;
+        let most = STRIPES_LOOKED_AT * group.geometry.stripe_len();
+        let mut runs: Vec<AllocationRun> = Vec::new();
+        for part in self.volume.parts(offset..offset + len.min(most)) {
+            for range in group.geometry.stripe_ranges(part.start, part.end - part.start) {
+                let len = range.within.end - range.within.start;
+                let hole = group.reads_zero(Stripe(range.stripe.0));
+                let full = runs.len() == max_runs.max(1);
+                match runs.last_mut() {
+                    Some(run) if run.hole == hole => run.len += len,
+                    _ if full => return Ok(runs),
+                    _ => runs.push(AllocationRun { len, hole }),
+                }
+            }
+        }
+        Ok(runs)
+    }
+}
