@@ -39,6 +39,10 @@ pub(crate) struct Drive<E: Env> {
     silent: Cell<bool>,
     /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
     unflushed: RefCell<Vec<(u64, u64)>>,
+    /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
+    flushes: Cell<u64>,
+    /// A flush failed and nobody has drawn the consequence for the data yet.
+    failed_flush: Cell<Option<DiskFault>>,
     /// Requests so far.
     pub(crate) accesses: Cell<AccessCounts>,
     /// Errors so far.
@@ -78,6 +82,8 @@ impl<E: Env> Drive<E> {
             late: Rc::default(),
             silent: Cell::new(false),
             unflushed: RefCell::default(),
+            flushes: Cell::new(0),
+            failed_flush: Cell::new(None),
             accesses: Cell::default(),
             errors: Cell::default(),
             notes: RefCell::default(),
@@ -116,6 +122,7 @@ impl<E: Env> Drive<E> {
                 self.gone.set(false);
                 self.silent.set(false);
                 self.unflushed.take();
+                self.failed_flush.take();
                 Ok(())
             }
             late => Err(format!(
@@ -232,8 +239,21 @@ impl<E: Env> Drive<E> {
             a.writes += 1;
             a.written_bytes += len;
         });
+        if self.gone.get() {
+            return Timed::Done(Err(DiskFault::new(FaultKind::Gone)));
+        }
         self.note_unflushed(address, len);
-        self.write_at(self.layout.data.offset + address, buf).await
+        let begun = self.flushes.get();
+        let drive = Rc::clone(self);
+        let offset = self.layout.data.offset + address;
+        let timed = self.timed(async move {
+            let result = drive.disk.write(offset, buf.aligned()).await;
+            if drive.flushes.get() != begun {
+                drive.note_unflushed(address, len);
+            }
+            result
+        });
+        self.heard(timed.await)
     }
 
     fn note_unflushed(&self, address: u64, len: u64) {
@@ -271,6 +291,10 @@ impl<E: Env> Drive<E> {
         }
         let drive = Rc::clone(self);
         let timed = self.timed(async move { drive.disk.write(offset, buf.aligned()).await }).await;
+        self.heard(timed)
+    }
+
+    fn heard(&self, timed: Timed<Result<(), DiskFault>>) -> Timed<Result<(), DiskFault>> {
         match timed {
             Timed::Done(result) => {
                 if result.is_err() {
@@ -288,13 +312,20 @@ impl<E: Env> Drive<E> {
             return Err(DiskFault::new(FaultKind::Gone));
         }
         self.count_access(|a| a.flushes += 1);
+        self.flushes.set(self.flushes.get() + 1);
         let drive = Rc::clone(self);
         let timed = self.timed(async move { drive.disk.flush().await }).await;
         let result = self.or_timed_out(timed);
-        if result.is_err() {
+        if let Err(fault) = result {
             self.count_error(|e| e.flushes += 1);
+            self.failed_flush.set(Some(fault));
         }
         result
+    }
+
+    /// A failed flush whose consequence for the data is now drawn by the caller (rule F2).
+    pub(crate) fn take_failed_flush(&self) -> Option<DiskFault> {
+        self.failed_flush.take()
     }
 
     /// Discards a range of the data space; failures do not matter.

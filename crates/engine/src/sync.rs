@@ -108,6 +108,19 @@ pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) ->
     running.into_iter().map(|(_, output)| output.expect("every future is done")).collect()
 }
 
+/// Lets other tasks run once.
+pub(crate) async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// Which of two futures was ready first.
 pub(crate) enum First<A, B> {
     /// The left one.

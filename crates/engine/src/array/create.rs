@@ -49,7 +49,7 @@ impl<E: Env> Array<E> {
         let group = config
             .groups
             .first()
-            .map(|g| Group::<E>::new(rt.clone(), g, std::rc::Rc::new(|_, _| ())));
+            .map(|g| Group::<E>::new(rt.clone(), g, std::rc::Rc::new(|_, _, _| ())));
         let mut drives = Vec::new();
         for blank in blanks {
             let label = Label {

@@ -405,7 +405,8 @@ impl<E: Env> Array<E> {
             })?,
         };
         self.engage(&group, slot, spare, rate).await?;
-        Ok(self.jobs.upcoming())
+        let running = self.jobs.running(number, |job| job.disk == Some(spare));
+        Ok(running.map_or_else(|| self.jobs.upcoming(), |job| job.id()))
     }
 
     /// The smallest spare that is large enough.

@@ -102,7 +102,7 @@ impl<E: Env> Array<E> {
             .map_err(CommandError::Refused)?;
         entry.clean = false;
         // The pages come first: nobody reads them before the group counts.
-        let blank = Group::<E>::new(self.rt.clone(), &entry, Rc::new(|_, _| ()));
+        let blank = Group::<E>::new(self.rt.clone(), &entry, Rc::new(|_, _, _| ()));
         for number in &spec.disks {
             let drive = self.drives.borrow().get(number).cloned();
             let drive =
@@ -150,10 +150,14 @@ impl<E: Env> Array<E> {
                 volumes.join(", ")
             )));
         }
-        while let Some(job) = self.jobs.running(number, |_| true) {
+        // Nothing of the group may still be on its way to disks that may soon belong to another.
+        group.close();
+        if let Some(job) = self.jobs.running(number, |_| true) {
             job.progress.stop.set(true);
-            self.jobs.ended().await;
         }
+        self.jobs.ended(|job| job.group == number).await;
+        let _ = group.flush().await;
+        group.settled().await;
         self.commit(|next| {
             let Some(entry) = next.group(number).cloned() else { return };
             next.groups.retain(|g| g.number != number);

@@ -46,11 +46,10 @@ impl Jobs {
         self.next.get() + 1
     }
 
-    /// Completes when no job runs.
-    pub(super) async fn ended(&self) {
-        self.end
-            .wait_until(|| !self.list.borrow().iter().any(|j| j.state.get() == JobState::Running))
-            .await;
+    /// Completes when no such job runs.
+    pub(super) async fn ended(&self, which: impl Fn(&Job) -> bool) {
+        let running = |job: &Rc<Job>| job.state.get() == JobState::Running && which(job);
+        self.end.wait_until(|| !self.list.borrow().iter().any(running)).await;
     }
 
     /// The running job of this kind on a group.

@@ -5,13 +5,13 @@
 //! one thread owns it all, so nothing is locked on the data path. The parts live in the modules below.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::config::{Configuration, DropReason, Level, SlotState};
 use crate::drive::Drive;
 use crate::error::CommandError;
-use crate::group::{Group, SlotRt, Stale};
+use crate::group::{Group, SlotRt, Stale, Trouble};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 use crate::quorum::Stamp;
 use crate::report::Severity;
@@ -54,6 +54,8 @@ pub struct Array<E: Env> {
     holds: RefCell<BTreeMap<DiskNumber, Stamp>>,
     /// Drives that were given up, on their way out of the configuration.
     failing: RefCell<BTreeMap<DiskNumber, DropReason>>,
+    /// Disks that fail and cannot be spared, already told of.
+    alarmed: RefCell<BTreeSet<DiskNumber>>,
     groups: RefCell<BTreeMap<GroupNumber, Rc<Group<E>>>>,
     volumes: RefCell<BTreeMap<VolumeNumber, Rc<VolumeRt<E>>>>,
     /// Rule C3: an operator said to go on with fewer disks.
@@ -92,6 +94,7 @@ impl<E: Env> Array<E> {
             drives: RefCell::default(),
             holds: RefCell::default(),
             failing: RefCell::default(),
+            alarmed: RefCell::default(),
             groups: RefCell::default(),
             volumes: RefCell::default(),
             leave: Cell::new(false),
@@ -148,12 +151,29 @@ impl<E: Env> Array<E> {
     /// What a group calls when it gives a drive up.
     fn failure_sink(self: &Rc<Self>) -> crate::group::FailureSink {
         let array = Rc::downgrade(self);
-        Rc::new(move |disk, reason| {
-            if let Some(array) = array.upgrade() {
-                array.note_failing(disk, reason, DropReason::Failed);
-                array.tend_failures();
+        Rc::new(move |disk, reason, trouble| {
+            let Some(array) = array.upgrade() else { return };
+            match trouble {
+                Trouble::Out => {
+                    array.note_failing(disk, reason, DropReason::Failed);
+                    array.tend_failures();
+                }
+                Trouble::Needed => array.alarm(disk, &reason),
             }
         })
+    }
+
+    /// A disk fails that cannot be spared: said once, until it is well again or out.
+    fn alarm(&self, disk: DiskNumber, reason: &str) {
+        if !self.alarmed.borrow_mut().insert(disk) {
+            return;
+        }
+        let group = self.config.borrow().slot_of(disk).map(|(group, _)| group);
+        let what = format!(
+            "disk {disk} ({}) fails and cannot be spared: {reason}. What only it holds answers with an error",
+            self.path_of(disk)
+        );
+        self.event(Severity::Critical, "disk-needed-fails", Some(disk), group, what);
     }
 
     /// Brings the groups and volumes in memory in line with the configuration, which counts now.
@@ -162,6 +182,7 @@ impl<E: Env> Array<E> {
         self.failing
             .borrow_mut()
             .retain(|disk, _| config.disk(*disk).is_some_and(|d| d.in_service()));
+        self.alarmed.borrow_mut().retain(|disk| config.disk(*disk).is_some_and(|d| d.in_service()));
         for entry in &config.groups {
             let group = self.groups.borrow().get(&entry.number).cloned();
             let group = match group {
@@ -244,7 +265,7 @@ impl<E: Env> Array<E> {
         for volume in &volumes {
             volume.drained().await;
         }
-        self.jobs.ended().await;
+        self.jobs.ended(|_| true).await;
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         let mut clean = Vec::new();
         let mut wrong = Vec::new();

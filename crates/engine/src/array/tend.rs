@@ -7,7 +7,7 @@
 use std::rc::Rc;
 
 use super::Array;
-use crate::config::{DropReason, SlotState};
+use crate::config::{Configuration, DropReason, SlotEntry, SlotState};
 use crate::group::{FillEnd, Group};
 use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::progress::Progress;
@@ -73,7 +73,7 @@ impl<E: Env> Array<E> {
     }
 
     fn next_step(&self, group: &Rc<Group<E>>) -> Step {
-        if group.is_paused() {
+        if group.is_paused() || group.is_closing() {
             return Step::Rest;
         }
         if !group.is_resynced() {
@@ -207,16 +207,22 @@ impl<E: Env> Array<E> {
         let old =
             self.config.borrow().group(group.number).map(|g| g.slots[usize::from(slot.0)].disk);
         self.commit(|next| {
+            let at = usize::from(slot.0);
+            let filling = |next: &Configuration| {
+                next.group(group.number).map(|g| &g.slots[at]).is_some_and(|s| {
+                    s.replacement == Some(filled) || s.disk == filled && s.state != SlotState::Out
+                })
+            };
+            // A drive that failed at the last moment was dropped before this change: then nothing is swapped.
+            if !filling(next) {
+                return;
+            }
             if let Some(old) = old.filter(|old| *old != filled) {
                 self.drop_disk(next, old, DropReason::Replaced);
             }
-            let Some(entry) = next.group_mut(group.number) else { return };
-            let slot = &mut entry.slots[usize::from(slot.0)];
-            // A drive that failed at the last moment is not what its commit says: it was dropped before this change.
-            if slot.replacement == Some(filled)
-                || slot.disk == filled && slot.state != SlotState::Out
-            {
-                (slot.disk, slot.state, slot.replacement) = (filled, SlotState::InSync, None);
+            if let Some(entry) = next.group_mut(group.number) {
+                entry.slots[at] =
+                    SlotEntry { disk: filled, state: SlotState::InSync, replacement: None };
             }
         })
         .await
@@ -231,6 +237,9 @@ impl<E: Env> Array<E> {
             for group in groups {
                 if self.stopping.get() {
                     return;
+                }
+                if group.is_closing() {
+                    continue;
                 }
                 // What could not be flushed is told by the host's own flush, or by the next sweep's failures.
                 let _ = group.sweep(false).await;

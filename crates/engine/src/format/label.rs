@@ -338,7 +338,7 @@ fn check_sizes(layout: &Layout, disk_size: u64) -> Result<(), String> {
     if !block(layout.label_copy, Layout::label_copy_offset(disk_size)) {
         return Err("the label's copy is not in the last block".into());
     }
-    if layout.data.len % DATA_UNIT != 0 {
+    if !layout.data.len.is_multiple_of(DATA_UNIT) {
         return Err("the data space is not a multiple of 64 KiB".into());
     }
     let needed = Layout::for_size(disk_size).map_err(|error| error.to_string())?;

@@ -68,7 +68,12 @@ impl<E: Env> Group<E> {
         self.answering().await;
         if !trimmed.is_empty() {
             let group = Rc::clone(self);
-            self.rt.spawn(Box::pin(async move { group.discard_units(trimmed).await }));
+            self.background.set(self.background.get() + 1);
+            self.rt.spawn(Box::pin(async move {
+                group.discard_units(trimmed).await;
+                group.background.set(group.background.get() - 1);
+                group.committed.notify();
+            }));
         }
         Ok(())
     }
@@ -79,12 +84,16 @@ impl<E: Env> Group<E> {
             self.drives_in_service().into_iter().filter(|d| d.is_unflushed()).collect();
         let results = join_all(drives.iter().map(|drive| async {
             let ranges = drive.take_unflushed();
-            (drive.flush().await, ranges)
+            // A flush that failed for a map page failed for the data before it too.
+            let before = drive.take_failed_flush();
+            let now = drive.flush().await;
+            (before.map_or(now, Err), ranges)
         }))
         .await;
         let mut outcome = Ok(());
         for (drive, (result, ranges)) in drives.iter().zip(results) {
             let Err(fault) = result else { continue };
+            drive.take_failed_flush();
             if self.give_up(drive, format!("{fault} on flush")) {
                 continue;
             }

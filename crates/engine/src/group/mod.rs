@@ -65,8 +65,17 @@ impl<E: Env> SlotRt<E> {
     }
 }
 
-/// Told of each drive that the group gave up: the disk and the reason in words.
-pub(crate) type FailureSink = Rc<dyn Fn(DiskNumber, String)>;
+/// What a failing drive means for its group.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It was given up and is to be committed out.
+    Out,
+    /// It cannot be spared and stays.
+    Needed,
+}
+
+/// Told of each drive that failed: the disk, the reason in words, and what it means.
+pub(crate) type FailureSink = Rc<dyn Fn(DiskNumber, String, Trouble)>;
 
 /// One RAID group.
 pub(crate) struct Group<E: Env> {
@@ -87,6 +96,10 @@ pub(crate) struct Group<E: Env> {
     committed: Event,
     /// No commit can be had any more: waiting for one would be for ever.
     halted: Cell<bool>,
+    /// The group is about to be deleted.
+    closing: Cell<bool>,
+    /// Tasks that go on after the request they came from was answered.
+    background: Cell<u32>,
     /// Rule C3: nothing is answered until an operator decides.
     paused: Cell<bool>,
     /// Slots not to be read while anything else gives the block.
@@ -115,6 +128,8 @@ impl<E: Env> Group<E> {
             sink,
             committed: Event::default(),
             halted: Cell::new(false),
+            closing: Cell::new(false),
+            background: Cell::new(0),
             paused: Cell::new(false),
             avoid: Cell::default(),
         })
@@ -350,11 +365,14 @@ impl<E: Env> Group<E> {
     pub(crate) fn give_up(&self, drive: &Rc<Drive<E>>, reason: String) -> bool {
         match self.take_out(drive) {
             Out::Now => {
-                (self.sink)(drive.number, reason);
+                (self.sink)(drive.number, reason, Trouble::Out);
                 true
             }
             Out::Before => true,
-            Out::Needed => false,
+            Out::Needed => {
+                (self.sink)(drive.number, reason, Trouble::Needed);
+                false
+            }
         }
     }
 
@@ -404,6 +422,20 @@ impl<E: Env> Group<E> {
     pub(crate) fn halt(&self) {
         self.halted.set(true);
         self.committed.notify();
+    }
+
+    /// Starts no more background work.
+    pub(crate) fn close(&self) {
+        self.closing.set(true);
+    }
+
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Completes when no background task is left.
+    pub(crate) async fn settled(&self) {
+        self.committed.wait_until(|| self.background.get() == 0).await;
     }
 
     /// Pauses or resumes all host I/O (rule C3).

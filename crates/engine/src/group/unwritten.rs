@@ -146,6 +146,9 @@ impl<E: Env> Group<E> {
             let stripes = self.unwritten.stripes_of(unit);
             let rows = stripes.start * chunk..stripes.end * chunk;
             let _guard = self.rows.lock(rows.clone(), crate::sync::Hold::Exclusive).await;
+            if self.is_closing() {
+                return;
+            }
             if !self.unwritten.reads_zero(Stripe(stripes.start))
                 || self.unwritten.image_differs(unit)
             {
@@ -159,12 +162,18 @@ impl<E: Env> Group<E> {
 
     /// Makes whole units of stripes read as zeroes. The caller holds the host's locks on them.
     pub(crate) async fn forget_units(self: &Rc<Self>, units: Range<u64>) {
+        const AT_ONCE: u64 = 4096;
         let chunk = u64::from(self.geometry.chunk());
-        for unit in units {
-            let stripes = self.unwritten.stripes_of(unit);
-            let rows = stripes.start * chunk..stripes.end * chunk;
-            let _guard = self.rows.lock(rows, crate::sync::Hold::Exclusive).await;
-            self.unwritten.set_unwritten(unit);
+        let mut first = units.start;
+        while first < units.end {
+            let end = (first + AT_ONCE).min(units.end);
+            let rows = self.unwritten.stripes_of(first).start * chunk
+                ..self.unwritten.stripes_of(end - 1).end * chunk;
+            let guard = self.rows.lock(rows, crate::sync::Hold::Exclusive).await;
+            (first..end).for_each(|unit| self.unwritten.set_unwritten(unit));
+            drop(guard);
+            first = end;
+            crate::sync::yield_now().await;
         }
     }
 
