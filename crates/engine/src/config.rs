@@ -202,6 +202,9 @@ pub struct Configuration {
     /// Rule C2's memory: for each generation written since, and including, the last that counted (this one not
     /// included), the disks it listed in service.
     pub uncounted: Vec<Vec<DiskNumber>>,
+    /// The last generation known to have counted when this one was written; 0 for the first. A disk listed in service that
+    /// holds less was put back to an older state (rule C1).
+    pub counted_generation: u64,
     /// `inject` is allowed (chosen at creation).
     pub allow_injection: bool,
     /// All disks ever added and not removed, by number.

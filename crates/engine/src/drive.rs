@@ -280,6 +280,10 @@ impl<E: Env> Drive<E> {
         offset: u64,
         buf: Buf,
     ) -> Result<(), DiskFault> {
+        if self.late.get() > 0 {
+            // An earlier write of this very block may still be under way (rule F3).
+            return Err(DiskFault::new(FaultKind::TimedOut));
+        }
         self.count_access(|a| a.metadata += 1);
         let timed = self.write_at(offset, buf).await;
         self.or_timed_out(timed)

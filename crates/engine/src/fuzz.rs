@@ -55,3 +55,18 @@ pub fn events(bytes: &[u8]) {
         let _ = log::decode_page(block, Uuid([0; 16]));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..5000)) {
+            super::label(&bytes);
+            super::config(&bytes);
+            super::page(&bytes);
+            super::events(&bytes);
+        }
+    }
+}

@@ -27,8 +27,8 @@
 //! counting configuration without *d* (rule F1), and there was none since *k*. So *d* is a full member as far as its slot's state says
 //! `InSync`. If *k* does not list it, *n* is adding it, and its slot's state (`Rebuilding`, `Catching`, or no slot) says that nothing on it is trusted beyond
 //! its cursor. Either way the slot's state in the chosen configuration is the truth, and the disk takes part: it stands in
-//! [`Choice::in_service_present`] and the commit at assembly brings its configuration up. A disk in service whose slots hold nothing valid takes part likewise,
-//! but counts towards a majority only if *k* did not list it: else its slots were damaged, and it cannot witness that nothing newer counted.
+//! [`Choice::in_service_present`] and the commit at assembly brings its configuration up. If *k* lists *d* but *d* holds less than *k*, or nothing, then
+//! *d* was put back to an older state or both its slots are damaged: it is treated as dropped.
 //!
 //! A disk that *n* lists as dropped stays dropped ([`Choice::stale_dropped`]) even though *n* may not have counted: whoever wrote *n* had found
 //! it failing, and without it nothing flushed is missing.
@@ -162,6 +162,9 @@ pub fn successor(current: &Configuration, counted: bool) -> Configuration {
     let mut next = current.clone();
     next.generation += 1;
     next.uncounted = lists_since_counted(current, counted);
+    if counted {
+        next.counted_generation = current.generation;
+    }
     next
 }
 

@@ -44,7 +44,11 @@ impl<E: Env> Array<E> {
         next: Configuration,
     ) -> Result<(), CommandError> {
         let _turn = self.commit_turn.lock().await;
-        self.write_until_counts(next).await
+        // Whoever starts an array has said what may be missing: nobody could be asked before it runs (rule C4).
+        self.leave.set(true);
+        let written = self.write_until_counts(next).await;
+        self.leave.set(false);
+        written
     }
 
     /// Drops what has failed, if it is not dropped yet.
@@ -63,6 +67,7 @@ impl<E: Env> Array<E> {
         let mut next = self.config.borrow().clone();
         next.generation = numbered.generation;
         next.uncounted = numbered.uncounted;
+        next.counted_generation = numbered.counted_generation;
         next
     }
 
@@ -119,7 +124,9 @@ impl<E: Env> Array<E> {
                 "another disk failed meanwhile and is dropped first: try again".into(),
             ));
         }
-        self.leave.set(false);
+        if self.leave.get() {
+            return Ok(());
+        }
         self.pause_groups(true);
         self.event(
             Severity::Critical,
@@ -132,7 +139,7 @@ impl<E: Env> Array<E> {
             ),
         );
         self.changed.notify();
-        self.left.wait_until(|| self.leave.get()).await;
+        self.left.wait_until(|| self.leave.replace(false)).await;
         self.pause_groups(false);
         self.event(
             Severity::Warning,

@@ -136,6 +136,7 @@ fn plan<E: Env>(
         history: vec![HistoryEntry { id: rt.random_u64() | 1, first_generation: 1 }],
         committed_at_ms: rt.unix_ms(),
         uncounted: Vec::new(),
+        counted_generation: 0,
         allow_injection: spec.allow_injection,
         disks: blanks.iter().map(|b| b.entry.clone()).collect(),
         groups,

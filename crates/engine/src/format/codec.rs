@@ -232,12 +232,6 @@ impl Writer {
         self
     }
 
-    /// Bytes written so far.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// What was written.
     #[must_use]
     pub fn finish(self) -> Vec<u8> {

@@ -67,6 +67,7 @@ pub fn configuration() -> Configuration {
             .to_vec(),
         committed_at_ms: 1_700_000_000_001,
         uncounted: vec![(1..=6).map(DiskNumber).collect(), vec![DiskNumber(1)]],
+        counted_generation: 3,
         allow_injection: true,
         disks,
         groups: vec![GroupEntry {

@@ -116,7 +116,10 @@ impl<E: Env> Group<E> {
         if self.is_paused() {
             return Ok(());
         }
-        if self.drives_in_service().iter().any(|d| d.is_unflushed()) {
+        if self.unwritten.is_unsettled()
+            || !self.take_overwritten().is_empty()
+            || self.drives_in_service().iter().any(|d| d.is_unflushed())
+        {
             self.flush().await?;
         }
         self.sweep_intent(all).await

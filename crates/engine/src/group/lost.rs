@@ -128,6 +128,12 @@ fn runs(blocks: &BTreeMap<(Slot, u64), bool>) -> Vec<LostRun> {
 /// Entries that a flush may clear.
 pub(super) struct Overwritten(Vec<(Slot, u64)>);
 
+impl Overwritten {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 impl<E: Env> Group<E> {
     /// Entries overwritten so far: a flush that begins now covers those writes.
     pub(super) fn take_overwritten(&self) -> Overwritten {

@@ -94,6 +94,11 @@ impl Unwritten {
         Settle { fresh: self.fresh.take(), trimmed: self.trimmed.take() }
     }
 
+    /// Whether a flush has something to settle.
+    pub(super) fn is_unsettled(&self) -> bool {
+        !self.fresh.borrow().is_empty() || !self.trimmed.borrow().is_empty()
+    }
+
     /// Gives back what a failed flush took.
     pub(super) fn give_back(&self, settle: Settle) {
         let live = self.live.borrow();

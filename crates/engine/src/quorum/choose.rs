@@ -63,9 +63,10 @@ pub struct Choice {
     /// Disks in service that were found, also those that hold an older generation of the same line or none: all of them take part, each trusted
     /// as its slot's state in `config` says.
     pub in_service_present: Vec<Seat>,
-    /// Disks in service that were not found, or are on another line.
+    /// Disks in service that were not found, are on another line, or were put back to an older state.
     pub missing: Vec<DiskNumber>,
-    /// Disks that `config` dropped and that hold something of its line: to be offered for `readd`.
+    /// Disks that `config` dropped and that hold something of its line, and disks in service that were put back to an older state of it: to be
+    /// offered for `readd`.
     pub stale_dropped: Vec<Seat>,
     /// Disks that hold what is not on `config`'s line: named, never joined by themselves; `readd` copies everything.
     pub diverged: Vec<Seat>,
@@ -111,7 +112,7 @@ pub enum Refusal {
     },
     /// Too few disks (rule C4).
     #[error(
-        "of the disks {} in service at generation {generation}, {} are missing or hold no readable configuration",
+        "of the disks {} in service at generation {generation}, {} are missing or out of date",
         numbers(.list),
         numbers(&.missing.iter().map(|disk| disk.number).collect::<Vec<_>>())
     )]
@@ -120,7 +121,7 @@ pub enum Refusal {
         generation: u64,
         /// The list of which too few were found: its own, or an earlier one whose disks it may not do without.
         list: Vec<DiskNumber>,
-        /// Disks of its own list that are missing or whose slots are damaged, with the path and serial number last known.
+        /// Disks of its own list that are missing, on another line or put back to an older state, with the path and serial number last known.
         missing: Vec<DiskEntry>,
     },
 }
@@ -149,10 +150,8 @@ pub fn choose(found: &[FoundDisk], options: Options) -> Result<Choice, Refusal> 
     let mut choice = seat(found, config);
     if let Some(list) = too_few(&choice) {
         if !options.degraded || choice.in_service_present.is_empty() {
-            let seats = choice.in_service_present.iter();
-            let unreadable = seats.filter(|seat| !is_witness(config, seat)).map(|seat| &seat.disk);
-            let lacking = choice.missing.iter().chain(unreadable);
-            let missing = lacking.filter_map(|&number| config.disk(number)).cloned().collect();
+            let missing = choice.missing.iter().filter_map(|&number| config.disk(number));
+            let missing = missing.cloned().collect();
             return Err(Refusal::TooFew { generation: config.generation, list, missing });
         }
         choice.forced = true;
@@ -219,6 +218,7 @@ fn never_counted(found: &[FoundDisk], config: &Configuration) -> bool {
     let stamp = Stamp::of(config);
     found.iter().any(|disk| {
         entry(config, disk).is_some_and(DiskEntry::in_service)
+            && !was_put_back(config, disk)
             && disk.held().is_some_and(|held| !stamp.is_on_line_of(held))
     })
 }
@@ -263,6 +263,7 @@ fn seat(found: &[FoundDisk], config: &Configuration) -> Choice {
         match entry(config, disk) {
             None => choice.foreign.push(index),
             Some(_) if !on_line => choice.diverged.push(seat),
+            Some(_) if was_put_back(config, disk) => choice.stale_dropped.push(seat),
             Some(entry) if entry.in_service() => choice.in_service_present.push(seat),
             Some(_) => choice.stale_dropped.push(seat),
         }
@@ -275,18 +276,19 @@ fn seat(found: &[FoundDisk], config: &Configuration) -> Choice {
     choice
 }
 
-/// Whether the disk in `seat` shows that nothing newer counted: it would hold it. A disk without a configuration does so only if it
-/// was not in service when a generation last counted, since then it may never have held one; else its slots are damaged.
-fn is_witness(config: &Configuration, seat: &Seat) -> bool {
-    seat.held.is_some() || !config.uncounted.first().is_some_and(|list| list.contains(&seat.disk))
+/// Whether a disk that `config` lists in service holds less than the last generation that counted although that listed it too. By rule C1 it held
+/// that once, so someone put it back to an older state, or both its slots are damaged: it neither takes part nor proves anything.
+fn was_put_back(config: &Configuration, disk: &FoundDisk) -> bool {
+    let older = disk.held().is_none_or(|held| held.generation < config.counted_generation);
+    let listed = config.uncounted.first().is_some_and(|list| list.contains(&disk.number));
+    older && listed && entry(config, disk).is_some_and(DiskEntry::in_service)
 }
 
 /// A list of which too few disks are there to start by itself (rules C2, C4), if there is one.
 fn too_few(choice: &Choice) -> Option<Vec<DiskNumber>> {
     let config = &choice.config;
     let count = |seats: &[Seat], list: &[DiskNumber]| {
-        let of_list = seats.iter().filter(|seat| list.contains(&seat.disk));
-        of_list.filter(|seat| is_witness(config, seat)).count()
+        seats.iter().filter(|seat| list.contains(&seat.disk)).count()
     };
     let own: Vec<DiskNumber> = config.in_service().collect();
     if count(&choice.in_service_present, &own) * 2 <= own.len() {
@@ -326,8 +328,10 @@ impl Choice {
         next.committed_at_ms = now_ms;
         let chosen = Stamp::of(&self.config);
         let missing = self.missing.iter().map(|&disk| (disk, chosen));
-        let diverged = self.diverged.iter().filter_map(|seat| Some((seat.disk, seat.held?)));
-        for (disk, Stamp { history, generation }) in missing.chain(diverged) {
+        let put_back = self.stale_dropped.iter().filter(|seat| self.missing.contains(&seat.disk));
+        let found = put_back.chain(&self.diverged);
+        let found = found.filter_map(|seat| Some((seat.disk, seat.held?)));
+        for (disk, Stamp { history, generation }) in missing.chain(found) {
             let entry = next.disk_mut(disk).expect("seats are those of disks in the configuration");
             let (reason, at_ms) = match entry.service {
                 Service::Dropped { reason, at_ms, .. } => (reason, at_ms),

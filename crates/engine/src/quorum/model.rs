@@ -50,6 +50,7 @@ fn fingerprint(state: &State) -> Vec<u64> {
     let mut words = vec![u64::from(state.reach)];
     let mut put = |config: &Configuration| {
         words.extend([config.generation, u64::from(mask(config)), config.uncounted.len() as u64]);
+        words.push(config.counted_generation);
         words.extend(config.history.iter().flat_map(|run| [run.id, run.first_generation]));
         let bits = |list: &Vec<DiskNumber>| list.iter().fold(0, |mask, disk| mask | 1 << disk.0);
         words.extend(config.uncounted.iter().map(bits));
@@ -201,6 +202,7 @@ fn lives(size: u32, members: u32, depth: u32) -> Tally {
     config.disks = (1..=size).map(samples::disk).collect();
     config.disks.iter_mut().for_each(|disk| disk.path_hint.clear());
     (config.groups, config.volumes, config.uncounted) = (Vec::new(), Vec::new(), Vec::new());
+    config.counted_generation = 0;
     config.generation = 1;
     config.history = vec![crate::config::HistoryEntry { id: 1, first_generation: 1 }];
     put_in_service(&mut config, (1 << members) - 1);

@@ -26,6 +26,7 @@ fn base(disks: &[u32]) -> Configuration {
     let mut config = samples::configuration();
     config.disks = (1..=6).map(samples::disk).collect();
     (config.groups, config.volumes, config.uncounted) = (Vec::new(), Vec::new(), Vec::new());
+    config.counted_generation = 0;
     config.generation = 4;
     config.history = vec![HistoryEntry { id: 1, first_generation: 1 }];
     put_in_service(&mut config, disks);
@@ -134,15 +135,28 @@ fn c4_more_disks_added_than_there_were_do_not_start_alone() {
 
 #[test]
 fn c5_a_disk_that_missed_a_commit_takes_part_if_it_is_in_service() {
-    let old = base(&[1, 2, 3]);
+    let old = base(&[1, 2]);
     let new = after(&old, true, &[1, 2, 3]);
-    let disks = [found(1, &[&old, &new]), found(2, &[&old]), found(3, &[])];
-    let choice = plain(&disks).unwrap();
+    // Disk 2 missed the commit; disk 3 is being added by it and never held one.
+    let choice = plain(&[found(1, &[&old, &new]), found(2, &[&old]), found(3, &[])]).unwrap();
     assert_eq!(choice.config, new);
     assert_eq!(seats(&choice.in_service_present), [1, 2, 3]);
     assert!(!choice.counted && choice.missing.is_empty());
-    // A disk whose slots are blank cannot witness that nothing newer counted.
-    assert!(matches!(plain(&[found(1, &[&new]), found(3, &[])]), Err(Refusal::TooFew { .. })));
+}
+
+#[test]
+fn c1_a_disk_that_was_put_back_to_an_older_state_does_not_take_part() {
+    let old = base(&[1, 2, 3]);
+    let new = after(&old, true, &[1, 2, 3]);
+    let newer = after(&new, true, &[1, 2, 3]);
+    let (one, two) = (found(1, &[&new, &newer]), found(2, &[&new]));
+    for put_back in [found(3, &[&old]), found(3, &[])] {
+        let choice = plain(&[one.clone(), two.clone(), put_back.clone()]).unwrap();
+        assert_eq!(seats(&choice.in_service_present), [1, 2]);
+        assert_eq!((seats(&choice.stale_dropped), choice.missing.clone()), (vec![3], list(&[3])));
+        assert!(!choice.recommit(9, 0).disk(DiskNumber(3)).unwrap().in_service());
+        assert!(matches!(plain(&[one.clone(), put_back]), Err(Refusal::TooFew { .. })));
+    }
 }
 
 #[test]

@@ -87,6 +87,9 @@ fn check_history(config: &Configuration) -> Result<(), Invalid> {
     let ids = history.iter().map(|entry| entry.id).filter(|&id| id != 0);
     let unique: BTreeSet<u64> = ids.clone().collect();
     require(unique.len() == ids.count(), || "a run stands twice in the history".into())?;
+    require(config.counted_generation < config.generation, || {
+        format!("generation {} counted before it was written", config.counted_generation)
+    })?;
     let lists = &config.uncounted;
     require(lists.len() <= UNCOUNTED_MAX, || format!("{} uncounted lists", lists.len()))?;
     for list in lists {

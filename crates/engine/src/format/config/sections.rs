@@ -24,6 +24,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 6] {
     };
     let array = body(&|w| {
         w.string(&config.name).u64(config.committed_at_ms).flag(config.allow_injection);
+        w.u64(config.counted_generation);
     });
     let history = body(&|w| {
         w.list(&config.history, |w, entry| {
@@ -66,6 +67,7 @@ pub fn read(
     let mut r = Reader::new(of_array);
     let (name, committed_at_ms) = (r.string(NAME_MAX, "name")?, r.u64()?);
     let allow_injection = r.flag("allow_injection")?;
+    let counted_generation = r.u64()?;
     r.end()?;
     Ok(Configuration {
         array,
@@ -78,6 +80,7 @@ pub fn read(
         uncounted: whole(uncounted, UNCOUNTED_MAX, "uncounted lists", |r| {
             r.list(DISKS_MAX, "uncounted list", |r| Ok::<_, CodecError>(DiskNumber(r.u32()?)))
         })?,
+        counted_generation,
         allow_injection,
         disks: whole(disks, DISKS_MAX, "disks", read_disk)?,
         groups: whole(groups, GROUPS_MAX, "groups", read_group)?,

@@ -92,9 +92,12 @@ fn sections_stand_once_each() {
     }
 }
 
+type Spoil = fn(&mut Configuration);
+
 #[test]
 fn what_contradicts_itself_is_neither_written_nor_read() {
-    let cases: [(&str, fn(&mut Configuration)); 26] = [
+    let cases: [(&str, Spoil); 27] = [
+        ("counted ahead", |c| c.counted_generation = 9),
         ("array name", |c| c.name = "tab\there".into()),
         ("array name empty", |c| c.name = String::new()),
         ("no history", |c| c.history.clear()),
