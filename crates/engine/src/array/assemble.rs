@@ -149,7 +149,9 @@ impl<E: Env> Array<E> {
                     entry.number, missing.page, missing.kind
                 )));
             }
-            if group.has_write_hole() && !options.accept_write_hole {
+            if group.has_write_hole() && options.accept_write_hole {
+                group.accept_write_hole();
+            } else if group.has_write_hole() {
                 let out: Vec<String> = entry
                     .slots
                     .iter()

@@ -187,8 +187,19 @@ impl<E: Env> Array<E> {
                     "bring it back: `forestall disk readd {}`; what is lost without it answers with an error",
                     disk.number
                 ),
+                None if config
+                    .disks
+                    .iter()
+                    .any(|d| d.role == DiskRole::Spare && d.in_service()) =>
+                {
+                    format!(
+                        "a spare is about to take its place; if none does, it is too small: add a larger one, or bring the disk back \
+                     with `forestall disk readd {}`",
+                        disk.number
+                    )
+                }
                 None => format!(
-                    "no spare is large enough: add one with `forestall disk add PATH --role spare`, or bring it back with \
+                    "there is no spare: add one with `forestall disk add PATH --role spare`, or bring it back with \
                      `forestall disk readd {}`",
                     disk.number
                 ),

@@ -120,6 +120,11 @@ impl<E: Env> Group<E> {
         self.has_parity() && self.intent.dirty_count() > 0 && !self.missing().is_empty()
     }
 
+    /// The operator said to go on with [`Group::has_write_hole`].
+    pub(crate) fn accept_write_hole(&self) {
+        self.hole_accepted.set(true);
+    }
+
     /// Regions still to be resynced.
     pub(crate) fn dirty_regions(&self) -> u64 {
         self.intent.dirty_count()

@@ -102,6 +102,8 @@ pub(crate) struct Group<E: Env> {
     background: Cell<u32>,
     /// Rule C3: nothing is answered until an operator decides.
     paused: Cell<bool>,
+    /// An operator accepted that parity of dirty regions may not match: it is all there is of the missing member.
+    hole_accepted: Cell<bool>,
     /// Slots not to be read while anything else gives the block.
     avoid: Cell<SlotSet>,
 }
@@ -131,6 +133,7 @@ impl<E: Env> Group<E> {
             closing: Cell::new(false),
             background: Cell::new(0),
             paused: Cell::new(false),
+            hole_accepted: Cell::new(false),
             avoid: Cell::default(),
         })
     }
@@ -231,7 +234,7 @@ impl<E: Env> Group<E> {
                 }
             }
         }
-        if self.has_parity() && self.intent.is_dirty(region) {
+        if self.has_parity() && self.intent.is_dirty(region) && !self.hole_accepted.get() {
             // Parity of a dirty region may not match its data: it is an erasure until the resync has made it anew.
             for slot in self.geometry.p_slot(stripe).into_iter().chain(self.geometry.q_slot(stripe))
             {
