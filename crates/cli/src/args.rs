@@ -1,0 +1,305 @@
+//! The command line as it was typed.
+//!
+//! Owns the grammar and the help texts, nothing else: sizes and numbers are parsed, nothing is looked at or resolved. The
+//! commands, flags and exit codes named in the README are relied on by scripts; add to them, never change one.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::size::{parse_rate, parse_size};
+
+mod inject;
+mod manage;
+
+pub use inject::{FaultWord, InjectArgs, OpWord};
+pub use manage::{DiskCommand, GroupCommand, ReplaceArgs, RoleWord, ScrubArgs, VolumeCommand};
+
+/// A disk array that acts before a disk fails.
+#[derive(Debug, Parser)]
+#[command(name = "forestall", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Sizes: 64MiB, 1.5TiB, 18GB, or plain bytes. Exit codes: 0 done, 1 refused or failed, 2 usage;\n\
+    `status` answers 0 healthy, 3 degraded, 4 failed.\n\n\
+    Start with:  forestall demo"
+)]
+pub struct Cli {
+    /// Management socket of the running server
+    #[arg(short, long, global = true, env = "FORESTALL_SOCKET", value_name = "SOCKET")]
+    pub socket: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// All commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Label disks as a new array
+    Create(CreateArgs),
+    /// Assemble an array and serve its volumes over NBD, in the foreground
+    Serve(ServeArgs),
+    /// Add, remove, fail, bring back or list disks
+    #[command(subcommand)]
+    Disk(DiskCommand),
+    /// Make, delete, continue or list RAID groups
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Make, grow, rename, delete or list volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Copy a disk to a spare while it stays in service, then swap them
+    Replace(ReplaceArgs),
+    /// Compare copies and parity of a group, and mend them with --repair
+    Scrub(ScrubArgs),
+    /// List long work: rebuilds, replacements, scrubs
+    Jobs(JobsArgs),
+    /// What is wrong, what is being done about it, what another failure would cost
+    #[command(after_help = "Exit codes: 0 healthy, 3 degraded, 4 failed, 1 no server answers.")]
+    Status(StatusArgs),
+    /// Print a table of the design
+    Show(ShowArgs),
+    /// Print the event log
+    Events(EventsArgs),
+    /// Make a disk misbehave (arrays created with --allow-injection only)
+    Inject(InjectArgs),
+    /// Show what is on a disk, without a server and without changing it
+    Inspect(InspectArgs),
+    /// Wipe the labels of disks that no server uses; their data is gone for Forestall
+    Destroy(DestroyArgs),
+    /// Stop the server: drain, flush, close
+    Stop,
+    /// Watch an array on temporary files survive failing disks; needs neither root nor real disks
+    Demo(DemoArgs),
+    /// Print a completion script
+    #[command(hide = true)]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// RAID levels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LevelWord {
+    /// Striping without redundancy
+    #[value(name = "0")]
+    Raid0,
+    /// Mirror of all members
+    #[value(name = "1")]
+    Raid1,
+    /// One parity
+    #[value(name = "5")]
+    Raid5,
+    /// Two parities
+    #[value(name = "6")]
+    Raid6,
+    /// Striped two-way mirrors
+    #[value(name = "10")]
+    Raid10,
+}
+
+/// How disks are read and written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum IoWord {
+    /// io_uring with O_DIRECT where the file system takes it
+    Uring,
+    /// Plain system calls on helper threads
+    Pread,
+}
+
+/// `create`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    forestall create vault d1 d2 d3 d4 d5 d6 --size 1GiB --level 5 --spares 1\n  \
+    forestall create vault /dev/sd[b-g] --level 6 --spares 1 --volume data\n\n\
+    Without --level the disks are only labelled; `group create` and `volume create` make the rest\n\
+    on the running server.")]
+pub struct CreateArgs {
+    /// Name of the array
+    pub name: String,
+    /// Files or block devices, disks 1 to n in this order
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+    /// Make missing files, sparse, this large
+    #[arg(long, value_parser = parse_size)]
+    pub size: Option<u64>,
+    /// Make one group of all but the last --spares disks, and one volume over all of it
+    #[arg(long)]
+    pub level: Option<LevelWord>,
+    /// Chunk of that group, 4KiB to 1MiB
+    #[arg(long, value_parser = parse_chunk, default_value = "64KiB", requires = "level")]
+    pub chunk: u32,
+    /// How many of the last disks become spares
+    #[arg(long, default_value_t = 0, requires = "level", value_name = "N")]
+    pub spares: usize,
+    /// Name of that volume [default: the array's name]
+    #[arg(long, requires = "level", value_name = "VOL")]
+    pub volume: Option<String>,
+    /// Let `inject` make disks of this array misbehave
+    #[arg(long)]
+    pub allow_injection: bool,
+    /// Overwrite file systems and labels found on the disks
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// `serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    forestall serve --scan /dev --nbd tcp:127.0.0.1:10809\n  \
+    forestall serve d1 d2 d3 d4 d5 d6 --nbd unix:/run/vault.nbd --on-event 'mail -s \"$FORESTALL_EVENT_MESSAGE\" root'\n  \
+    forestall serve memory:1GiB            (an array in memory, gone at the end; for benches)\n\n\
+    Prints `ready` on stdout when clients may connect; everything else goes to stderr.\n\
+    SIGTERM and SIGINT drain, flush and exit 0; a second one exits at once.")]
+pub struct ServeArgs {
+    /// The array's disks, in any order; or only memory:SIZE, for an array that lives in memory
+    #[arg(value_name = "PATH", required_unless_present = "scan")]
+    pub paths: Vec<String>,
+    /// Use every file and block device directly in these folders that carries a label
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    pub scan: Vec<PathBuf>,
+    /// Where NBD clients connect: unix:PATH or tcp:HOST:PORT; may be given more than once
+    /// [default: unix socket beside the management socket, with extension nbd]
+    #[arg(long, value_name = "ADDRESS")]
+    pub nbd: Vec<String>,
+    /// How disks are read and written
+    #[arg(long, default_value = "uring")]
+    pub io: IoWord,
+    /// Start although half or more of the disks are missing
+    #[arg(long)]
+    pub degraded: bool,
+    /// Wait this long for all disks before starting without those that are missing
+    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    pub wait: u64,
+    /// Where two halves of an array ran apart: take the side of this disk
+    #[arg(long, value_name = "DISK")]
+    pub choose: Option<u32>,
+    /// Start a parity group that stopped uncleanly and lacks a member; what was being written then may be wrong
+    #[arg(long)]
+    pub accept_write_hole: bool,
+    /// Run this shell command for events; FORESTALL_EVENT_MESSAGE and others are set, the event is JSON on stdin
+    #[arg(long, value_name = "CMD")]
+    pub on_event: Option<String>,
+    /// The least severity that runs it
+    #[arg(long, default_value = "warning", value_name = "SEVERITY")]
+    pub on_event_from: SeverityWord,
+    /// Count a disk's request as timed out after this many milliseconds
+    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    pub disk_timeout: u64,
+    /// Check every group this often, in hours; 0 never
+    #[arg(long, value_name = "HOURS", default_value_t = 0)]
+    pub scrub_every: u64,
+    /// Level of an array in memory
+    #[arg(long, default_value = "0")]
+    pub level: LevelWord,
+    /// Chunk of an array in memory
+    #[arg(long, value_parser = parse_chunk, default_value = "64KiB")]
+    pub chunk: u32,
+    /// Name of the volume of an array in memory
+    #[arg(long, default_value = "memory", value_name = "VOL")]
+    pub volume: String,
+}
+
+/// Severities of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SeverityWord {
+    /// For the record
+    Info,
+    /// Something was lost that redundancy covers
+    Warning,
+    /// Data does not answer, or soon may not
+    Critical,
+}
+
+/// `jobs`.
+#[derive(Debug, Args)]
+pub struct JobsArgs {
+    /// Show progress until no work is under way; exit code 1 if some of it failed
+    #[arg(long)]
+    pub wait: bool,
+    /// Change the limit of this job to --rate
+    #[arg(long, value_name = "JOB", requires = "rate", conflicts_with = "wait")]
+    pub limit: Option<u64>,
+    /// MiB a second; 0 is no limit
+    #[arg(long, value_parser = parse_rate, value_name = "MIB_S", requires = "limit")]
+    pub rate: Option<u64>,
+}
+
+/// `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// List every disk, also where there are many and nothing is wrong with them
+    #[arg(long)]
+    pub all: bool,
+}
+
+/// `show`.
+#[derive(Debug, Args)]
+#[command(after_help = "Columns are aligned on a terminal and separated by tabs elsewhere.")]
+pub struct ShowArgs {
+    /// Which one
+    pub table: TableWord,
+}
+
+/// Tables of the design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TableWord {
+    /// Groups with their volumes, disks and levels
+    T1,
+}
+
+/// `events`.
+#[derive(Debug, Args)]
+#[command(after_help = "With --json: a list, or with --follow one object a line.")]
+pub struct EventsArgs {
+    /// Go on with new events until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// Only events with a higher sequence number
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub after: u64,
+}
+
+/// `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// File or block device
+    pub path: String,
+}
+
+/// `destroy`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Asks nothing. Refuses disks without a label and disks in use; then nothing is wiped."
+)]
+pub struct DestroyArgs {
+    /// Files or block devices
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<String>,
+}
+
+/// `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Leave the array running at the end and print how to mount it
+    #[arg(long)]
+    pub keep: bool,
+}
+
+fn parse_chunk(text: &str) -> Result<u32, String> {
+    let size = parse_size(text)?;
+    let fits = size.is_power_of_two() && (4096..=1 << 20).contains(&size);
+    if fits {
+        Ok(size as u32)
+    } else {
+        Err(format!("`{text}`: a chunk is a power of two from 4KiB to 1MiB"))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! The commands that manage disks, groups and volumes of a running server, as typed.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{LevelWord, parse_chunk};
+use crate::size::{parse_rate, parse_size};
+
+/// `disk`.
+#[derive(Debug, Subcommand)]
+pub enum DiskCommand {
+    /// Add a disk to the array
+    Add {
+        /// File or block device
+        path: String,
+        /// What it is for
+        #[arg(long, default_value = "spare")]
+        role: RoleWord,
+        /// Make a missing file, sparse, this large
+        #[arg(long, value_parser = parse_size)]
+        size: Option<u64>,
+        /// Overwrite a file system or label found on it
+        #[arg(long)]
+        force: bool,
+    },
+    /// Take an unused, failed or replaced disk out of the array
+    Remove {
+        /// Its number
+        #[arg(value_name = "N")]
+        disk: u32,
+    },
+    /// Stop using a disk, as if it had failed
+    Fail {
+        /// Its number
+        #[arg(value_name = "N")]
+        disk: u32,
+    },
+    /// Bring a failed or missing disk back; only what changed meanwhile is copied
+    Readd {
+        /// Its number
+        #[arg(value_name = "N")]
+        disk: u32,
+        /// Where it is now, if the server does not have it open
+        path: Option<String>,
+    },
+    /// List disks
+    List,
+}
+
+/// What an added disk is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleWord {
+    /// Takes a failed member's place by itself
+    Spare,
+    /// Waits to become a member of a new group
+    Free,
+}
+
+/// `group`.
+#[derive(Debug, Subcommand)]
+pub enum GroupCommand {
+    /// Make a group of free or spare disks
+    Create {
+        /// RAID level
+        #[arg(long)]
+        level: LevelWord,
+        /// Its disks, in slot order
+        #[arg(long, required = true, value_delimiter = ',', value_name = "1,2,3,4")]
+        disks: Vec<u32>,
+        /// Its chunk, 4KiB to 1MiB
+        #[arg(long, value_parser = parse_chunk, default_value = "64KiB")]
+        chunk: u32,
+    },
+    /// Delete a group without volumes; its disks become free
+    Delete {
+        /// Its number
+        #[arg(value_name = "N")]
+        group: u32,
+    },
+    /// Let a paused group go on without the disks that it lost
+    Continue {
+        /// Its number
+        #[arg(value_name = "N")]
+        group: u32,
+    },
+    /// List groups
+    List,
+}
+
+/// `volume`.
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Make a volume; it is an NBD export under its name at once
+    Create {
+        /// Its name
+        name: String,
+        /// Its group
+        #[arg(long, value_name = "N")]
+        group: u32,
+        /// Its size
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+        /// Its number [default: the lowest free one]
+        #[arg(long, value_name = "N")]
+        number: Option<u32>,
+    },
+    /// Make a volume larger; clients see the new size when they connect anew
+    Grow {
+        /// Its name or number
+        volume: String,
+        /// Its new size
+        #[arg(long, value_parser = parse_size)]
+        size: u64,
+    },
+    /// Give a volume another name
+    Rename {
+        /// Its name or number
+        volume: String,
+        /// Its new name
+        name: String,
+    },
+    /// Delete a volume and everything in it
+    Delete {
+        /// Its name or number
+        volume: String,
+    },
+    /// List volumes
+    List,
+}
+
+/// `replace`.
+#[derive(Debug, Args)]
+pub struct ReplaceArgs {
+    /// The disk to be copied away
+    pub disk: u32,
+    /// The disk that takes its place [default: a spare]
+    #[arg(long, value_name = "DISK")]
+    pub with: Option<u32>,
+    /// Limit of the copy in MiB a second; 0 is no limit
+    #[arg(long, value_parser = parse_rate, default_value = "0", value_name = "MIB_S")]
+    pub rate: u64,
+}
+
+/// `scrub`.
+#[derive(Debug, Args)]
+pub struct ScrubArgs {
+    /// The group
+    pub group: u32,
+    /// Mend what differs
+    #[arg(long)]
+    pub repair: bool,
+    /// Limit of the reading in MiB a second; 0 is no limit
+    #[arg(long, value_parser = parse_rate, default_value = "0", value_name = "MIB_S")]
+    pub rate: u64,
+}

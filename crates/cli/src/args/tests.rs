@@ -1,0 +1,127 @@
+//! Every command line that scripts may rely on parses, and what is wrong is a usage error.
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+fn command(line: &str) -> Command {
+    parse(line).unwrap_or_else(|e| panic!("{line}: {e}")).command
+}
+
+#[test]
+fn the_grammar_is_sound() {
+    use clap::CommandFactory;
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_promised_line_parses() {
+    let lines = [
+        "forestall create a d1",
+        "forestall create a d1 d2 d3 --size 64MiB --level 5 --chunk 64KiB --spares 1 --volume v --allow-injection --force",
+        "forestall serve d1 d2",
+        "forestall serve --scan /a /b --socket s --nbd unix:/p --nbd tcp:h:1 --io pread --degraded --wait 5 --choose 2 \
+         --accept-write-hole --on-event true",
+        "forestall disk add p",
+        "forestall disk add p --role free",
+        "forestall disk remove 1",
+        "forestall disk fail 1",
+        "forestall disk readd 1",
+        "forestall disk readd 1 p",
+        "forestall disk list",
+        "forestall group create --level 10 --disks 1,2,3,4 --chunk 4KiB",
+        "forestall group delete 1",
+        "forestall group continue 1",
+        "forestall group list",
+        "forestall volume create v --group 1 --size 18GB --number 4",
+        "forestall volume grow v --size 1TiB",
+        "forestall volume rename v w",
+        "forestall volume delete v",
+        "forestall volume list",
+        "forestall replace 1 --with 2 --rate 16",
+        "forestall scrub 1 --repair --rate 16",
+        "forestall jobs --wait",
+        "forestall status",
+        "forestall show t1",
+        "forestall events --follow",
+        "forestall inject disk 2 --op read --kind error --offset 1MiB --len 4096 --count 3",
+        "forestall inject disk 2 --kind delay --ms 20",
+        "forestall inject disk 2 --clear",
+        "forestall inspect p",
+        "forestall destroy p q",
+        "forestall stop",
+        "forestall demo --keep",
+    ];
+    for line in lines {
+        command(line);
+        let with_globals = format!("{line} --json -s sock");
+        if !line.contains("--socket") {
+            let cli = parse(&with_globals).unwrap_or_else(|e| panic!("{with_globals}: {e}"));
+            assert!(cli.json && cli.socket == Some("sock".into()));
+        }
+    }
+}
+
+#[test]
+fn what_was_typed_is_what_is_meant() {
+    let Command::Create(create) =
+        command("forestall create a x y --size 64MiB --level 6 --spares 1")
+    else {
+        panic!("create");
+    };
+    assert_eq!((create.name.as_str(), create.paths.len(), create.size), ("a", 2, Some(64 << 20)));
+    assert_eq!((create.level, create.chunk, create.spares), (Some(LevelWord::Raid6), 65_536, 1));
+
+    let Command::Serve(serve) =
+        command("forestall serve p --nbd unix:/a --nbd tcp:localhost:1 --wait 9")
+    else {
+        panic!("serve");
+    };
+    assert_eq!(serve.nbd, ["unix:/a", "tcp:localhost:1"]);
+    assert_eq!((serve.wait, serve.io, serve.scan.len()), (9, IoWord::Uring, 0));
+
+    let Command::Group(GroupCommand::Create { level, disks, .. }) =
+        command("forestall group create --level 5 --disks 1,2,3,4")
+    else {
+        panic!("group create");
+    };
+    assert_eq!((level, disks), (LevelWord::Raid5, vec![1, 2, 3, 4]));
+
+    let Command::Replace(replace) = command("forestall replace 3 --rate 16") else {
+        panic!("replace")
+    };
+    assert_eq!((replace.disk, replace.with, replace.rate), (3, None, 16 << 20));
+}
+
+#[test]
+fn usage_errors_have_exit_code_2() {
+    let lines = [
+        "forestall frobnicate",
+        "forestall create a",
+        "forestall create a d --size 64M",
+        "forestall create a d --level 7",
+        "forestall create a d --level 5 --chunk 3KiB",
+        "forestall create a d --level 5 --chunk 2MiB",
+        "forestall create a d --spares 1",
+        "forestall serve",
+        "forestall disk remove",
+        "forestall disk remove x",
+        "forestall group create --level 5",
+        "forestall volume create v --group 1",
+        "forestall replace",
+        "forestall replace 1 --rate fast",
+        "forestall inject disk 2",
+        "forestall inject disk 2 --kind delay",
+        "forestall inject disk 2 --kind error --offset 0",
+        "forestall inject disk 2 --kind error --clear",
+        "forestall inject volume 2 --kind error",
+        "forestall show t9",
+        "forestall destroy",
+    ];
+    for line in lines {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}: {error}");
+    }
+}

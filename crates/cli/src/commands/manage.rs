@@ -1,0 +1,116 @@
+//! `disk`, `group` and `volume`: one request each to the running server.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use forestall_engine::{
+    DiskNumber, DiskReport, GroupNumber, GroupReport, GroupSpec, VolumeNumber, VolumeReport,
+    VolumeSpec,
+};
+use forestall_server::api::types::{
+    AddDisk, DiskMade, Done, GroupMade, GrowVolume, NameDisk, NameGroup, NameVolume, ReaddDisk,
+    RenameVolume, VolumeMade,
+};
+
+use super::{Session, absolute_disk};
+use crate::args::{DiskCommand, GroupCommand, RoleWord, VolumeCommand};
+use crate::render::{Paint, tables};
+
+pub fn disk(session: &Session, command: DiskCommand) -> Result<ExitCode> {
+    let client = session.client()?;
+    match command {
+        DiskCommand::Add { path, role, size, force } => {
+            let path = absolute_disk(&path)?;
+            let word = if role == RoleWord::Spare { "a spare" } else { "a free disk" };
+            let body = AddDisk { path: path.clone(), role: role.into(), size, force };
+            let made: DiskMade = client.post("/v1/disks/add", &body)?;
+            session.print(&made, || format!("{path} is disk {}, {word}", made.disk))
+        }
+        DiskCommand::Remove { disk } => {
+            let done: Done =
+                client.post("/v1/disks/remove", &NameDisk { disk: DiskNumber(disk) })?;
+            session.print(&done, || format!("disk {disk} no longer belongs to the array"))
+        }
+        DiskCommand::Fail { disk } => {
+            let done: Done = client.post("/v1/disks/fail", &NameDisk { disk: DiskNumber(disk) })?;
+            session.print(&done, || format!("disk {disk} is no longer used"))
+        }
+        DiskCommand::Readd { disk, path } => {
+            let path = path.map(|p| absolute_disk(&p)).transpose()?;
+            let body = ReaddDisk { disk: DiskNumber(disk), path };
+            let done: Done = client.post("/v1/disks/readd", &body)?;
+            session.print(&done, || {
+                format!("disk {disk} is back; `forestall jobs` shows what is copied to it")
+            })
+        }
+        DiskCommand::List => {
+            let disks: Vec<DiskReport> = client.get("/v1/disks")?;
+            session.print(&disks, || tables::disks(&disks, Paint::for_stdout()).to_string())
+        }
+    }
+}
+
+pub fn group(session: &Session, command: GroupCommand) -> Result<ExitCode> {
+    let client = session.client()?;
+    match command {
+        GroupCommand::Create { level, disks, chunk } => {
+            let disks = disks.into_iter().map(DiskNumber).collect();
+            let made: GroupMade = client
+                .post("/v1/groups/create", &GroupSpec { level: level.into(), disks, chunk })?;
+            session.print(&made, || {
+                let mut text: String = made.notes.iter().map(|note| format!("{note}\n")).collect();
+                text += &format!("group {} is there", made.group);
+                text
+            })
+        }
+        GroupCommand::Delete { group } => {
+            let done: Done =
+                client.post("/v1/groups/delete", &NameGroup { group: GroupNumber(group) })?;
+            session.print(&done, || format!("group {group} is gone; its disks are free"))
+        }
+        GroupCommand::Continue { group } => {
+            let done: Done =
+                client.post("/v1/groups/continue", &NameGroup { group: GroupNumber(group) })?;
+            session.print(&done, || format!("group {group} goes on without the disks it lost"))
+        }
+        GroupCommand::List => {
+            let groups: Vec<GroupReport> = client.get("/v1/groups")?;
+            session.print(&groups, || tables::groups(&groups, Paint::for_stdout()).to_string())
+        }
+    }
+}
+
+pub fn volume(session: &Session, command: VolumeCommand) -> Result<ExitCode> {
+    let client = session.client()?;
+    match command {
+        VolumeCommand::Create { name, group, size, number } => {
+            let spec = VolumeSpec {
+                name: name.clone(),
+                group: GroupNumber(group),
+                size: Some(size),
+                number: number.map(VolumeNumber),
+            };
+            let made: VolumeMade = client.post("/v1/volumes/create", &spec)?;
+            session.print(&made, || format!("volume {} is there, exported as {name}", made.volume))
+        }
+        VolumeCommand::Grow { volume, size } => {
+            let done: Done =
+                client.post("/v1/volumes/grow", &GrowVolume { volume: volume.clone(), size })?;
+            session.print(&done, || format!("volume {volume} has {} now", crate::size::bytes(size)))
+        }
+        VolumeCommand::Rename { volume, name } => {
+            let body = RenameVolume { volume: volume.clone(), name: name.clone() };
+            let done: Done = client.post("/v1/volumes/rename", &body)?;
+            session.print(&done, || format!("volume {volume} is called {name} now"))
+        }
+        VolumeCommand::Delete { volume } => {
+            let done: Done =
+                client.post("/v1/volumes/delete", &NameVolume { volume: volume.clone() })?;
+            session.print(&done, || format!("volume {volume} is gone"))
+        }
+        VolumeCommand::List => {
+            let volumes: Vec<VolumeReport> = client.get("/v1/volumes")?;
+            session.print(&volumes, || tables::volumes(&volumes).to_string())
+        }
+    }
+}

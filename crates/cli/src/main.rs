@@ -1,0 +1,31 @@
+//! The one binary. `main` parses, runs a command and sets the exit code: 0 done, 1 refused or failed, 2 usage; `status`
+//! answers 3 for degraded and 4 for failed.
+
+mod args;
+mod client;
+mod commands;
+mod demo;
+mod render;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    match commands::run(cli) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("forestall: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// `forestall events | head` is no failure.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>();
+    io.is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}

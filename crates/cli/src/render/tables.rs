@@ -1,0 +1,279 @@
+//! The listings: disks, groups, volumes, jobs, events and table T1.
+
+use forestall_engine::{
+    DiskReport, DiskState, Event, GroupReport, Health, JobKind, JobReport, JobState, Level,
+    Severity, T1Row, VolumeReport,
+};
+
+use super::{Columns, Paint, health_word};
+use crate::size;
+
+/// Disks with their errors.
+#[must_use]
+pub fn disks(disks: &[DiskReport], paint: Paint) -> Columns {
+    let mut table =
+        Columns::new(&["DISK", "STATE", "GROUP", "SIZE", "ERRORS", "PATH", "SERIAL", "NOTES"]);
+    for disk in disks {
+        let group = match (disk.group, disk.slot) {
+            (Some(group), Some(slot)) => format!("{group}, slot {slot}"),
+            _ => "-".into(),
+        };
+        table.row_of(
+            disk_health(disk),
+            paint,
+            vec![
+                disk.number.to_string(),
+                disk_word(disk.state).into(),
+                group,
+                if disk.size == 0 { "?".into() } else { size::bytes(disk.size) },
+                errors(disk),
+                disk.identity.path.clone(),
+                disk.identity.serial.clone().unwrap_or_else(|| "-".into()),
+                disk.notes.join("; "),
+            ],
+        );
+    }
+    table
+}
+
+/// How a disk stands, for colours and for leaving out what is fine.
+#[must_use]
+pub fn disk_health(disk: &DiskReport) -> Health {
+    match disk.state {
+        DiskState::Failed | DiskState::Missing => Health::Failed,
+        DiskState::Rebuilding | DiskState::Replaced => Health::Degraded,
+        DiskState::InSync | DiskState::Spare | DiskState::Free => {
+            if errors(disk) == "-" && disk.notes.is_empty() {
+                Health::Healthy
+            } else {
+                Health::Degraded
+            }
+        }
+    }
+}
+
+/// The word for a disk's state.
+#[must_use]
+pub fn disk_word(state: DiskState) -> &'static str {
+    match state {
+        DiskState::InSync => "in sync",
+        DiskState::Rebuilding => "rebuilding",
+        DiskState::Spare => "spare",
+        DiskState::Free => "free",
+        DiskState::Failed => "FAILED",
+        DiskState::Missing => "MISSING",
+        DiskState::Replaced => "replaced",
+    }
+}
+
+fn errors(disk: &DiskReport) -> String {
+    let e = &disk.errors;
+    let classes = [
+        (e.recovered_reads, "read mended", "reads mended"),
+        (e.unrecovered_reads, "read lost", "reads lost"),
+        (e.writes, "write", "writes"),
+        (e.flushes, "flush", "flushes"),
+        (e.timeouts, "timeout", "timeouts"),
+    ];
+    let some: Vec<String> = classes
+        .into_iter()
+        .filter(|(count, ..)| *count != 0)
+        .map(|(count, one, many)| format!("{count} {}", if count == 1 { one } else { many }))
+        .collect();
+    if some.is_empty() { "-".into() } else { some.join(", ") }
+}
+
+/// Groups with what they can still lose.
+#[must_use]
+pub fn groups(groups: &[GroupReport], paint: Paint) -> Columns {
+    let headings = ["GROUP", "LEVEL", "HEALTH", "DISKS", "SIZE", "FREE", "MAY LOSE", "NOTES"];
+    let mut table = Columns::new(&headings);
+    for group in groups {
+        let members: Vec<String> = group
+            .members
+            .iter()
+            .map(|disk| {
+                let gone = group.absent.contains(disk);
+                if gone { format!("({disk})") } else { disk.to_string() }
+            })
+            .collect();
+        table.row_of(
+            group.health,
+            paint,
+            vec![
+                group.number.to_string(),
+                level_word(group.level).into(),
+                health_word(group.health).into(),
+                members.join(" "),
+                size::bytes(group.capacity),
+                size::bytes(group.free),
+                may_lose(group),
+                group_notes(group),
+            ],
+        );
+    }
+    table
+}
+
+fn may_lose(group: &GroupReport) -> String {
+    match group.failures_left {
+        0 => "no disk".into(),
+        1 => "1 disk".into(),
+        n => format!("{n} disks"),
+    }
+}
+
+fn group_notes(group: &GroupReport) -> String {
+    let mut notes = Vec::new();
+    if group.paused {
+        notes.push("PAUSED".to_owned());
+    }
+    if group.lost_blocks != 0 {
+        notes.push(format!("{} blocks LOST", group.lost_blocks));
+    }
+    if group.dirty_regions != 0 {
+        notes.push(format!("{} regions to resync", group.dirty_regions));
+    }
+    notes.join(", ")
+}
+
+/// The level as the drawings print it.
+#[must_use]
+pub fn level_word(level: Level) -> &'static str {
+    match level {
+        Level::Raid0 => "RAID0",
+        Level::Raid1 => "RAID1",
+        Level::Raid5 => "RAID5",
+        Level::Raid6 => "RAID6",
+        Level::Raid10 => "RAID10",
+    }
+}
+
+/// Volumes.
+#[must_use]
+pub fn volumes(volumes: &[VolumeReport]) -> Columns {
+    let mut table = Columns::new(&["VOLUME", "NAME", "GROUP", "SIZE", "ACCESS"]);
+    for volume in volumes {
+        table.row(vec![
+            volume.number.to_string(),
+            volume.name.clone(),
+            volume.group.to_string(),
+            size::bytes(volume.size),
+            if volume.read_only { "read only" } else { "read and write" }.into(),
+        ]);
+    }
+    table
+}
+
+/// Long work.
+#[must_use]
+pub fn jobs(jobs: &[JobReport]) -> Columns {
+    let mut table = Columns::new(&["JOB", "WORK", "STATE", "DONE", "PACE", "MESSAGE"]);
+    for job in jobs {
+        let mut message = job.message.clone();
+        for (count, what) in [(job.mismatches, "differences"), (job.lost_blocks, "blocks lost")] {
+            if count != 0 {
+                message += &format!("{}{count} {what}", if message.is_empty() { "" } else { "; " });
+            }
+        }
+        table.row(vec![
+            job.id.to_string(),
+            job_title(job),
+            state_word(job.state).into(),
+            format!("{} %", percent(job)),
+            job_pace(job),
+            message,
+        ]);
+    }
+    table
+}
+
+/// What a job does, as `rebuild of disk 6`.
+#[must_use]
+pub fn job_title(job: &JobReport) -> String {
+    let work = match job.kind {
+        JobKind::Rebuild => "rebuild",
+        JobKind::Replace => "replace",
+        JobKind::Readd => "readd",
+        JobKind::Resync => "resync",
+        JobKind::Check => "check",
+        JobKind::Repair => "repair",
+    };
+    match job.disk {
+        Some(disk) => format!("{work} group {} on disk {disk}", job.group),
+        None => format!("{work} group {}", job.group),
+    }
+}
+
+/// How fast a job is and how long it still takes.
+#[must_use]
+pub fn job_pace(job: &JobReport) -> String {
+    let limit =
+        if job.limit == 0 { String::new() } else { format!(" (limit {})", size::rate(job.limit)) };
+    match (job.state, job.eta_s) {
+        (JobState::Running, Some(eta)) => {
+            format!("{}{limit}, {} left", size::rate(job.rate), size::duration(eta))
+        }
+        (JobState::Running, None) => format!("{}{limit}", size::rate(job.rate)),
+        (JobState::Done | JobState::Failed | JobState::Stopped, _) => "-".into(),
+    }
+}
+
+/// How much of a job is done, rounded down.
+#[must_use]
+pub fn percent(job: &JobReport) -> u64 {
+    match job.total_bytes {
+        0 => 100,
+        total => (u128::from(job.done_bytes) * 100 / u128::from(total)).min(100) as u64,
+    }
+}
+
+fn state_word(state: JobState) -> &'static str {
+    match state {
+        JobState::Running => "running",
+        JobState::Done => "done",
+        JobState::Failed => "FAILED",
+        JobState::Stopped => "stopped",
+    }
+}
+
+/// One event in one line.
+#[must_use]
+pub fn event(event: &Event, paint: Paint) -> String {
+    let severity = match event.severity {
+        Severity::Info => "info",
+        Severity::Warning => "warning",
+        Severity::Critical => "critical",
+    };
+    let severity = paint.severity(event.severity, &format!("{severity:8}"));
+    let time = size::local_time(event.at_ms);
+    format!("{:>6}  {time}  {severity}  {:20}  {}", event.sequence, event.kind, event.message)
+}
+
+/// Table T1 in the words of FIG. 2A: aligned for people, separated by tabs for programs.
+#[must_use]
+pub fn t1(rows: &[T1Row], aligned: bool) -> String {
+    let headings = ["GROUP#", "VOLUME#", "DISK#", "RAID LEVEL"];
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.group.to_string(),
+            numbers(row.volumes.iter().map(ToString::to_string).collect()),
+            numbers(row.disks.iter().map(ToString::to_string).collect()),
+            row.level.clone(),
+        ]
+    });
+    if aligned {
+        let mut table = Columns::new(&headings);
+        cells.for_each(|row| table.row(row));
+        return table.to_string();
+    }
+    let mut text = headings.join("\t") + "\n";
+    for row in cells {
+        text += &(row.join("\t") + "\n");
+    }
+    text
+}
+
+fn numbers(numbers: Vec<String>) -> String {
+    if numbers.is_empty() { "NULL".into() } else { numbers.join(", ") }
+}

@@ -1,0 +1,56 @@
+//! What is refused stays as it was.
+
+use super::*;
+
+fn in_runtime<T>(work: impl Future<Output = T>) -> T {
+    runtime::build().expect("a runtime").block_on(work)
+}
+
+#[test]
+fn sizes_of_memory_disks() {
+    assert_eq!(memory_size("/dev/sda"), None);
+    assert_eq!(memory_size("memory:512MiB"), Some(Ok(512 << 20)));
+    assert_eq!(memory_size("memory:18GB"), Some(Ok(18_000_000_000)));
+    assert_eq!(memory_size("memory:4096"), Some(Ok(4096)));
+    for text in ["memory:", "memory:x", "memory:1 MiB", "memory:-1", "memory:99999999TiB"] {
+        assert!(memory_size(text).is_some_and(|size| size.is_err()), "{text}");
+    }
+}
+
+#[test]
+fn a_missing_file_needs_a_size_and_a_refused_one_is_not_left_behind() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("disk").display().to_string();
+    in_runtime(async {
+        let error = open_new(&path, IoChoice::Pread, None, false).await.err().expect("no size");
+        assert!(matches!(error, OpenError::NoSize { .. }), "{error}");
+        let opened = open_new(&path, IoChoice::Pread, Some(8 << 20), false).await;
+        let opened = opened.expect("made sparse");
+        assert_eq!(opened.disk.size(), 8 << 20);
+        let second = open(&path, IoChoice::Pread).err().expect("owned");
+        assert!(matches!(second, OpenError::Own(OwnError::InUse(_))), "{second}");
+        drop(opened);
+        let small = open_new(&path, IoChoice::Pread, Some(9 << 20), false).await;
+        assert!(matches!(small.err(), Some(OpenError::Small { .. })));
+    });
+}
+
+#[test]
+fn foreign_data_is_named_and_kept_unless_forced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("disk");
+    let mut image = vec![0; 4 << 20];
+    image[1080..1082].copy_from_slice(&[0x53, 0xef]);
+    std::fs::write(&path, &image).expect("a file");
+    let name = path.display().to_string();
+    in_runtime(async {
+        for io in [IoChoice::Uring, IoChoice::Pread] {
+            let error = open_new(&name, io, None, false).await.err().expect("foreign");
+            assert!(error.to_string().contains("ext2/3/4"), "{error}");
+        }
+        open_new(&name, IoChoice::Uring, None, true).await.expect("forced");
+    });
+    assert!(std::fs::read(&path).expect("still there") == image, "looking changes nothing");
+    let error = destroy(&[name], IoChoice::Pread).expect_err("not ours");
+    assert!(matches!(error, OpenError::NotOurs { .. }), "{error}");
+}

@@ -1,0 +1,144 @@
+//! How much memory clients may hold, and whether anybody may be answered.
+//!
+//! Owns [`Limits`], shared by all sessions, a session's [`Share`] of it and the [`Fence`]. Memory is counted in bytes of payloads and
+//! answers, not in requests. Invariant: a session may always have one request; beyond that it may hold at most a quarter of what is
+//! still free for everybody. (So each client that stopped reading leaves four fifths of what it found: dynamic thresholds after
+//! Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998.)
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::signal::Signal;
+
+/// Bytes for all sessions together.
+const ALL_MAX: u64 = 256 << 20;
+
+/// A session may hold the free part divided by this.
+const FREE_DIVISOR: u64 = 4;
+
+const _: () = assert!(
+    ALL_MAX / (FREE_DIVISOR + 1) > forestall_nbd::wire::PAYLOAD_DEFAULT_MAX as u64,
+    "beside the largest request there is room for small ones"
+);
+
+/// What all sessions share.
+#[derive(Default)]
+pub struct Limits {
+    used: Cell<u64>,
+    /// Something was released.
+    room: Signal,
+    /// The server takes no more requests.
+    pub stopping: Cell<bool>,
+    /// Closed while the server is not sure to own its disks.
+    pub fence: Fence,
+}
+
+impl Limits {
+    /// Bytes held by all sessions.
+    pub fn used(&self) -> u64 {
+        self.used.get()
+    }
+}
+
+/// What one session holds.
+pub struct Share {
+    limits: Rc<Limits>,
+    used: Cell<u64>,
+}
+
+impl Share {
+    /// Nothing yet.
+    pub fn new(limits: Rc<Limits>) -> Self {
+        Self { limits, used: Cell::new(0) }
+    }
+
+    /// What is shared.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Waits until `cost` bytes may be held, and holds them.
+    pub async fn admit(&self, cost: u64) {
+        self.limits.room.until(|| self.fits(cost)).await;
+        self.used.set(self.used.get() + cost);
+        self.limits.used.set(self.limits.used.get() + cost);
+    }
+
+    fn fits(&self, cost: u64) -> bool {
+        let used = self.used.get();
+        let free = ALL_MAX.saturating_sub(self.limits.used.get());
+        used == 0 || used + cost <= free / FREE_DIVISOR
+    }
+
+    /// Holds `cost` bytes less.
+    pub fn release(&self, cost: u64) {
+        let take = |cell: &Cell<u64>| {
+            cell.set(cell.get().checked_sub(cost).expect("only what was admitted is released"));
+        };
+        take(&self.used);
+        take(&self.limits.used);
+        self.limits.room.notify();
+    }
+}
+
+impl Drop for Share {
+    /// A session that was cut off in the middle of a stop takes nothing along.
+    fn drop(&mut self) {
+        self.release(self.used.get());
+    }
+}
+
+/// A gate before every answer: open until its lease ends, unless it was closed for good.
+#[derive(Default)]
+pub struct Fence {
+    /// Answers may go out until then; `None` where nobody else can own the disks.
+    lease: Cell<Option<Instant>>,
+    renewed: Signal,
+}
+
+impl Fence {
+    /// Answers may go out until `until`. To be called before the lease ends, and after it ended only once the disks were seen
+    /// to be ours still.
+    pub fn renew(&self, until: Instant) {
+        self.lease.set(Some(until));
+        self.renewed.notify();
+    }
+
+    /// Whether nobody is answered now.
+    pub fn is_closed(&self) -> bool {
+        self.lease.get().is_some_and(|until| Instant::now() > until)
+    }
+
+    /// Completes when the fence is open.
+    pub async fn passed(&self) {
+        if self.is_closed() {
+            self.renewed.until(|| !self.is_closed()).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalled_sessions_leave_room_for_the_next_one() {
+        let limits = Rc::new(Limits::default());
+        let shares: Vec<Share> = (0..100).map(|_| Share::new(Rc::clone(&limits))).collect();
+        for share in &shares {
+            let mut requests = 0;
+            while share.fits(1 << 20) && requests < 1000 {
+                share.used.set(share.used.get() + (1 << 20));
+                limits.used.set(limits.used.get() + (1 << 20));
+                requests += 1;
+            }
+            assert!(requests >= 1, "a session may always have one request");
+            assert!(share.used.get() <= ALL_MAX / (FREE_DIVISOR + 1) + (1 << 20));
+        }
+        assert!(shares[..10].iter().all(|share| share.used.get() >= 4 << 20));
+        assert!(limits.used() <= ALL_MAX + (100 << 20));
+        drop(shares);
+        assert_eq!(limits.used(), 0);
+    }
+}
