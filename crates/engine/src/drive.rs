@@ -209,7 +209,7 @@ impl<E: Env> Drive<E> {
         len: u64,
     ) -> Result<Buf, DiskFault> {
         self.count_access(|a| a.metadata += 1);
-        self.read_at(offset, Buf::zeroed(len as usize)).await
+        self.read_at(offset, Buf::scratch(len as usize)).await
     }
 
     async fn read_at(self: &Rc<Self>, offset: u64, buf: Buf) -> Result<Buf, DiskFault> {

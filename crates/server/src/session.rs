@@ -469,7 +469,7 @@ enum Done {
 
 /// A payload of `len` bytes: `there` was received with its header, the rest is received straight into its place.
 async fn receive_payload<S: Stream>(stream: &mut S, len: usize, there: &[u8]) -> io::Result<Buf> {
-    let mut data = Buf::zeroed(len);
+    let mut data = Buf::scratch(len);
     if len > 0 {
         data.bytes_mut()[..there.len()].copy_from_slice(there);
     }

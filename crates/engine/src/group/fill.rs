@@ -209,7 +209,7 @@ impl<E: Env> Group<E> {
         if let Some(main) = main
             && !self.avoid.get().contains(slot)
         {
-            return main.read_data(run.start, Buf::zeroed(len)).await.ok();
+            return main.read_data(run.start, Buf::scratch(len)).await.ok();
         }
         let chunk = u64::from(self.geometry.chunk());
         let not = SlotSet::one(slot);
@@ -219,7 +219,7 @@ impl<E: Env> Group<E> {
                 (run.start.max(base) - base) as u32..(run.end.min(base + chunk) - base) as u32;
             self.slot_contents(Stripe(stripe), slot, rows, not)
         });
-        let mut whole = Buf::zeroed(len);
+        let mut whole = Buf::scratch(len);
         let mut at = 0;
         for part in join_all(parts).await {
             let part = part.ok()?;
@@ -273,7 +273,7 @@ impl<E: Env> Group<E> {
         let main = main.filter(|_| !was_lost);
         let peers_first = self.avoid.get().contains(slot);
         if let (Some(main), false) = (&main, peers_first)
-            && let Ok(buf) = main.read_data(address, Buf::zeroed(rows.len())).await
+            && let Ok(buf) = main.read_data(address, Buf::scratch(rows.len())).await
         {
             return Ok(buf);
         }
@@ -291,7 +291,7 @@ impl<E: Env> Group<E> {
                 Ok(buf)
             }
             (Err(_), Some(main)) if peers_first => {
-                main.read_data(address, Buf::zeroed(rows.len())).await.map_err(|_| IoError::Io)
+                main.read_data(address, Buf::scratch(rows.len())).await.map_err(|_| IoError::Io)
             }
             (found, _) => found,
         }

@@ -5,9 +5,12 @@
 //! that depend on the flushed data are durable. A failed flush is never retried into success (rule F2).
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::Group;
+use super::lost::Overwritten;
+use super::unwritten::Settle;
 use crate::error::IoError;
 use crate::ids::Slot;
 use crate::runtime::{Env, Runtime};
@@ -50,32 +53,45 @@ impl<E: Env> Group<E> {
         let regions = self.take_unflushed();
         let units = self.unwritten.take();
         let overwritten = self.take_overwritten();
+        match self.flush_and_settle(&units, overwritten).await {
+            Ok(trimmed) => {
+                self.answering().await;
+                self.discard_in_background(trimmed);
+                Ok(())
+            }
+            Err(error) => {
+                // The next flush has it all to settle again.
+                self.still_unflushed(regions);
+                self.unwritten.give_back(units);
+                Err(error)
+            }
+        }
+    }
+
+    /// The durable steps in their order; answers the units whose space can be given back.
+    async fn flush_and_settle(
+        self: &Rc<Self>,
+        units: &Settle,
+        overwritten: Overwritten,
+    ) -> Result<BTreeSet<u64>, IoError> {
         let flushed = self.flush_drives().await;
         self.failures_committed().await;
-        if let Err(error) = flushed {
-            self.still_unflushed(regions);
-            self.unwritten.give_back(units);
-            return Err(error);
-        }
+        flushed?;
         self.settle_lost(overwritten).await?;
-        let trimmed = match self.settle_unwritten(&units).await {
-            Ok(trimmed) => trimmed,
-            Err(error) => {
-                self.unwritten.give_back(units);
-                return Err(error);
-            }
-        };
-        self.answering().await;
-        if !trimmed.is_empty() {
-            let group = Rc::clone(self);
-            self.background.set(self.background.get() + 1);
-            self.rt.spawn(Box::pin(async move {
-                group.discard_units(trimmed).await;
-                group.background.set(group.background.get() - 1);
-                group.committed.notify();
-            }));
+        self.settle_unwritten(units).await
+    }
+
+    fn discard_in_background(self: &Rc<Self>, units: BTreeSet<u64>) {
+        if units.is_empty() {
+            return;
         }
-        Ok(())
+        let group = Rc::clone(self);
+        self.background.set(self.background.get() + 1);
+        self.rt.spawn(Box::pin(async move {
+            group.discard_units(units).await;
+            group.background.set(group.background.get() - 1);
+            group.committed.notify();
+        }));
     }
 
     /// Flushes every drive that was written since its last flush.

@@ -262,7 +262,7 @@ impl<E: Env> Group<E> {
         let (main, filler) = self.drives_at(slot, address);
         let mut fault = DiskFault::new(FaultKind::Gone);
         for drive in main.into_iter().chain(filler) {
-            match drive.read_data(address, Buf::zeroed(len)).await {
+            match drive.read_data(address, Buf::scratch(len)).await {
                 Ok(buf) => return Ok(buf),
                 Err(f) => fault = f,
             }

@@ -155,7 +155,7 @@ impl<E: Env> Group<E> {
     pub(super) fn recover(&self, columns: &mut [Option<Buf>], wanted: &[usize], len: usize) {
         let missing: Vec<usize> = (0..columns.len()).filter(|i| columns[*i].is_none()).collect();
         for i in wanted {
-            columns[*i] = Some(Buf::zeroed(len));
+            columns[*i] = Some(Buf::scratch(len));
         }
         let mut slices: Vec<&mut [u8]> = columns
             .iter_mut()

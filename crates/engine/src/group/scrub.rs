@@ -191,12 +191,12 @@ impl<E: Env> Group<E> {
 
     /// P, or P and Q, of one row of data columns.
     pub(super) fn make_parity(&self, data: &[&[u8]], len: usize) -> Vec<Buf> {
-        let mut p = Buf::zeroed(len);
+        let mut p = Buf::scratch(len);
         if self.geometry.parity_columns() == 1 {
             forestall_parity::xor_gen(data, p.bytes_mut());
             return vec![p];
         }
-        let mut q = Buf::zeroed(len);
+        let mut q = Buf::scratch(len);
         forestall_parity::pq_gen(data, p.bytes_mut(), q.bytes_mut());
         vec![p, q]
     }

@@ -290,12 +290,12 @@ impl<E: Env> Group<E> {
                     false => columns[column].as_deref().expect("read or recovered"),
                 })
                 .collect();
-            let mut p = Buf::zeroed(len);
+            let mut p = Buf::scratch(len);
             if self.geometry.parity_columns() == 1 {
                 forestall_parity::xor_gen(&inputs, p.bytes_mut());
                 (Some(p), None)
             } else {
-                let mut q = Buf::zeroed(len);
+                let mut q = Buf::scratch(len);
                 forestall_parity::pq_gen(&inputs, p.bytes_mut(), q.bytes_mut());
                 (Some(p), Some(q))
             }
@@ -408,7 +408,7 @@ fn join_write(writes: &mut Vec<SlotWrite>, write: SlotWrite) {
         .find(|w| w.slot == write.slot && w.address + w.buf.len() as u64 == write.address);
     match touching {
         Some(before) => {
-            let mut joined = Buf::zeroed(before.buf.len() + write.buf.len());
+            let mut joined = Buf::scratch(before.buf.len() + write.buf.len());
             joined.bytes_mut()[..before.buf.len()].copy_from_slice(&before.buf);
             joined.bytes_mut()[before.buf.len()..].copy_from_slice(&write.buf);
             before.buf = joined;
