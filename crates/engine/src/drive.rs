@@ -16,7 +16,7 @@ use crate::format::layout::Layout;
 use crate::ids::DiskNumber;
 use crate::report::{AccessCounts, ErrorCounts};
 use crate::runtime::{Env, Runtime};
-use crate::sync::{First, race};
+use crate::sync::{Event, First, race};
 
 /// Time limit of one request where nothing else was said, in nanoseconds.
 pub(crate) const TIMEOUT_NS_DEFAULT: u64 = 30_000_000_000;
@@ -34,15 +34,17 @@ pub(crate) struct Drive<E: Env> {
     timeout_ns: u64,
     gone: Cell<bool>,
     /// Requests that timed out and still run.
-    late: Rc<Cell<u32>>,
+    late: Rc<LateCount>,
     /// The disk itself said that it is gone.
     silent: Cell<bool>,
     /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
     unflushed: RefCell<Vec<(u64, u64)>>,
     /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
     flushes: Cell<u64>,
-    /// A flush failed and nobody has drawn the consequence for the data yet.
-    failed_flush: Cell<Option<DiskFault>>,
+    /// Of these, what the group's flush under way is to make durable.
+    flushing: RefCell<Vec<(u64, u64)>>,
+    /// What a failed flush left unknown, whoever asked for it, until the group draws the consequence (rule F2).
+    doomed: RefCell<Vec<(u64, u64)>>,
     /// Requests so far.
     pub(crate) accesses: Cell<AccessCounts>,
     /// Errors so far.
@@ -51,8 +53,25 @@ pub(crate) struct Drive<E: Env> {
     pub(crate) notes: RefCell<Vec<String>>,
 }
 
+/// Requests that were given up and still run.
+#[derive(Default)]
+struct LateCount {
+    all: Cell<u32>,
+    writes: Cell<u32>,
+    landed: Event,
+}
+
 /// A request that outlived its time limit and still runs.
 pub(crate) type Late<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// What a request does, as far as it matters once it is late.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// May change the disk when it lands.
+    Write,
+    /// Changes nothing.
+    Other,
+}
 
 /// How a request with a time limit ended.
 pub(crate) enum Timed<T> {
@@ -83,7 +102,8 @@ impl<E: Env> Drive<E> {
             silent: Cell::new(false),
             unflushed: RefCell::default(),
             flushes: Cell::new(0),
-            failed_flush: Cell::new(None),
+            flushing: RefCell::default(),
+            doomed: RefCell::default(),
             accesses: Cell::default(),
             errors: Cell::default(),
             notes: RefCell::default(),
@@ -117,12 +137,13 @@ impl<E: Env> Drive<E> {
 
     /// Takes a drive that was given up back. Refused while a request of its old life may still land (rule F3).
     pub(crate) fn revive(&self) -> Result<(), String> {
-        match self.late.get() {
+        match self.late.all.get() {
             0 => {
                 self.gone.set(false);
                 self.silent.set(false);
                 self.unflushed.take();
-                self.failed_flush.take();
+                self.flushing.take();
+                self.doomed.take();
                 Ok(())
             }
             late => Err(format!(
@@ -172,19 +193,29 @@ impl<E: Env> Drive<E> {
             First::Left(value) => Timed::Done(value),
             First::Right(()) => {
                 self.count_error(|e| e.timeouts += 1);
+                self.silent.set(true);
                 Timed::Late(request)
             }
         }
     }
 
     /// Lets a late request run to its end, keeping its buffer (rule F3).
-    pub(crate) fn abandon<T: 'static>(&self, request: Late<T>) {
+    pub(crate) fn abandon<T: 'static>(&self, request: Late<T>, what: Request) {
         let late = Rc::clone(&self.late);
-        late.set(late.get() + 1);
+        let writes = u32::from(what == Request::Write);
+        late.all.set(late.all.get() + 1);
+        late.writes.set(late.writes.get() + writes);
         self.rt.spawn(Box::pin(async move {
             request.await;
-            late.set(late.get() - 1);
+            late.all.set(late.all.get() - 1);
+            late.writes.set(late.writes.get() - writes);
+            late.landed.notify();
         }));
+    }
+
+    /// Requests that were given up and still run.
+    pub(crate) fn late_requests(&self) -> u32 {
+        self.late.all.get()
     }
 
     /// Reads `buf.len()` bytes at `address` of the data space. A late read is abandoned and answered as timed out.
@@ -221,7 +252,7 @@ impl<E: Env> Drive<E> {
         match self.timed(request).await {
             Timed::Done((result, buf)) => self.listen(result.map(|()| buf)),
             Timed::Late(request) => {
-                self.abandon(request);
+                self.abandon(request, Request::Other);
                 Err(DiskFault::new(FaultKind::TimedOut))
             }
         }
@@ -269,24 +300,45 @@ impl<E: Env> Drive<E> {
         !self.unflushed.borrow().is_empty()
     }
 
-    /// The ranges written since the last flush began; from now on they are the coming flush's matter.
-    pub(crate) fn take_unflushed(&self) -> Vec<(u64, u64)> {
-        self.unflushed.take()
+    /// The data written so far is the matter of the flush that begins now.
+    pub(crate) fn begin_flush(&self) {
+        let ranges = self.unflushed.take();
+        self.flushing.borrow_mut().extend(ranges);
     }
 
-    /// Writes metadata at an offset of the whole disk.
+    /// That flush has ended: what it, or any other since, left unknown.
+    pub(crate) fn end_flush(&self) -> Vec<(u64, u64)> {
+        self.flushing.take();
+        self.doomed.take()
+    }
+
+    /// Writes metadata at an offset of the whole disk. At the time limit `give_up` is asked: if the drive may be given
+    /// up the write counts as failed and runs on by itself, else it is waited for.
+    pub(crate) async fn write_meta_or(
+        self: &Rc<Self>,
+        offset: u64,
+        buf: Buf,
+        give_up: impl Fn() -> bool,
+    ) -> Result<(), DiskFault> {
+        if self.late.writes.get() > 0 && !self.gone.get() {
+            // An earlier write of this very block may still be under way (rule F3).
+            if give_up() {
+                return Err(DiskFault::new(FaultKind::TimedOut));
+            }
+            self.late.landed.wait_until(|| self.late.writes.get() == 0).await;
+        }
+        self.count_access(|a| a.metadata += 1);
+        let timed = self.write_at(offset, buf).await;
+        self.patiently(timed, Request::Write, give_up).await
+    }
+
+    /// [`Drive::write_meta_or`] that waits no longer than the time limit.
     pub(crate) async fn write_meta(
         self: &Rc<Self>,
         offset: u64,
         buf: Buf,
     ) -> Result<(), DiskFault> {
-        if self.late.get() > 0 {
-            // An earlier write of this very block may still be under way (rule F3).
-            return Err(DiskFault::new(FaultKind::TimedOut));
-        }
-        self.count_access(|a| a.metadata += 1);
-        let timed = self.write_at(offset, buf).await;
-        self.or_timed_out(timed)
+        self.write_meta_or(offset, buf, || true).await
     }
 
     async fn write_at(self: &Rc<Self>, offset: u64, buf: Buf) -> Timed<Result<(), DiskFault>> {
@@ -310,8 +362,12 @@ impl<E: Env> Drive<E> {
         }
     }
 
-    /// Makes completed writes durable. A late flush counts as failed.
-    pub(crate) async fn flush(self: &Rc<Self>) -> Result<(), DiskFault> {
+    /// Makes completed writes durable. At the time limit `give_up` is asked, as for [`Drive::write_meta_or`]. Whatever was not
+    /// durable yet when a flush fails is unknown from then on, whoever asked for the flush (rule F2).
+    pub(crate) async fn flush_or(
+        self: &Rc<Self>,
+        give_up: impl Fn() -> bool,
+    ) -> Result<(), DiskFault> {
         if self.gone.get() {
             return Err(DiskFault::new(FaultKind::Gone));
         }
@@ -319,20 +375,23 @@ impl<E: Env> Drive<E> {
         self.flushes.set(self.flushes.get() + 1);
         let drive = Rc::clone(self);
         let timed = self.timed(async move { drive.disk.flush().await }).await;
-        let result = self.or_timed_out(timed);
-        if let Err(fault) = result {
+        let result = self.patiently(timed, Request::Other, give_up).await;
+        if result.is_err() {
             self.count_error(|e| e.flushes += 1);
-            self.failed_flush.set(Some(fault));
+            let mut doomed = self.doomed.borrow_mut();
+            doomed.extend(self.flushing.take());
+            doomed.extend(self.unflushed.take());
         }
-        result
+        self.listen(result)
     }
 
-    /// A failed flush whose consequence for the data is now drawn by the caller (rule F2).
-    pub(crate) fn take_failed_flush(&self) -> Option<DiskFault> {
-        self.failed_flush.take()
+    /// [`Drive::flush_or`] that waits no longer than the time limit.
+    pub(crate) async fn flush(self: &Rc<Self>) -> Result<(), DiskFault> {
+        self.flush_or(|| true).await
     }
 
-    /// Discards a range of the data space; failures do not matter.
+    /// Discards a range of the data space; failures do not matter. It is waited for however long it takes, since it must not
+    /// land after a later write (rule F3).
     pub(crate) async fn discard_data(self: &Rc<Self>, address: u64, len: u64) {
         if self.gone.get() {
             return;
@@ -340,16 +399,23 @@ impl<E: Env> Drive<E> {
         let offset = self.layout.data.offset + address;
         let drive = Rc::clone(self);
         let timed = self.timed(async move { drive.disk.discard(offset, len).await }).await;
-        let _ = self.or_timed_out(timed);
+        let _ = self.patiently(timed, Request::Write, || false).await;
     }
 
-    /// Takes a late request for a failed one, leaving it to end by itself.
-    fn or_timed_out(&self, timed: Timed<Result<(), DiskFault>>) -> Result<(), DiskFault> {
-        match timed {
-            Timed::Done(result) => result,
-            Timed::Late(request) => {
-                self.abandon(request);
-                Err(DiskFault::new(FaultKind::TimedOut))
+    async fn patiently(
+        &self,
+        mut timed: Timed<Result<(), DiskFault>>,
+        what: Request,
+        give_up: impl Fn() -> bool,
+    ) -> Result<(), DiskFault> {
+        loop {
+            match timed {
+                Timed::Done(result) => return result,
+                Timed::Late(request) if give_up() => {
+                    self.abandon(request, what);
+                    return Err(DiskFault::new(FaultKind::TimedOut));
+                }
+                Timed::Late(request) => timed = self.timed_again(request).await,
             }
         }
     }

@@ -149,9 +149,7 @@ impl<E: Env> Array<E> {
                     entry.number, missing.page, missing.kind
                 )));
             }
-            if group.has_write_hole() && options.accept_write_hole {
-                group.accept_write_hole();
-            } else if group.has_write_hole() {
+            if group.has_write_hole() && !options.accept_write_hole {
                 let out: Vec<String> = entry
                     .slots
                     .iter()
@@ -180,7 +178,13 @@ impl<E: Env> Array<E> {
             }
         }
         self.written.borrow_mut().clone_from(&choice.config);
-        self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))
+        self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))?;
+        let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+        for group in groups {
+            // A group without members keeps what it could not write as changed, and tries again with its next flush.
+            let _ = group.persist_stale_pages().await;
+        }
+        Ok(())
     }
 
     /// Tells what the start found.

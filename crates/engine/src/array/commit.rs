@@ -4,6 +4,7 @@
 //! disk it lists in service and flushed before it counts; no state takes effect before its generation counts; a disk that cannot take it
 //! is dropped in the next; a list that rule C2 forbids pauses host I/O until an operator says go on.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::Array;
@@ -17,6 +18,9 @@ use crate::quorum::{Short, Stamp, may_commit, successor, wants_seal};
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
 use crate::sync::join_all;
+
+/// Time limits that a commit waits for a disk that cannot be spared.
+const PATIENCE: u32 = 5;
 
 impl<E: Env> Array<E> {
     /// Changes the configuration and makes it count. Failing disks are dropped first, in a generation of their own, since a commit that
@@ -161,7 +165,9 @@ impl<E: Env> Array<E> {
         let drives: Vec<Option<Rc<Drive<E>>>> =
             list.iter().map(|number| self.drives.borrow().get(number).cloned()).collect();
         let results = join_all(
-            drives.iter().map(|drive| write_slot(drive.as_ref(), config.generation, buf.clone())),
+            drives
+                .iter()
+                .map(|drive| self.write_slot(drive.as_ref(), config.generation, buf.clone())),
         )
         .await;
         let stamp = Stamp::of(config);
@@ -176,6 +182,25 @@ impl<E: Env> Array<E> {
             }
         }
         failed
+    }
+
+    /// Rule C1: written whole into the older slot, then flushed. A disk whose group cannot spare it is waited for longer.
+    async fn write_slot(
+        &self,
+        drive: Option<&Rc<Drive<E>>>,
+        generation: u64,
+        buf: Buf,
+    ) -> Result<(), String> {
+        let drive = drive.ok_or("it is not open")?;
+        let slot = drive.layout.config[(generation % 2) as usize];
+        let patience = Cell::new(PATIENCE);
+        let give_up = || {
+            patience.set(patience.get().saturating_sub(1));
+            patience.get() == 0 || !self.groups.borrow().values().any(|g| g.needs(drive.number))
+        };
+        let wrote = drive.write_meta_or(slot.offset, buf, give_up).await;
+        wrote.map_err(|f| format!("{f} on writing its configuration"))?;
+        drive.flush_or(give_up).await.map_err(|f| format!("{f} on flushing its configuration"))
     }
 
     /// Takes every failing disk out of `next`.
@@ -232,19 +257,4 @@ pub(super) fn take_out_of_slots(next: &mut Configuration, disk: DiskNumber) {
             slot.replacement = None;
         }
     }
-}
-
-/// Rule C1: written whole into the older slot, then flushed.
-async fn write_slot<E: Env>(
-    drive: Option<&Rc<Drive<E>>>,
-    generation: u64,
-    buf: Buf,
-) -> Result<(), String> {
-    let drive = drive.ok_or("it is not open")?;
-    let slot = drive.layout.config[(generation % 2) as usize];
-    drive
-        .write_meta(slot.offset, buf)
-        .await
-        .map_err(|f| format!("{f} on writing its configuration"))?;
-    drive.flush().await.map_err(|f| format!("{f} on flushing its configuration"))
 }

@@ -4,6 +4,7 @@
 //! command is refused, with nothing changed, if it would take the last copy of anything; a disk that returns is trusted only
 //! where the intent bits prove it current (rule M3).
 
+use std::future::Future;
 use std::rc::Rc;
 
 use super::{Array, NewDisk, labels};
@@ -19,6 +20,7 @@ use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid};
 use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
+use crate::sync::{First, race};
 
 pub(super) fn no_disk(number: DiskNumber) -> CommandError {
     CommandError::NotFound(format!("there is no disk {number}; see `forestall disk list`"))
@@ -153,9 +155,12 @@ impl<E: Env> Array<E> {
         self.commit(|next| next.disks.retain(|d| d.number != number)).await?;
         let drive = self.drives.borrow_mut().remove(&number);
         if let Some(drive) = drive {
-            // The disk is out already; one that cannot be wiped keeps a label that this array disowns.
-            let _ = labels::wipe(drive.raw()).await;
+            let answers = !drive.is_silent() && drive.late_requests() == 0;
             drive.retire();
+            if answers {
+                // The disk is out already; one that cannot be wiped keeps a label that this array disowns.
+                let _ = self.in_time(labels::wipe(drive.raw())).await;
+            }
         }
         self.holds.borrow_mut().remove(&number);
         self.event(
@@ -262,6 +267,16 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
+    /// What `work` answers within the time limit of a request: a disk that hangs must not hold up every other command.
+    async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = Box::pin(work);
+        let mut limit = Box::pin(self.rt.sleep_ns(self.timeout_ns));
+        match race(&mut work, &mut limit).await {
+            First::Left(value) => Some(value),
+            First::Right(()) => None,
+        }
+    }
+
     /// A disk handed in for `readd`: it must be the one that left.
     async fn reopened(
         self: &Rc<Self>,
@@ -282,6 +297,10 @@ impl<E: Env> Array<E> {
                 found.label.number, found.label.name, found.label.array
             )));
         }
+        if let Some(old) = self.drives.borrow().get(&number) {
+            old.revive().map_err(CommandError::Refused)?;
+            old.retire();
+        }
         Ok(Drive::new(
             self.rt.clone(),
             number,
@@ -299,7 +318,14 @@ impl<E: Env> Array<E> {
         drive: &Rc<Drive<E>>,
         known: Stamp,
     ) -> Result<bool, CommandError> {
-        let (configs, _) = labels::read_configs(drive.raw(), &drive.layout, config.array).await;
+        let read =
+            self.in_time(labels::read_configs(drive.raw(), &drive.layout, config.array)).await;
+        let (configs, _) = read.ok_or_else(|| {
+            CommandError::Failed(format!(
+                "disk {} does not answer; it was not brought back",
+                drive.number
+            ))
+        })?;
         let Some(held) = configs.iter().max_by_key(|c| c.generation).map(Stamp::of) else {
             return Ok(false);
         };
@@ -334,7 +360,7 @@ impl<E: Env> Array<E> {
             // Nobody else can give it: what the disk has is all there is, if it was the last to leave.
             last_to_leave(config, entry, disk)?;
             SlotState::InSync
-        } else if partly && slot_entry.state == SlotState::Out {
+        } else if partly && config.disk(disk).is_some_and(|d| d.role == DiskRole::Member) {
             SlotState::Catching
         } else {
             SlotState::Rebuilding
@@ -350,6 +376,9 @@ impl<E: Env> Array<E> {
         self.commit(|next| {
             if let Some(entry) = next.disk_mut(disk) {
                 entry.service = Service::InService;
+                if state == SlotState::Rebuilding {
+                    entry.role = DiskRole::Spare;
+                }
             }
             if let Some(entry) = next.group_mut(number) {
                 entry.slots[usize::from(slot.0)].state = state;
@@ -386,6 +415,11 @@ impl<E: Env> Array<E> {
             )));
         }
         let group = self.group(number)?;
+        if entry.state == SlotState::Out && !group.can_rebuild(slot) {
+            return Err(CommandError::Refused(format!(
+                "group {number} lacks too many members to rebuild disk {disk}: bring one back first, `forestall disk readd N`"
+            )));
+        }
         let spare = match with {
             Some(spare) if spare == disk => {
                 return Err(CommandError::Refused(format!("disk {disk} cannot replace itself")));
@@ -455,9 +489,7 @@ impl<E: Env> Array<E> {
         };
         self.set_rate(number, slot, rate);
         self.commit(|next| {
-            if let Some(disk) = next.disk_mut(spare) {
-                disk.role = DiskRole::Member;
-            }
+            // It is a member from the swap on: one that fails before was never in sync (rule M3).
             let Some(entry) = next.group_mut(number) else { return };
             let slot = &mut entry.slots[usize::from(slot.0)];
             if slot.state == SlotState::Out {

@@ -10,7 +10,7 @@ use crate::config::{Configuration, DiskEntry, DiskRole, GroupEntry, Level, SlotE
 use crate::error::CommandError;
 use crate::format::layout::{Layout, UNWRITTEN_UNIT};
 use crate::format::page::{PAGE_BITS, PageKind};
-use crate::geometry::Geometry;
+use crate::geometry::{CHUNK_MAX, CHUNK_MIN, Geometry};
 use crate::group::{Group, pages_in};
 use crate::ids::{DiskNumber, GroupNumber, Uuid};
 use crate::report::Severity;
@@ -30,8 +30,13 @@ pub(super) fn plan_group(
     chunk: u32,
     members: &[(&DiskEntry, Layout)],
 ) -> Result<(GroupEntry, Notes), String> {
+    if !chunk.is_power_of_two() || !(CHUNK_MIN..=CHUNK_MAX).contains(&chunk) {
+        return Err(format!(
+            "a chunk of {chunk} bytes: it is a power of two from {CHUNK_MIN} to {CHUNK_MAX}"
+        ));
+    }
     let smallest = members.iter().map(|(d, _)| d.data_len).min().ok_or("a group needs disks")?;
-    let unit = (UNWRITTEN_UNIT / u64::from(chunk.max(1))).max(1);
+    let unit = (UNWRITTEN_UNIT / u64::from(chunk)).max(1);
     let stripes = Geometry::max_stripes(level, smallest, chunk) / unit * unit;
     Geometry::new(level, members.len(), chunk, stripes).map_err(|e| e.to_string())?;
     let member_len = stripes * u64::from(chunk);
@@ -151,14 +156,12 @@ impl<E: Env> Array<E> {
             )));
         }
         // Nothing of the group may still be on its way to disks that may soon belong to another.
-        group.close();
-        if let Some(job) = self.jobs.running(number, |_| true) {
-            job.progress.stop.set(true);
-        }
+        group.close(true);
+        self.jobs.stop_those(|job| job.group == number);
         self.jobs.ended(|job| job.group == number).await;
         let _ = group.flush().await;
         group.settled().await;
-        self.commit(|next| {
+        let deleted = self.commit(|next| {
             let Some(entry) = next.group(number).cloned() else { return };
             next.groups.retain(|g| g.number != number);
             for disk in entry.slots.iter().flat_map(|s| [Some(s.disk), s.replacement]).flatten() {
@@ -166,8 +169,17 @@ impl<E: Env> Array<E> {
                     disk.role = DiskRole::Free;
                 }
             }
-        })
-        .await?;
+        });
+        if let Err(error) = deleted.await {
+            group.close(false);
+            self.note_change();
+            return Err(error);
+        }
+        group.set_slots(|slots| {
+            for slot in slots {
+                (slot.main, slot.filler) = (None, None);
+            }
+        });
         group.halt();
         self.event(
             Severity::Info,

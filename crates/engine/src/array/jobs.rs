@@ -38,7 +38,15 @@ pub(super) struct Jobs {
 
 impl Jobs {
     pub(super) fn stop_all(&self) {
-        self.list.borrow().iter().for_each(|job| job.progress.stop.set(true));
+        self.stop_those(|_| true);
+    }
+
+    pub(super) fn stop_those(&self, which: impl Fn(&Job) -> bool) {
+        self.list
+            .borrow()
+            .iter()
+            .filter(|job| which(job))
+            .for_each(|job| job.progress.stop.set(true));
     }
 
     /// The id that the next job will have.

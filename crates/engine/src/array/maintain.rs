@@ -23,6 +23,11 @@ impl<E: Env> Array<E> {
         rate: u64,
     ) -> Result<u64, CommandError> {
         let found = self.group(group)?;
+        if found.is_closing() || self.stopping.get() {
+            return Err(CommandError::Refused(format!(
+                "group {group} is being stopped or deleted"
+            )));
+        }
         if !found.can_compare() {
             return Err(CommandError::Refused(format!(
                 "group {group} is RAID0: it holds one copy, nothing to compare"

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::config::{Configuration, DropReason, Level, SlotState};
-use crate::drive::Drive;
+use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
 use crate::group::{Group, SlotRt, Stale, Trouble};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
@@ -84,6 +84,7 @@ impl<E: Env> Array<E> {
         timeout_ns: u64,
         scrub_every_s: u64,
     ) -> Rc<Self> {
+        let timeout_ns = if timeout_ns == 0 { TIMEOUT_NS_DEFAULT } else { timeout_ns };
         Rc::new(Self {
             started_at_ms: rt.unix_ms(),
             rt,
@@ -211,9 +212,14 @@ impl<E: Env> Array<E> {
                         .and_then(|b| b.filler.clone())
                         .zip(filler.clone())
                         .is_some_and(|(a, b)| Rc::ptr_eq(&a, &b));
-                    let (cursor, stale) = match before {
-                        Some(before) if same => (before.cursor, before.stale.clone()),
-                        _ => group.filler_starts(slot.state),
+                    let (cursor, stale, filler_life) = match before {
+                        Some(before) if same => {
+                            (before.cursor, before.stale.clone(), before.filler_life)
+                        }
+                        _ => {
+                            let (cursor, stale) = group.filler_starts(slot.state);
+                            (cursor, stale, group.next_filler_life())
+                        }
                     };
                     let next = SlotRt {
                         disk: slot.disk,
@@ -223,6 +229,8 @@ impl<E: Env> Array<E> {
                         cursor,
                         stale,
                         uncommitted,
+                        filler_life,
+                        swapping: before.is_some_and(|before| before.swapping),
                     };
                     match slots.get_mut(i) {
                         Some(old) => *old = next,
@@ -267,6 +275,9 @@ impl<E: Env> Array<E> {
         }
         self.jobs.ended(|_| true).await;
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+        for group in &groups {
+            group.settled().await;
+        }
         let mut clean = Vec::new();
         let mut wrong = Vec::new();
         for group in &groups {

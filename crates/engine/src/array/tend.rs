@@ -7,7 +7,8 @@
 use std::rc::Rc;
 
 use super::Array;
-use crate::config::{Configuration, DropReason, SlotEntry, SlotState};
+use crate::config::{Configuration, DiskRole, DropReason, SlotEntry, SlotState};
+use crate::error::CommandError;
 use crate::group::{FillEnd, Group};
 use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::progress::Progress;
@@ -80,8 +81,8 @@ impl<E: Env> Array<E> {
             return Step::Resync;
         }
         let filling = group.with_slots(|slots| slots.iter().position(|s| s.filler.is_some()));
-        if let Some(slot) = filling {
-            return Step::Fill(Slot(slot as u8));
+        if let Some(slot) = filling.map(|slot| Slot(slot as u8)) {
+            return if group.can_fill(slot) { Step::Fill(slot) } else { Step::Rest };
         }
         let config = self.config.borrow();
         let Some(entry) = config.group(group.number) else { return Step::Rest };
@@ -203,10 +204,11 @@ impl<E: Env> Array<E> {
         group: &Rc<Group<E>>,
         slot: Slot,
         filled: DiskNumber,
-    ) -> Result<(), crate::CommandError> {
+    ) -> Result<(), CommandError> {
         let old =
             self.config.borrow().group(group.number).map(|g| g.slots[usize::from(slot.0)].disk);
-        self.commit(|next| {
+        group.set_swapping(slot, true);
+        let swapped = self.commit(|next| {
             let at = usize::from(slot.0);
             let filling = |next: &Configuration| {
                 next.group(group.number).map(|g| &g.slots[at]).is_some_and(|s| {
@@ -224,8 +226,22 @@ impl<E: Env> Array<E> {
                 entry.slots[at] =
                     SlotEntry { disk: filled, state: SlotState::InSync, replacement: None };
             }
-        })
-        .await
+            if let Some(disk) = next.disk_mut(filled) {
+                disk.role = DiskRole::Member;
+            }
+        });
+        let swapped = swapped.await;
+        group.set_swapping(slot, false);
+        swapped?;
+        let in_place = self.config.borrow().group(group.number).is_some_and(|g| {
+            let slot = &g.slots[usize::from(slot.0)];
+            slot.disk == filled && slot.state == SlotState::InSync
+        });
+        if in_place {
+            Ok(())
+        } else {
+            Err(CommandError::Failed(format!("disk {filled} failed at the last moment")))
+        }
     }
 
     /// Flushes and clears intent bits of regions at rest, now and then.

@@ -98,8 +98,15 @@ impl<E: Env> Group<E> {
     /// Fills the slot's filler to its end. The slot's main, if it has one, is read first; else the peers.
     pub(crate) async fn fill(self: &Rc<Self>, slot: Slot, progress: &Progress) -> FillEnd {
         let at = usize::from(slot.0);
-        let Some(target) = self.slots.borrow()[at].filler.clone() else {
-            return FillEnd::TargetFailed;
+        let (target, life) = {
+            let slots = self.slots.borrow();
+            let Some(target) = slots[at].filler.clone() else { return FillEnd::TargetFailed };
+            (target, slots[at].filler_life)
+        };
+        // The same drive may fail and come back while something is awaited: that is another filler.
+        let alive = || {
+            let slots = self.slots.borrow();
+            slots[at].filler.is_some() && slots[at].filler_life == life
         };
         let mut copied_since = 0;
         let checkpoint_every = CHECKPOINT.min(self.member_len() / 16).max(WINDOW);
@@ -109,9 +116,7 @@ impl<E: Env> Group<E> {
             }
             let Some((window, is_stale)) = self.next_window(slot) else { break };
             let guard = self.rows.lock(window.clone(), Hold::Exclusive).await;
-            let present =
-                self.slots.borrow()[at].filler.as_ref().is_some_and(|f| Rc::ptr_eq(f, &target));
-            if !present {
+            if !alive() {
                 return FillEnd::TargetFailed;
             }
             let moved = match self.fill_window(slot, &target, window.clone(), progress).await {
@@ -119,6 +124,9 @@ impl<E: Env> Group<E> {
                 Err(Broken::Target) => return FillEnd::TargetFailed,
                 Err(Broken::Sources(why)) => return FillEnd::SourcesFailed(why),
             };
+            if !alive() {
+                return FillEnd::TargetFailed;
+            }
             {
                 let rt = &mut self.slots.borrow_mut()[at];
                 if is_stale {
@@ -132,7 +140,7 @@ impl<E: Env> Group<E> {
             copied_since += moved;
             if copied_since >= checkpoint_every {
                 copied_since = 0;
-                if self.checkpoint(slot, &target).await.is_err() {
+                if self.checkpoint(slot, &target, &alive).await.is_err() {
                     return FillEnd::TargetFailed;
                 }
             }
@@ -141,9 +149,7 @@ impl<E: Env> Group<E> {
         if self.flush().await.is_err() {
             return FillEnd::SourcesFailed("the group could not be flushed".into());
         }
-        let present =
-            self.slots.borrow()[at].filler.as_ref().is_some_and(|f| Rc::ptr_eq(f, &target));
-        if present { FillEnd::Done } else { FillEnd::TargetFailed }
+        if alive() { FillEnd::Done } else { FillEnd::TargetFailed }
     }
 
     /// What to copy next: stale ranges first, then from the cursor on.
@@ -246,8 +252,12 @@ impl<E: Env> Group<E> {
                     whole.bytes_mut()[at..at + BLOCK_SIZE as usize].copy_from_slice(&block);
                 }
                 Err(_) => {
-                    if let Some(disk) = self.silent_peer(slot) {
+                    // Lost is what was read and is bad, not what cannot be asked just now (rule M5).
+                    if let Some(disk) = self.silent_member() {
                         return Err(Broken::Sources(format!("disk {disk} does not answer")));
+                    }
+                    if !self.can_fill(slot) {
+                        return Err(Broken::Sources("too many members are missing".into()));
                     }
                     progress.lost.set(progress.lost.get() + 1);
                     if self.lose(slot, address, BLOCK_SIZE).await.is_err() {
@@ -297,21 +307,30 @@ impl<E: Env> Group<E> {
         }
     }
 
-    /// A member beside `slot` that no longer answers, yet cannot be spared.
-    fn silent_peer(&self, slot: Slot) -> Option<crate::ids::DiskNumber> {
-        self.slots
-            .borrow()
-            .iter()
-            .enumerate()
-            .filter(|(i, _)| *i != usize::from(slot.0))
-            .find_map(|(_, s)| s.main.as_ref().filter(|main| main.is_silent()).map(|_| s.disk))
+    /// A member that does not answer, yet cannot be spared.
+    fn silent_member(&self) -> Option<crate::ids::DiskNumber> {
+        let slots = self.slots.borrow();
+        slots.iter().find(|s| s.main.as_ref().is_some_and(|main| main.is_silent())).map(|s| s.disk)
+    }
+
+    /// Whether there is anything to fill a slot from: its own main, or enough peers.
+    pub(crate) fn can_fill(&self, slot: Slot) -> bool {
+        self.slots.borrow()[usize::from(slot.0)].main.is_some() || self.can_rebuild(slot)
     }
 
     /// Rule A2: flush what was filled, then persist how far it is.
-    async fn checkpoint(self: &Rc<Self>, slot: Slot, target: &Rc<Drive<E>>) -> Result<(), IoError> {
+    async fn checkpoint(
+        self: &Rc<Self>,
+        slot: Slot,
+        target: &Rc<Drive<E>>,
+        alive: &impl Fn() -> bool,
+    ) -> Result<(), IoError> {
         let cursor = self.slots.borrow()[usize::from(slot.0)].cursor;
         if let Err(fault) = target.flush().await {
             self.give_up(target, format!("{fault} on flush"));
+            return Err(IoError::Io);
+        }
+        if !alive() {
             return Err(IoError::Io);
         }
         self.persist_cursor(slot, cursor).await

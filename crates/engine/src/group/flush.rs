@@ -11,6 +11,8 @@ use std::rc::Rc;
 use super::Group;
 use super::lost::Overwritten;
 use super::unwritten::Settle;
+use crate::disk::DiskFault;
+use crate::drive::Drive;
 use crate::error::IoError;
 use crate::ids::Slot;
 use crate::runtime::{Env, Runtime};
@@ -94,23 +96,25 @@ impl<E: Env> Group<E> {
         }));
     }
 
-    /// Flushes every drive that was written since its last flush.
+    /// Flushes every drive that was written since its last flush. One at a time: whoever finds nothing to flush may be sure that it
+    /// is durable, not on its way.
     pub(super) async fn flush_drives(self: &Rc<Self>) -> Result<(), IoError> {
+        let _turn = self.flush_turn.lock().await;
         let drives: Vec<_> =
             self.drives_in_service().into_iter().filter(|d| d.is_unflushed()).collect();
         let results = join_all(drives.iter().map(|drive| async {
-            let ranges = drive.take_unflushed();
-            // A flush that failed for a map page failed for the data before it too.
-            let before = drive.take_failed_flush();
-            let now = drive.flush().await;
-            (before.map_or(now, Err), ranges)
+            drive.begin_flush();
+            (self.flush_drive(drive).await, drive.end_flush())
         }))
         .await;
         let mut outcome = Ok(());
-        for (drive, (result, ranges)) in drives.iter().zip(results) {
-            let Err(fault) = result else { continue };
-            drive.take_failed_flush();
-            if self.give_up(drive, format!("{fault} on flush")) {
+        for (drive, (result, doomed)) in drives.iter().zip(results) {
+            let reason = match result {
+                Ok(()) if doomed.is_empty() => continue,
+                Ok(()) => "an earlier flush failed".to_string(),
+                Err(fault) => format!("{fault} on flush"),
+            };
+            if self.give_up(drive, reason) {
                 continue;
             }
             // Rule F2: what the drive took since its last good flush is unknown, and nobody else has it.
@@ -118,13 +122,17 @@ impl<E: Env> Group<E> {
             let slot = self.with_slots(|slots| {
                 slots.iter().position(|s| s.main.as_ref().is_some_and(|m| Rc::ptr_eq(m, drive)))
             });
-            let Some(slot) = slot else { continue };
-            for (address, len) in ranges {
-                // An entry that cannot be made durable now stays in memory and is tried again by the next flush.
-                let _ = self.lose(Slot(slot as u8), address, len).await;
+            if let Some(slot) = slot {
+                // Entries that cannot be made durable now stay in memory and are tried again by the next flush.
+                let _ = self.lose_all(Slot(slot as u8), &doomed).await;
             }
         }
         outcome
+    }
+
+    /// Flushes one drive; one that takes too long is given up if it can be spared, else waited for.
+    pub(super) async fn flush_drive(&self, drive: &Rc<Drive<E>>) -> Result<(), DiskFault> {
+        drive.flush_or(|| self.give_up(drive, "a flush timed out".into())).await
     }
 
     /// Completes the lazy part of intent keeping: flushes what is pending and clears the bits of regions at rest.
@@ -132,7 +140,9 @@ impl<E: Env> Group<E> {
         if self.is_paused() {
             return Ok(());
         }
-        if self.unwritten.is_unsettled()
+        // A flush under way has taken what it covers, and that is not durable yet.
+        if self.flushes.running.get()
+            || self.unwritten.is_unsettled()
             || !self.take_overwritten().is_empty()
             || self.drives_in_service().iter().any(|d| d.is_unflushed())
         {

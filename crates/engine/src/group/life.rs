@@ -52,6 +52,11 @@ impl<E: Env> Group<E> {
         self.unwritten.pages.touch_newer(&copied.unwritten);
         self.lost.pages.touch_newer(&copied.lost);
         self.cursors.touch_newer(&copied.cursors);
+        self.persist_stale_pages().await
+    }
+
+    /// Writes every page that changed, or that not every drive held at assembly (rule M1).
+    pub(crate) async fn persist_stale_pages(self: &Rc<Self>) -> Result<(), IoError> {
         for page in self.intent.pages.stale() {
             self.persist_intent(page).await?;
         }
@@ -99,8 +104,8 @@ impl<E: Env> Group<E> {
                 (slot.cursor, slot.stale) = (end, self.marked_stale());
             } else if slot.filler.is_some() {
                 slot.cursor = checkpoints[i].min(end);
-                slot.stale =
-                    if clean { Stale::default() } else { self.marked_stale_below(slot.cursor) };
+                // Also after an orderly stop: a marked region may have been stale when it came.
+                slot.stale = self.marked_stale_below(slot.cursor);
             }
         }
         Ok(())
@@ -118,11 +123,6 @@ impl<E: Env> Group<E> {
     /// Whether a parity group is marked dirty while a member is missing: its missing data may not be computable (write hole).
     pub(crate) fn has_write_hole(&self) -> bool {
         self.has_parity() && self.intent.dirty_count() > 0 && !self.missing().is_empty()
-    }
-
-    /// The operator said to go on with [`Group::has_write_hole`].
-    pub(crate) fn accept_write_hole(&self) {
-        self.hole_accepted.set(true);
     }
 
     /// Regions still to be resynced.

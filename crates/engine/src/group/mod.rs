@@ -13,13 +13,13 @@ use std::rc::Rc;
 use crate::buf::Buf;
 use crate::config::{GroupEntry, Level, SlotState};
 use crate::disk::{DiskFault, FaultKind};
-use crate::drive::{Drive, Timed};
+use crate::drive::{Drive, Request, Timed};
 use crate::error::IoError;
 use crate::geometry::{Geometry, Role};
 use crate::ids::{DiskNumber, GroupNumber, Slot, SlotSet, Stripe, Uuid};
 use crate::plan::View;
 use crate::runtime::{Env, Runtime};
-use crate::sync::{Event, RangeLocks, oneshot};
+use crate::sync::{Event, Mutex, RangeLocks, oneshot};
 
 mod bitmap;
 mod fill;
@@ -57,6 +57,10 @@ pub(crate) struct SlotRt<E: Env> {
     pub(crate) stale: Stale,
     /// A drive of this slot failed and the configuration that says so does not count yet.
     pub(crate) uncommitted: bool,
+    /// Tells this filler's life from that of any before it, also of the same drive.
+    pub(crate) filler_life: u64,
+    /// A commit that makes the filler the main is under way: it can be spared no more than a main.
+    pub(crate) swapping: bool,
 }
 
 impl<E: Env> SlotRt<E> {
@@ -92,6 +96,8 @@ pub(crate) struct Group<E: Env> {
     cursors: Pages,
     checkpoints: RefCell<fill::Checkpoints>,
     flushes: flush::FlushGate,
+    flush_turn: Mutex,
+    filler_lives: Cell<u64>,
     sink: FailureSink,
     committed: Event,
     /// No commit can be had any more: waiting for one would be for ever.
@@ -102,8 +108,6 @@ pub(crate) struct Group<E: Env> {
     background: Cell<u32>,
     /// Rule C3: nothing is answered until an operator decides.
     paused: Cell<bool>,
-    /// An operator accepted that parity of dirty regions may not match: it is all there is of the missing member.
-    hole_accepted: Cell<bool>,
     /// Slots not to be read while anything else gives the block.
     avoid: Cell<SlotSet>,
 }
@@ -127,13 +131,14 @@ impl<E: Env> Group<E> {
             cursors: Pages::new(crate::format::page::PageKind::Cursor, 1),
             checkpoints: RefCell::new([0; crate::ids::MEMBERS_MAX]),
             flushes: flush::FlushGate::default(),
+            flush_turn: Mutex::default(),
+            filler_lives: Cell::new(0),
             sink,
             committed: Event::default(),
             halted: Cell::new(false),
             closing: Cell::new(false),
             background: Cell::new(0),
             paused: Cell::new(false),
-            hole_accepted: Cell::new(false),
             avoid: Cell::default(),
         })
     }
@@ -158,7 +163,14 @@ impl<E: Env> Group<E> {
         work: impl Future<Output = Result<T, IoError>> + 'static,
     ) -> Result<T, IoError> {
         let (giver, taker) = oneshot();
-        self.rt.spawn(Box::pin(async move { giver.give(work.await) }));
+        let group = Rc::clone(self);
+        self.background.set(self.background.get() + 1);
+        self.rt.spawn(Box::pin(async move {
+            let result = work.await;
+            group.background.set(group.background.get() - 1);
+            group.committed.notify();
+            giver.give(result);
+        }));
         taker.take().await.unwrap_or(Err(IoError::Stopped))
     }
 
@@ -216,7 +228,7 @@ impl<E: Env> Group<E> {
 
     /// Whether a member is out, rebuilding or being re-added, so that intent bits must be kept (rule M2).
     fn keeps_intent(&self) -> bool {
-        !self.missing().is_empty()
+        self.slots.borrow().iter().any(|s| s.main.is_none() || s.stale.bytes() > 0)
     }
 
     /// The slots' view of one range of rows of a stripe.
@@ -234,11 +246,18 @@ impl<E: Env> Group<E> {
                 }
             }
         }
-        if self.has_parity() && self.intent.is_dirty(region) && !self.hole_accepted.get() {
-            // Parity of a dirty region may not match its data: it is an erasure until the resync has made it anew.
-            for slot in self.geometry.p_slot(stripe).into_iter().chain(self.geometry.q_slot(stripe))
-            {
-                readable = readable.without(slot);
+        if self.has_parity() && self.intent.is_dirty(region) {
+            // Parity of a dirty region may not match its data: it is an erasure until the resync has made it anew. With a data
+            // member missing it cannot be made anew: it is all there is of that member, and is kept up.
+            let parity: SlotSet = self
+                .geometry
+                .p_slot(stripe)
+                .into_iter()
+                .chain(self.geometry.q_slot(stripe))
+                .collect();
+            let data = SlotSet::first(self.geometry.members()).minus(parity);
+            if data.minus(writable).is_empty() {
+                readable = readable.minus(parity);
             }
         }
         View { readable, preferred: readable.minus(self.avoid.get()), writable }
@@ -266,7 +285,9 @@ impl<E: Env> Group<E> {
                 Ok(buf) => return Ok(buf),
                 Err(f) => fault = f,
             }
-            if fault.kind == FaultKind::Gone {
+            let hangs =
+                fault.kind == FaultKind::TimedOut && drive.late_requests() >= LATE_READS_MAX;
+            if fault.kind == FaultKind::Gone || hangs {
                 self.give_up(&drive, format!("{fault} on read at {address} of its data space"));
             }
         }
@@ -294,16 +315,17 @@ impl<E: Env> Group<E> {
     ) -> Result<(), DiskFault> {
         let (main, filler) = self.drives_at(slot, address);
         let to_filler = async {
-            if let Some(drive) = &filler
-                && let Err(fault) = self.write_drive(drive, address, buf.clone()).await
-            {
-                // A filler can always be spared: the slot is as it was before it (rule F4).
+            let Some(drive) = &filler else { return Ok(()) };
+            let Err(fault) = self.write_drive(drive, address, buf.clone()).await else {
+                return Ok(());
+            };
+            // A filler can be spared, the slot is as it was before it (rule F4), unless it has become the main meanwhile.
+            let spared =
                 self.give_up(drive, format!("{fault} on write at {address} of its data space"));
-            }
+            if spared { Ok(()) } else { Err(fault) }
         };
         let Some(drive) = &main else {
-            to_filler.await;
-            return Ok(());
+            return to_filler.await;
         };
         let to_main = async {
             for _ in 0..WRITE_TRIES {
@@ -330,10 +352,7 @@ impl<E: Env> Group<E> {
         let results = crate::sync::join_all([
             Box::pin(to_main)
                 as std::pin::Pin<Box<dyn Future<Output = Result<(), DiskFault>> + '_>>,
-            Box::pin(async {
-                to_filler.await;
-                Ok(())
-            }),
+            Box::pin(to_filler),
         ])
         .await;
         results.into_iter().collect()
@@ -355,7 +374,7 @@ impl<E: Env> Group<E> {
                     if self
                         .give_up(drive, format!("a write at {address} of its data space timed out"))
                     {
-                        drive.abandon(request);
+                        drive.abandon(request, Request::Write);
                         return Err(DiskFault::new(FaultKind::TimedOut));
                     }
                     timed = drive.timed_again(request).await;
@@ -401,12 +420,52 @@ impl<E: Env> Group<E> {
                 }
                 slots[at].main = None;
             } else {
+                let without =
+                    |i: usize| i == at && slots[i].swapping || slots[i].main.is_none() && i != at;
+                let missing: SlotSet =
+                    (0..slots.len()).filter(|i| without(*i)).map(|i| Slot(i as u8)).collect();
+                if slots[at].swapping && !self.geometry.still_whole(missing) {
+                    return Out::Needed;
+                }
                 slots[at].filler = None;
             }
             slots[at].uncommitted = true;
         }
         drive.retire();
         Out::Now
+    }
+
+    /// Takes a slot's main out although its data may go with it: what it holds must not be read any more.
+    fn force_out(&self, slot: Slot, why: &str) {
+        let main = {
+            let slot = &mut self.slots.borrow_mut()[usize::from(slot.0)];
+            slot.uncommitted |= slot.main.is_some();
+            slot.main.take()
+        };
+        if let Some(drive) = main {
+            drive.retire();
+            (self.sink)(drive.number, why.into(), Trouble::Out);
+        }
+    }
+
+    /// Whether the group would lose data without `disk`.
+    pub(crate) fn needs(&self, disk: DiskNumber) -> bool {
+        let slots = self.slots.borrow();
+        let at = slots.iter().position(|s| s.main.as_ref().is_some_and(|m| m.number == disk));
+        let Some(at) = at else { return false };
+        let gone = |i: &usize| *i == at || slots[*i].main.is_none();
+        !self.geometry.still_whole((0..slots.len()).filter(gone).map(|i| Slot(i as u8)).collect())
+    }
+
+    /// Marks a slot whose filler is being made its main.
+    pub(crate) fn set_swapping(&self, slot: Slot, swapping: bool) {
+        self.slots.borrow_mut()[usize::from(slot.0)].swapping = swapping;
+    }
+
+    /// A number for the life of a filler that has just come.
+    pub(crate) fn next_filler_life(&self) -> u64 {
+        self.filler_lives.set(self.filler_lives.get() + 1);
+        self.filler_lives.get()
     }
 
     /// A drive could not take or make durable a map page: it is failed if it can be spared.
@@ -427,9 +486,9 @@ impl<E: Env> Group<E> {
         self.committed.notify();
     }
 
-    /// Starts no more background work.
-    pub(crate) fn close(&self) {
-        self.closing.set(true);
+    /// Starts no more background work, or starts it again.
+    pub(crate) fn close(&self, closing: bool) {
+        self.closing.set(closing);
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -486,6 +545,9 @@ enum OnFull {
     /// The write is reported as not done; no member is failed for it.
     Report,
 }
+
+/// Reads that hang on one drive before it is given up, if it can be spared.
+const LATE_READS_MAX: u32 = 4;
 
 /// How often a write is tried on a drive that cannot be spared.
 const WRITE_TRIES: u32 = 3;

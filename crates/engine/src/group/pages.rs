@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::Group;
 use crate::buf::Buf;
+use crate::disk::DiskFault;
 use crate::drive::Drive;
 use crate::error::IoError;
 use crate::format::layout::{Layout, Region};
@@ -133,7 +134,7 @@ impl Pages {
         let buf = page::encode(self.kind, group.uuid, page as u64, generation, payload);
         let drives = group.drives_in_service();
         let results = join_all(
-            drives.iter().map(|drive| write_one(drive, self.kind, page, generation, buf.clone())),
+            drives.iter().map(|drive| self.write_one(group, drive, page, generation, buf.clone())),
         )
         .await;
         let mut stored = 0;
@@ -147,6 +148,37 @@ impl Pages {
         if stored == 0 { Err(IoError::Io) } else { Ok(()) }
     }
 
+    async fn newest_on<E: Env>(
+        &self,
+        group: Uuid,
+        drive: &Rc<Drive<E>>,
+        page: usize,
+    ) -> Option<(u64, Vec<u8>)> {
+        let mut best = None;
+        for parity in [0, 1] {
+            let offset = place(&drive.layout, self.kind, page, parity);
+            let Ok(bytes) = drive.read_meta(offset, BLOCK_SIZE).await else { continue };
+            let Ok(found) = page::decode(&bytes, self.kind, group, page as u64) else { continue };
+            best =
+                page::newest(best.into_iter().chain([(found.generation, found.payload.to_vec())]));
+        }
+        best
+    }
+
+    async fn write_one<E: Env>(
+        &self,
+        group: &Group<E>,
+        drive: &Rc<Drive<E>>,
+        page: usize,
+        generation: u64,
+        buf: Buf,
+    ) -> Result<(), DiskFault> {
+        let at = place(&drive.layout, self.kind, page, generation);
+        let give_up = || group.give_up(drive, "writing the group's maps timed out".into());
+        drive.write_meta_or(at, buf, give_up).await?;
+        group.flush_drive(drive).await
+    }
+
     /// Writes every page to a drive that joins the group, before it counts as in service. Answers the generations written;
     /// pages that went on meanwhile are brought up to date by [`Pages::touch_newer`] once it has joined.
     pub(super) async fn copy_to<E: Env>(
@@ -154,7 +186,7 @@ impl Pages {
         group: Uuid,
         drive: &Rc<Drive<E>>,
         payload: impl Fn(usize) -> Vec<u8>,
-    ) -> Result<Vec<u64>, crate::disk::DiskFault> {
+    ) -> Result<Vec<u64>, DiskFault> {
         let mut generations = Vec::new();
         for page in 0..self.count() {
             self.event.wait_until(|| !self.states.borrow()[page].writing).await;
@@ -178,8 +210,9 @@ impl Pages {
         }
     }
 
-    /// Reads the newest generation of each page among `drives` and hands its payload to `take`. A page that no drive holds
-    /// is an error: it was written when the group was made.
+    /// Reads the newest generation of each page among `drives` and hands its payload to `take`. A page that not every drive holds
+    /// alike is noted as changed, so that it is written to all before anybody relies on it. A page that no drive holds is an
+    /// error: it was written when the group was made.
     pub(super) async fn load<E: Env>(
         &self,
         group: Uuid,
@@ -187,21 +220,18 @@ impl Pages {
         mut take: impl FnMut(usize, &[u8]),
     ) -> Result<(), MissingPage> {
         for page in 0..self.count() {
-            let mut best: Option<(u64, Vec<u8>)> = None;
+            let mut held: Vec<Option<(u64, Vec<u8>)>> = Vec::new();
             for drive in drives {
-                for parity in [0, 1] {
-                    let offset = place(&drive.layout, self.kind, page, parity);
-                    let Ok(bytes) = drive.read_meta(offset, BLOCK_SIZE).await else { continue };
-                    let Ok(found) = page::decode(&bytes, self.kind, group, page as u64) else {
-                        continue;
-                    };
-                    if best.as_ref().is_none_or(|(generation, _)| found.generation > *generation) {
-                        best = Some((found.generation, found.payload.to_vec()));
-                    }
-                }
+                held.push(self.newest_on(group, drive, page).await);
             }
+            let best = held.iter().flatten().max_by_key(|(generation, _)| *generation).cloned();
             let (generation, payload) = best.ok_or(MissingPage { kind: self.kind, page })?;
-            self.states.borrow_mut()[page].generation = generation;
+            let alike = held.iter().all(|h| h.as_ref() == Some(&(generation, payload.clone())));
+            {
+                let state = &mut self.states.borrow_mut()[page];
+                state.generation = generation;
+                state.wanted += u64::from(!alike);
+            }
             take(page, &payload);
         }
         Ok(())
@@ -215,15 +245,4 @@ pub(crate) struct MissingPage {
     pub(crate) kind: PageKind,
     /// Which page.
     pub(crate) page: usize,
-}
-
-async fn write_one<E: Env>(
-    drive: &Rc<Drive<E>>,
-    kind: PageKind,
-    page: usize,
-    generation: u64,
-    buf: Buf,
-) -> Result<(), crate::disk::DiskFault> {
-    drive.write_meta(place(&drive.layout, kind, page, generation), buf).await?;
-    drive.flush().await
 }

@@ -49,6 +49,7 @@ impl<E: Env> Group<E> {
         }
         let address = self.geometry.member_address(stripe, rows.start);
         self.make_whole_before_read(address).await?;
+        let mut not = SlotSet::EMPTY;
         if let ReadPlan::Direct(slots) =
             plan_read(&self.geometry, stripe, column, self.view(stripe, rows.clone()))
         {
@@ -62,13 +63,13 @@ impl<E: Env> Group<E> {
                         .detached(async move { group.mend(stripe, slot, rows).await })
                         .await;
                 }
-                Err(_) => {}
+                Err(_) => not = SlotSet::one(slot),
             }
         }
         let guard = self.rows.lock(address..address + len as u64, Hold::Shared).await;
         let holder =
             self.geometry.copies(stripe, column).iter().next().expect("every column has a slot");
-        let computed = self.slot_contents(stripe, holder, rows.clone(), SlotSet::EMPTY).await;
+        let computed = self.slot_contents(stripe, holder, rows.clone(), not).await;
         drop(guard);
         match computed {
             Ok(buf) => Ok(buf),

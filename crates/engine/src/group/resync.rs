@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
+use crate::disk::{DiskFault, FaultKind};
 use crate::error::IoError;
 use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
 use crate::progress::Progress;
@@ -173,8 +174,13 @@ impl<E: Env> Group<E> {
         let address = self.geometry.member_address(stripe, rows.start);
         for column in 0..self.geometry.data_columns() {
             for slot in self.geometry.copies(stripe, column).iter() {
-                if self.read_slot(slot, address, rows.len()).await.is_err() {
-                    self.lose(slot, address, rows.len() as u64).await?;
+                match self.read_slot(slot, address, rows.len()).await {
+                    Ok(_) => {}
+                    Err(DiskFault { kind: FaultKind::Medium, .. }) => {
+                        self.lose(slot, address, rows.len() as u64).await?;
+                    }
+                    // It may answer later: the region stays dirty until then.
+                    Err(_) => return Err(IoError::Io),
                 }
             }
         }

@@ -174,8 +174,16 @@ impl<E: Env> Group<E> {
             let end = (first + AT_ONCE).min(units.end);
             let rows = self.unwritten.stripes_of(first).start * chunk
                 ..self.unwritten.stripes_of(end - 1).end * chunk;
-            let guard = self.rows.lock(rows, crate::sync::Hold::Exclusive).await;
+            let guard = self.rows.lock(rows.clone(), crate::sync::Hold::Exclusive).await;
             (first..end).for_each(|unit| self.unwritten.set_unwritten(unit));
+            // Lost blocks among them are lost no more: they read as zeroes (rule M5).
+            for slot in 0..self.geometry.members() {
+                self.lost.overwritten(
+                    crate::ids::Slot(slot as u8),
+                    rows.start,
+                    rows.end - rows.start,
+                );
+            }
             drop(guard);
             first = end;
             crate::sync::yield_now().await;

@@ -183,6 +183,10 @@ impl<E: Env> Group<E> {
         within: Range<u64>,
         data: &Buf,
     ) -> Result<(), IoError> {
+        if self.has_parity() && !self.geometry.still_whole(self.missing()) {
+            // Parity on absent members could not be kept true, and what they hold would be wrong when they come back.
+            return Err(IoError::Io);
+        }
         let address = self.geometry.member_address(stripe, 0);
         let chunk = u64::from(self.geometry.chunk());
         if !self.lost.overlaps_any(self.geometry.members(), address, chunk) {

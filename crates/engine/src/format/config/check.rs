@@ -8,7 +8,9 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::config::{Configuration, Extent, GroupEntry, Service, VolumeEntry};
+use crate::config::{
+    Configuration, DiskEntry, Extent, GroupEntry, Service, SlotState, VolumeEntry,
+};
 use crate::geometry::Geometry;
 use crate::ids::{BLOCK_SIZE, DiskNumber};
 
@@ -153,6 +155,11 @@ fn check_member(
     member_len: u64,
 ) -> Result<(), Invalid> {
     let found = config.disk(disk);
+    let slot = group.slots.iter().find(|slot| slot.disk == disk);
+    let trusted = slot.is_none_or(|slot| slot.state != SlotState::Out);
+    require(!trusted || found.is_some_and(DiskEntry::in_service), || {
+        format!("disk {disk} of group {} is relied on and not in service", group.number)
+    })?;
     let large_enough = found.is_some_and(|entry| entry.data_len >= member_len);
     require(large_enough, || {
         let why = if found.is_some() { "is too small" } else { "does not exist" };
