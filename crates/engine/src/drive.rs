@@ -35,8 +35,6 @@ pub(crate) struct Drive<E: Env> {
     gone: Cell<bool>,
     /// Requests that timed out and still run.
     late: Rc<LateCount>,
-    /// The disk itself said that it is gone.
-    silent: Cell<bool>,
     /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
     unflushed: RefCell<Vec<(u64, u64)>>,
     /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
@@ -59,6 +57,8 @@ struct LateCount {
     all: Cell<u32>,
     writes: Cell<u32>,
     landed: Event,
+    /// The disk says that it is gone, or has not answered in time.
+    silent: Cell<bool>,
 }
 
 /// A request that outlived its time limit and still runs.
@@ -99,7 +99,6 @@ impl<E: Env> Drive<E> {
             timeout_ns,
             gone: Cell::new(false),
             late: Rc::default(),
-            silent: Cell::new(false),
             unflushed: RefCell::default(),
             flushes: Cell::new(0),
             flushing: RefCell::default(),
@@ -122,11 +121,11 @@ impl<E: Env> Drive<E> {
 
     /// Whether the disk no longer answers at all.
     pub(crate) fn is_silent(&self) -> bool {
-        self.gone.get() || self.silent.get()
+        self.gone.get() || self.late.silent.get()
     }
 
     fn listen<T>(&self, result: Result<T, DiskFault>) -> Result<T, DiskFault> {
-        self.silent.set(matches!(&result, Err(fault) if fault.kind == FaultKind::Gone));
+        self.late.silent.set(matches!(&result, Err(fault) if fault.kind == FaultKind::Gone));
         result
     }
 
@@ -140,7 +139,7 @@ impl<E: Env> Drive<E> {
         match self.late.all.get() {
             0 => {
                 self.gone.set(false);
-                self.silent.set(false);
+                self.late.silent.set(false);
                 self.unflushed.take();
                 self.flushing.take();
                 self.doomed.take();
@@ -193,7 +192,7 @@ impl<E: Env> Drive<E> {
             First::Left(value) => Timed::Done(value),
             First::Right(()) => {
                 self.count_error(|e| e.timeouts += 1);
-                self.silent.set(true);
+                self.late.silent.set(true);
                 Timed::Late(request)
             }
         }
@@ -208,6 +207,7 @@ impl<E: Env> Drive<E> {
         self.rt.spawn(Box::pin(async move {
             request.await;
             late.all.set(late.all.get() - 1);
+            late.silent.set(false);
             late.writes.set(late.writes.get() - writes);
             late.landed.notify();
         }));
@@ -295,9 +295,9 @@ impl<E: Env> Drive<E> {
         }
     }
 
-    /// Whether data was written since the last flush began.
+    /// Whether data was written since the last flush began, or is unknown because one failed.
     pub(crate) fn is_unflushed(&self) -> bool {
-        !self.unflushed.borrow().is_empty()
+        !self.unflushed.borrow().is_empty() || !self.doomed.borrow().is_empty()
     }
 
     /// The data written so far is the matter of the flush that begins now.
@@ -390,16 +390,22 @@ impl<E: Env> Drive<E> {
         self.flush_or(|| true).await
     }
 
-    /// Discards a range of the data space; failures do not matter. It is waited for however long it takes, since it must not
-    /// land after a later write (rule F3).
-    pub(crate) async fn discard_data(self: &Rc<Self>, address: u64, len: u64) {
+    /// Discards a range of the data space; failures do not matter. At the time limit `give_up` is asked: a drive that stays in use is
+    /// waited for, since the discard must not land after a later write (rule F3).
+    pub(crate) async fn discard_data(
+        self: &Rc<Self>,
+        address: u64,
+        len: u64,
+        give_up: impl Fn() -> bool,
+    ) {
         if self.gone.get() {
             return;
         }
         let offset = self.layout.data.offset + address;
         let drive = Rc::clone(self);
         let timed = self.timed(async move { drive.disk.discard(offset, len).await }).await;
-        let _ = self.patiently(timed, Request::Write, || false).await;
+        let result = self.patiently(timed, Request::Write, give_up).await;
+        let _ = self.listen(result);
     }
 
     async fn patiently(

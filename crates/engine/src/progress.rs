@@ -67,14 +67,16 @@ impl Progress {
     pub(crate) async fn pace<R: Runtime>(&self, rt: &R, moved: u64) {
         let (before, since) = self.paced.get();
         self.paced.set((before + moved, since));
-        let limit = self.limit.get();
-        if limit == 0 {
-            return;
-        }
-        let due_ns =
-            (u128::from(before + moved) * u128::from(SECOND_NS) / u128::from(limit)) as u64;
-        let elapsed = rt.now_ns().saturating_sub(since);
-        if due_ns > elapsed {
+        loop {
+            let (limit, (moved, since)) = (self.limit.get(), self.paced.get());
+            if limit == 0 || self.stop.get() {
+                return;
+            }
+            let due_ns = (u128::from(moved) * u128::from(SECOND_NS) / u128::from(limit)) as u64;
+            let elapsed = rt.now_ns().saturating_sub(since);
+            if due_ns <= elapsed {
+                return;
+            }
             // In short steps, so that a stop or a new limit is seen soon.
             rt.sleep_ns((due_ns - elapsed).min(SECOND_NS / 5)).await;
         }

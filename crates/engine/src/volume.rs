@@ -196,8 +196,7 @@ impl<E: Env> VolumeRt<E> {
     fn units_and_edges(&self, range: Range<u64>) -> (Vec<Range<u64>>, Vec<Range<u64>>) {
         let stripe_len = self.group.geometry.stripe_len();
         let unit = self.group.unit_stripes() * stripe_len;
-        let size = self.entry.borrow().size;
-        let end = if range.end == size { self.capacity() } else { range.end };
+        let end = self.claimed_end(range.end);
         let (mut units, mut edges) = (Vec::new(), Vec::new());
         let mut at = range.start;
         for part in self.parts(range.start..end) {
@@ -219,6 +218,11 @@ impl<E: Env> VolumeRt<E> {
             .filter(|e| e.start < e.end)
             .collect();
         (units, edges)
+    }
+
+    /// Where a range that ends at `end` ends with the stripes that it takes along: a volume may grow into them meanwhile.
+    fn claimed_end(&self, end: u64) -> u64 {
+        if end == self.entry.borrow().size { self.capacity().max(end) } else { end }
     }
 
     fn capacity(&self) -> u64 {
@@ -394,7 +398,8 @@ impl<E: Env> VolumeHandle<E> {
         let work = async move {
             let _in_flight = in_flight;
             // Whole units lie under the blocks' lock as long as the range does: a unit is never forgotten in part.
-            let guard = volume.lock(offset, len, Hold::Exclusive).await;
+            let end = volume.claimed_end(offset + len);
+            let guard = volume.lock(offset, end - offset, Hold::Exclusive).await;
             if no_hole {
                 volume.zero(offset..offset + len).await?;
             } else {

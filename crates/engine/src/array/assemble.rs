@@ -32,7 +32,6 @@ pub(super) fn open_drive<E: Env>(
     layout: Layout,
     timeout_ns: u64,
 ) -> Rc<Drive<E>> {
-    let timeout_ns = if timeout_ns == 0 { TIMEOUT_NS_DEFAULT } else { timeout_ns };
     Drive::new(rt.clone(), number, disk.disk, layout, disk.identity, timeout_ns)
 }
 
@@ -51,7 +50,11 @@ impl<E: Env> Array<E> {
         disks: Vec<NewDisk<E>>,
         options: AssembleOptions,
     ) -> Result<Rc<Self>, Refused<E>> {
-        let (candidates, ignored) = read_all(disks).await?;
+        let timeout_ns = match options.disk_timeout_ms.saturating_mul(1_000_000) {
+            0 => TIMEOUT_NS_DEFAULT,
+            limit => limit,
+        };
+        let (candidates, ignored) = read_all(&rt, timeout_ns, disks).await?;
         let found: Vec<FoundDisk> = candidates
             .iter()
             .map(|c| FoundDisk {
@@ -65,7 +68,6 @@ impl<E: Env> Array<E> {
             Ok(choice) => choice,
             Err(refusal) => return Err((refused(&candidates, refusal), hand_back(candidates))),
         };
-        let timeout_ns = options.disk_timeout_ms.saturating_mul(1_000_000);
         let array = Self::new(
             rt.clone(),
             choice.config.clone(),
@@ -177,6 +179,10 @@ impl<E: Env> Array<E> {
                 disk.path_hint = super::disks::hint(&drive.identity.path, 255);
             }
         }
+        if self.encoded(&next).is_err() {
+            // Longer paths must not keep an array from starting: they are hints.
+            next.disks.iter_mut().for_each(|disk| disk.path_hint.clear());
+        }
         self.written.borrow_mut().clone_from(&choice.config);
         self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))?;
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
@@ -239,13 +245,18 @@ fn hand_back<E: Env>(candidates: Vec<Candidate<E>>) -> Vec<NewDisk<E>> {
 type Found<E> = (Vec<Candidate<E>>, Vec<String>);
 
 /// Reads labels and configurations; all must be of one array.
-async fn read_all<E: Env>(disks: Vec<NewDisk<E>>) -> Result<Found<E>, Refused<E>> {
+async fn read_all<E: Env>(
+    rt: &E::Runtime,
+    timeout_ns: u64,
+    disks: Vec<NewDisk<E>>,
+) -> Result<Found<E>, Refused<E>> {
     let mut candidates: Vec<Candidate<E>> = Vec::new();
     let mut error = None;
     let mut without_label = Vec::new();
     let mut rest = Vec::new();
     for disk in disks {
-        match labels::read_label(&disk.disk).await {
+        let in_time = labels::within(rt, timeout_ns, labels::read_label(&disk.disk)).await;
+        match in_time.unwrap_or(Err(LabelError::Inconsistent("the disk does not answer".into()))) {
             Ok(found) => {
                 let (configs, notes) =
                     labels::read_configs(&disk.disk, &found.label.layout, found.label.array).await;

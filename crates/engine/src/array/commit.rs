@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::Array;
 use crate::buf::Buf;
-use crate::config::{Configuration, DropReason, Service, SlotState};
+use crate::config::{Configuration, DiskRole, DropReason, Service, SlotState};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::format::config as bytes;
@@ -18,6 +18,9 @@ use crate::quorum::{Short, Stamp, may_commit, successor, wants_seal};
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
 use crate::sync::join_all;
+
+/// Bytes that dropping one disk may add to the configuration.
+const RESERVE_PER_DISK: u64 = 64;
 
 /// Time limits that a commit waits for a disk that cannot be spared.
 const PATIENCE: u32 = 5;
@@ -36,9 +39,7 @@ impl<E: Env> Array<E> {
         }
         let mut next = self.next_configuration();
         change(&mut next);
-        if let Err(error) = self.encoded(&next) {
-            return Err(CommandError::Refused(error));
-        }
+        self.check_room(&next)?;
         self.write_until_counts(next).await
     }
 
@@ -75,10 +76,28 @@ impl<E: Env> Array<E> {
         next
     }
 
-    fn encoded(&self, config: &Configuration) -> Result<Buf, String> {
-        let drives = self.drives.borrow();
-        let slot = drives.values().map(|d| d.layout.config[0].len).min().unwrap_or(u64::MAX);
-        bytes::encode(config, slot).map_err(|e| e.to_string())
+    pub(super) fn encoded(&self, config: &Configuration) -> Result<Buf, String> {
+        bytes::encode(config, self.slot_len()).map_err(|e| e.to_string())
+    }
+
+    /// Bytes of the smallest configuration slot.
+    fn slot_len(&self) -> u64 {
+        self.drives.borrow().values().map(|d| d.layout.config[0].len).min().unwrap_or(u64::MAX)
+    }
+
+    /// What a command makes must leave room for what failures add later: records of dropped disks and their lists.
+    fn check_room(&self, config: &Configuration) -> Result<(), CommandError> {
+        let refused = |e: bytes::EncodeError| CommandError::Refused(e.to_string());
+        let used = bytes::encode(config, u64::MAX).map_err(refused)?.len() as u64;
+        let slot = self.slot_len();
+        let reserve = (config.disks.len() as u64 * RESERVE_PER_DISK).min(slot / 4);
+        if used + reserve > slot {
+            return Err(CommandError::Refused(format!(
+                "the configuration would need {used} bytes of the {slot} that the smallest disk keeps for it, and {reserve} are kept for \
+                 failures: fewer disks, groups, volumes or extents fit"
+            )));
+        }
+        Ok(())
     }
 
     async fn write_until_counts(
@@ -208,6 +227,11 @@ impl<E: Env> Array<E> {
         let failing = self.failing.borrow().clone();
         for (disk, reason) in failing {
             self.drop_disk(next, disk, reason);
+            if self.untrusted.borrow().contains(&disk)
+                && let Some(entry) = next.disk_mut(disk)
+            {
+                entry.role = DiskRole::Spare;
+            }
         }
     }
 

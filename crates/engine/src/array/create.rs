@@ -9,6 +9,7 @@ use crate::config::{
     Configuration, DiskEntry, DiskRole, Extent, GroupEntry, HistoryEntry, VolumeEntry,
 };
 use crate::disk::{Disk, DiskFault};
+use crate::drive::TIMEOUT_NS_DEFAULT;
 use crate::error::CreateError;
 use crate::format::config::{self, name_is_valid};
 use crate::format::label::Label;
@@ -64,7 +65,8 @@ impl<E: Env> Array<E> {
             };
             let path = blank.disk.identity.path.clone();
             let is_member = blank.entry.role == DiskRole::Member;
-            let drive = open_drive(&rt, blank.entry.number, blank.disk, blank.layout, 0);
+            let drive =
+                open_drive(&rt, blank.entry.number, blank.disk, blank.layout, TIMEOUT_NS_DEFAULT);
             if let (Some(group), true) = (&group, is_member) {
                 let written = group.write_all_pages(&drive).await;
                 written.map_err(|fault| CreateError::Disk { path: path.clone(), fault })?;

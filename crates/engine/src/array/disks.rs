@@ -20,7 +20,6 @@ use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid};
 use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
-use crate::sync::{First, race};
 
 pub(super) fn no_disk(number: DiskNumber) -> CommandError {
     CommandError::NotFound(format!("there is no disk {number}; see `forestall disk list`"))
@@ -269,12 +268,7 @@ impl<E: Env> Array<E> {
 
     /// What `work` answers within the time limit of a request: a disk that hangs must not hold up every other command.
     async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = Box::pin(work);
-        let mut limit = Box::pin(self.rt.sleep_ns(self.timeout_ns));
-        match race(&mut work, &mut limit).await {
-            First::Left(value) => Some(value),
-            First::Right(()) => None,
-        }
+        labels::within(&self.rt, self.timeout_ns, work).await
     }
 
     /// A disk handed in for `readd`: it must be the one that left.
@@ -358,6 +352,12 @@ impl<E: Env> Array<E> {
         }
         let state = if !group.can_rebuild(slot) {
             // Nobody else can give it: what the disk has is all there is, if it was the last to leave.
+            let was_whole = partly && config.disk(disk).is_some_and(|d| d.role == DiskRole::Member);
+            if !was_whole {
+                return Err(CommandError::Refused(format!(
+                    "disk {disk} does not hold all of slot {slot}, and group {number} lacks the members to rebuild it: bring others back first"
+                )));
+            }
             last_to_leave(config, entry, disk)?;
             SlotState::InSync
         } else if partly && config.disk(disk).is_some_and(|d| d.role == DiskRole::Member) {

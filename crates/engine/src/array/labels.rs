@@ -3,6 +3,8 @@
 //! Owns what is done to one disk outside a running array. Invariants: a label is the last thing written to a new disk and the first
 //! wiped from an old one; its copy in the last block serves when the first is damaged.
 
+use std::future::Future;
+
 use crate::buf::Buf;
 use crate::config::Configuration;
 use crate::disk::{Disk, DiskFault, FaultKind};
@@ -10,6 +12,8 @@ use crate::format::config::{self, ConfigError};
 use crate::format::label::{Label, LabelError};
 use crate::format::layout::{Layout, Region};
 use crate::ids::{BLOCK_SIZE, Uuid};
+use crate::runtime::Runtime;
+use crate::sync::{First, race};
 
 /// A label found on a disk.
 pub(super) struct FoundLabel {
@@ -21,6 +25,20 @@ pub(super) struct FoundLabel {
 pub(super) async fn read<D: Disk>(disk: &D, offset: u64, len: u64) -> Result<Buf, DiskFault> {
     let (result, buf) = disk.read(offset, Buf::zeroed(len as usize)).await;
     result.map(|()| buf)
+}
+
+/// What `work` answers within a time limit: a disk that hangs must not hold up everything else.
+pub(super) async fn within<R: Runtime, T>(
+    rt: &R,
+    limit_ns: u64,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = Box::pin(work);
+    let mut limit = Box::pin(rt.sleep_ns(limit_ns));
+    match race(&mut work, &mut limit).await {
+        First::Left(value) => Some(value),
+        First::Right(()) => None,
+    }
 }
 
 /// Reads the label: the first block, else the copy in the last.

@@ -33,6 +33,11 @@ impl<E: Env> Array<E> {
                 "group {group} is RAID0: it holds one copy, nothing to compare"
             )));
         }
+        if !found.missing().is_empty() {
+            return Err(CommandError::Refused(format!(
+                "group {group} lacks a member: there is nothing to compare with until it is rebuilt"
+            )));
+        }
         if let Some(job) = self.jobs.running(group, |_| true) {
             return Err(CommandError::Refused(format!(
                 "job {} works on group {group}: wait for it",

@@ -54,6 +54,8 @@ pub struct Array<E: Env> {
     holds: RefCell<BTreeMap<DiskNumber, Stamp>>,
     /// Drives that were given up, on their way out of the configuration.
     failing: RefCell<BTreeMap<DiskNumber, DropReason>>,
+    /// Of these, the ones that must not be taken for whole when they come back.
+    untrusted: RefCell<BTreeSet<DiskNumber>>,
     /// Disks that fail and cannot be spared, already told of.
     alarmed: RefCell<BTreeSet<DiskNumber>>,
     groups: RefCell<BTreeMap<GroupNumber, Rc<Group<E>>>>,
@@ -95,6 +97,7 @@ impl<E: Env> Array<E> {
             drives: RefCell::default(),
             holds: RefCell::default(),
             failing: RefCell::default(),
+            untrusted: RefCell::default(),
             alarmed: RefCell::default(),
             groups: RefCell::default(),
             volumes: RefCell::default(),
@@ -155,7 +158,10 @@ impl<E: Env> Array<E> {
         Rc::new(move |disk, reason, trouble| {
             let Some(array) = array.upgrade() else { return };
             match trouble {
-                Trouble::Out => {
+                Trouble::Out | Trouble::Untrusted => {
+                    if trouble == Trouble::Untrusted {
+                        array.untrusted.borrow_mut().insert(disk);
+                    }
                     array.note_failing(disk, reason, DropReason::Failed);
                     array.tend_failures();
                 }

@@ -117,7 +117,12 @@ impl<E: Env> Array<E> {
             Some(group.number),
             format!("resync of group {}: {message}", group.number),
         );
-        state == JobState::Done
+        if state == JobState::Failed {
+            // What does not answer now may do so later; nothing else can go on before.
+            const AGAIN_NS: u64 = 30_000_000_000;
+            self.rt.sleep_ns(AGAIN_NS).await;
+        }
+        state != JobState::Stopped
     }
 
     async fn run_engage(

@@ -77,7 +77,7 @@ impl<E: Env> Group<E> {
         overwritten: Overwritten,
     ) -> Result<BTreeSet<u64>, IoError> {
         let flushed = self.flush_drives().await;
-        self.failures_committed().await;
+        self.failures_committed().await?;
         flushed?;
         self.settle_lost(overwritten).await?;
         self.settle_unwritten(units).await
@@ -138,7 +138,7 @@ impl<E: Env> Group<E> {
     /// Completes the lazy part of intent keeping: flushes what is pending and clears the bits of regions at rest.
     pub(crate) async fn sweep(self: &Rc<Self>, all: bool) -> Result<(), IoError> {
         if self.is_paused() {
-            return Ok(());
+            return if all { Err(IoError::Io) } else { Ok(()) };
         }
         // A flush under way has taken what it covers, and that is not durable yet.
         if self.flushes.running.get()

@@ -179,6 +179,8 @@ impl<E: Env> Group<E> {
                 .collect();
             for region in &at_rest {
                 bits.set(*region, false);
+                // A write that comes before the page is written must wait for the page after.
+                self.intent.durable.borrow_mut().set(*region, false);
             }
             at_rest.into_iter().map(Bitmap::page_of).collect()
         };

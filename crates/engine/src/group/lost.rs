@@ -42,6 +42,9 @@ fn blocks(address: u64, len: u64) -> Range<u64> {
 
 /// The runs of `slot` that overlap `range`, by first block.
 fn overlapping(runs: &Runs, slot: Slot, range: &Range<u64>) -> Vec<(u64, Run)> {
+    if range.is_empty() {
+        return Vec::new();
+    }
     let before = runs.range(..(slot, range.start)).next_back();
     let before = before.filter(|((s, _), run)| *s == slot && run.end > range.start);
     let inside = runs.range((slot, range.start)..(slot, range.end));
@@ -257,8 +260,7 @@ impl<E: Env> Group<E> {
     ) -> Result<(), IoError> {
         if !self.lost.insert(slot, ranges) {
             self.force_out(slot, "the map of its lost blocks is full");
-            self.failures_committed().await;
-            return Err(IoError::Io);
+            return self.failures_committed().await.and(Err(IoError::Io));
         }
         self.persist_lost().await
     }

@@ -74,6 +74,8 @@ impl<E: Env> SlotRt<E> {
 pub(crate) enum Trouble {
     /// It was given up and is to be committed out.
     Out,
+    /// The same, and what it holds must not be believed again.
+    Untrusted,
     /// It cannot be spared and stays.
     Needed,
 }
@@ -444,7 +446,7 @@ impl<E: Env> Group<E> {
         };
         if let Some(drive) = main {
             drive.retire();
-            (self.sink)(drive.number, why.into(), Trouble::Out);
+            (self.sink)(drive.number, why.into(), Trouble::Untrusted);
         }
     }
 
@@ -474,10 +476,13 @@ impl<E: Env> Group<E> {
     }
 
     /// Completes once every drive that was given up is out of the configuration too (rule F1).
-    async fn failures_committed(&self) {
-        self.committed
-            .wait_until(|| self.halted.get() || !self.slots.borrow().iter().any(|s| s.uncommitted))
-            .await;
+    ///
+    /// # Errors
+    /// If that can never be: then nothing may be called durable any more.
+    async fn failures_committed(&self) -> Result<(), IoError> {
+        let pending = || self.slots.borrow().iter().any(|s| s.uncommitted);
+        self.committed.wait_until(|| self.halted.get() || !pending()).await;
+        if pending() { Err(IoError::Io) } else { Ok(()) }
     }
 
     /// Nothing can be committed any more; waiters go on, and find their drives missing.

@@ -80,6 +80,12 @@ impl Pages {
         self.states.borrow_mut()[page].wanted += 1;
     }
 
+    /// Whether a page changed since it was last durable.
+    pub(super) fn is_stale(&self, page: usize) -> bool {
+        let state = &self.states.borrow()[page];
+        state.wanted > state.durable
+    }
+
     /// Pages that changed since they were last durable.
     pub(super) fn stale(&self) -> Vec<usize> {
         let states = self.states.borrow();
@@ -144,7 +150,7 @@ impl Pages {
                 Err(fault) => group.metadata_fault(drive, fault),
             }
         }
-        group.failures_committed().await;
+        group.failures_committed().await?;
         if stored == 0 { Err(IoError::Io) } else { Ok(()) }
     }
 

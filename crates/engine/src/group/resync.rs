@@ -58,7 +58,7 @@ impl<E: Env> Group<E> {
             }
         }
         self.flush_drives().await?;
-        self.failures_committed().await;
+        self.failures_committed().await?;
         self.intent.not_dirty(region);
         Ok(())
     }

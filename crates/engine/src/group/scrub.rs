@@ -40,10 +40,7 @@ impl<E: Env> Group<E> {
             let stripe = Stripe(stripe);
             let region = self.intent.region_of(stripe.0 * chunk);
             let mut moved = 0;
-            if !self.unwritten.reads_zero(stripe)
-                && !self.intent.is_dirty(region)
-                && self.has_redundancy()
-            {
+            if !self.unwritten.reads_zero(stripe) && !self.intent.is_dirty(region) {
                 self.scrub_stripe(stripe, repair, progress).await?;
                 moved = chunk;
             }
@@ -65,6 +62,9 @@ impl<E: Env> Group<E> {
         let chunk = self.geometry.chunk();
         let base = self.geometry.member_address(stripe, 0);
         let _guard = self.rows.lock(base..base + u64::from(chunk), Hold::Exclusive).await;
+        if self.unwritten.reads_zero(stripe) || self.intent.is_dirty(self.intent.region_of(base)) {
+            return Ok(());
+        }
         let all = SlotSet::first(self.geometry.members());
         let view = self.view(stripe, 0..chunk);
         // Members that are there but cannot be read whole are looked at block by block, and mended.
@@ -72,7 +72,7 @@ impl<E: Env> Group<E> {
             Ok(bufs) if view.readable == view.writable => Some(bufs),
             _ => None,
         };
-        let _busy = self.begin_write(base).await?;
+        let mut busy = if bufs.is_none() { self.begin_write(base).await? } else { None };
         for row in (0..chunk).step_by(BLOCK_SIZE as usize) {
             let rows = row..row + BLOCK_SIZE as u32;
             let blocks = match &bufs {
@@ -85,6 +85,9 @@ impl<E: Env> Group<E> {
             if let Verdict::Differs(mends) = self.judge(stripe, blocks) {
                 progress.mismatches.set(progress.mismatches.get() + 1);
                 if repair {
+                    if busy.is_none() {
+                        busy = self.begin_write(base).await?;
+                    }
                     for (slot, buf) in mends {
                         self.write_slot(slot, base + u64::from(row), buf)
                             .await

@@ -161,7 +161,11 @@ impl<E: Env> Group<E> {
             }
             let len = rows.end - rows.start;
             let drives = self.drives_in_service();
-            crate::sync::join_all(drives.iter().map(|d| d.discard_data(rows.start, len))).await;
+            crate::sync::join_all(drives.iter().map(|drive| {
+                let late = || drive.is_gone() || self.give_up(drive, "a discard timed out".into());
+                drive.discard_data(rows.start, len, late)
+            }))
+            .await;
         }
     }
 
@@ -209,7 +213,7 @@ impl<E: Env> Group<E> {
 impl Unwritten {
     /// Whether the disk may still call the unit written.
     fn image_differs(&self, unit: u64) -> bool {
-        !self.image.borrow().get(unit) || self.pages.stale().contains(&Bitmap::page_of(unit))
+        !self.image.borrow().get(unit) || self.pages.is_stale(Bitmap::page_of(unit))
     }
 }
 

@@ -340,34 +340,54 @@ impl<E: Env> Group<E> {
         stripe: Stripe,
         writes: Vec<SlotWrite>,
     ) -> Result<(), IoError> {
+        // Parity that does not match its data helps nobody: there a full file system below fails its member, like any other
+        // fault. Copies are each whole in themselves: one that is full says so first.
+        let on_full = if self.has_parity() { OnFull::Fail } else { OnFull::Report };
         if let [only] = writes.as_slice() {
-            let result = self.write_slot(only.slot, only.address, only.buf.clone()).await;
-            return self.settle(stripe, only, result).await;
+            let result =
+                self.write_slot_or(on_full, only.slot, only.address, only.buf.clone()).await;
+            return self.settle(only, result, false).await;
         }
-        let results =
-            join_all(writes.iter().map(|w| self.write_slot(w.slot, w.address, w.buf.clone())))
-                .await;
+        let results = join_all(
+            writes.iter().map(|w| self.write_slot_or(on_full, w.slot, w.address, w.buf.clone())),
+        )
+        .await;
+        let stored: Vec<usize> = writes
+            .iter()
+            .zip(&results)
+            .filter(|(_, result)| result.is_ok())
+            .map(|(write, _)| self.column_index(stripe, write.slot))
+            .collect();
         let mut outcome = Ok(());
         for (write, result) in writes.iter().zip(results) {
-            outcome = outcome.and(self.settle(stripe, write, result).await);
+            let elsewhere = stored.contains(&self.column_index(stripe, write.slot));
+            outcome = outcome.and(self.settle(write, result, elsewhere).await);
         }
         outcome
     }
 
+    /// Draws the consequence of one write; `elsewhere`: another copy of the same column took it.
     async fn settle(
         self: &Rc<Self>,
-        stripe: Stripe,
         write: &SlotWrite,
         result: Result<(), DiskFault>,
+        elsewhere: bool,
     ) -> Result<(), IoError> {
         let len = write.buf.len() as u64;
         let Err(fault) = result else {
             self.lost.overwritten(write.slot, write.address, len);
             return Ok(());
         };
-        let parts = self.has_parity() || self.geometry.copies(stripe, 0).len() > 1;
-        if fault.kind == FaultKind::NoSpace && !parts {
-            return Err(IoError::NoSpace); // Unchanged on the only disk that holds it.
+        if fault.kind == FaultKind::NoSpace && !self.has_parity() {
+            if !elsewhere {
+                return Err(IoError::NoSpace); // Unchanged wherever it is.
+            }
+            let main = self.drives_at(write.slot, write.address).0;
+            if main.is_none_or(|main| {
+                self.give_up(&main, format!("{fault} on write at {}", write.address))
+            }) {
+                return Ok(());
+            }
         }
         // Rules F1, M5: old, new or torn, and nobody else has it.
         self.lose(write.slot, write.address, len).await?;
