@@ -3,6 +3,8 @@
 //! Owns the data model of disks, groups and volumes. Invariant: no state takes effect before the generation that carries it
 //! counts (rule C1). The bytes are `format::config`'s matter, which disks to believe is `quorum`'s, committing is `commit`'s.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
@@ -25,6 +27,19 @@ pub enum Level {
     /// Stripe over two-way mirrors: slots 2i and 2i+1 are a pair.
     #[serde(rename = "10")]
     Raid10,
+}
+
+impl fmt::Display for Level {
+    /// As the drawings print it: `RAID5`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Raid0 => "RAID0",
+            Self::Raid1 => "RAID1",
+            Self::Raid5 => "RAID5",
+            Self::Raid6 => "RAID6",
+            Self::Raid10 => "RAID10",
+        })
+    }
 }
 
 /// What a disk is for.

@@ -32,7 +32,7 @@ const _: () = assert!(CHUNK_MIN.is_power_of_two() && CHUNK_MAX.is_power_of_two()
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 pub enum GeometryError {
     /// The level does not take this number of members.
-    #[error("{level:?} takes {}, not {members}", member_rule(*.level))]
+    #[error("{level} takes {}, not {members}", member_rule(*.level))]
     Members {
         /// The level asked for.
         level: Level,

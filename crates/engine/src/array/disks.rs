@@ -154,7 +154,7 @@ impl<E: Env> Array<E> {
         self.commit(|next| next.disks.retain(|d| d.number != number)).await?;
         let drive = self.drives.borrow_mut().remove(&number);
         if let Some(drive) = drive {
-            let answers = !drive.is_silent() && drive.late_requests() == 0;
+            let answers = drive.late_requests() == 0;
             drive.retire();
             if answers {
                 // The disk is out already; one that cannot be wiped keeps a label that this array disowns.

@@ -125,7 +125,7 @@ pub(super) async fn write_label<D: Disk>(disk: &D, label: &Label) -> Result<(), 
     disk.flush().await
 }
 
-/// Wipes the label, its copy, the configuration slots and the owner block: the disk belongs to nobody afterwards.
+/// Wipes the label, its copy and everything else before the data but the reserved regions: the disk belongs to nobody afterwards.
 ///
 /// # Errors
 /// If the disk cannot take it; parts may be wiped then.
@@ -133,10 +133,10 @@ pub async fn wipe<D: Disk>(disk: &D) -> Result<(), DiskFault> {
     let size = disk.size();
     let Ok(layout) = Layout::for_size(size) else { return Err(DiskFault::new(FaultKind::Medium)) };
     let layout = read_label(disk).await.map_or(layout, |found| found.label.layout);
-    for region in
-        [layout.label, layout.label_copy, layout.owner, layout.config[0], layout.config[1]]
-    {
+    // The label first: what is left of the rest means nothing without it.
+    for region in [layout.label, layout.label_copy] {
         write_blank(disk, region).await?;
     }
+    write_regions(disk, &layout).await?;
     disk.flush().await
 }

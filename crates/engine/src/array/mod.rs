@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use crate::config::{Configuration, DropReason, Level, SlotState};
+use crate::config::{Configuration, DropReason, SlotState};
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
 use crate::group::{Group, SlotRt, Stale, Trouble};
@@ -250,17 +250,6 @@ impl<E: Env> Array<E> {
         self.note_change();
     }
 
-    /// RAID level as the drawings print it.
-    fn level_name(level: Level) -> &'static str {
-        match level {
-            Level::Raid0 => "RAID0",
-            Level::Raid1 => "RAID1",
-            Level::Raid5 => "RAID5",
-            Level::Raid6 => "RAID6",
-            Level::Raid10 => "RAID10",
-        }
-    }
-
     /// Orderly stop: refuses new requests, drains those under way, flushes, clears intent, commits a clean configuration.
     ///
     /// # Errors
@@ -282,6 +271,8 @@ impl<E: Env> Array<E> {
         self.jobs.ended(|_| true).await;
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in &groups {
+            // Discards on their way need not end, others do not begin.
+            group.close(true);
             group.settled().await;
         }
         let mut clean = Vec::new();

@@ -63,7 +63,7 @@ impl<E: Env> Array<E> {
                 group: g.number,
                 volumes: volumes(g),
                 disks: g.slots.iter().map(|s| s.disk).collect(),
-                level: Self::level_name(g.level).to_string(),
+                level: g.level.to_string(),
             })
             .collect()
     }
@@ -163,7 +163,7 @@ impl<E: Env> Array<E> {
     ) -> Vec<Problem> {
         let mut problems = Vec::new();
         let number = group.number;
-        let level = Self::level_name(group.level);
+        let level = group.level;
         let risk = self.risk_words(config, group);
         for disk in disks.iter().filter(|d| group.absent.contains(&d.number)) {
             let job = jobs.iter().find(|j| j.group == number && j.disk == Some(disk.number));

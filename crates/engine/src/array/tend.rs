@@ -203,29 +203,26 @@ impl<E: Env> Array<E> {
         }
     }
 
-    /// Rule A3: one commit puts the filled disk into its slot and the old one out.
+    /// Rule A3: one commit puts the filled disk into its slot. The old one leaves in the next: if the filled disk cannot take the
+    /// configuration that relies on it, the old one is still in service.
     async fn swap(
         self: &Rc<Self>,
         group: &Rc<Group<E>>,
         slot: Slot,
         filled: DiskNumber,
     ) -> Result<(), CommandError> {
-        let old =
-            self.config.borrow().group(group.number).map(|g| g.slots[usize::from(slot.0)].disk);
+        let at = usize::from(slot.0);
+        let slot_of =
+            |config: &Configuration| config.group(group.number).map(|g| g.slots[at].clone());
+        let before = slot_of(&self.config.borrow());
+        let filling = |s: &SlotEntry| {
+            s.replacement == Some(filled) || s.disk == filled && s.state != SlotState::Out
+        };
         group.set_swapping(slot, true);
         let swapped = self.commit(|next| {
-            let at = usize::from(slot.0);
-            let filling = |next: &Configuration| {
-                next.group(group.number).map(|g| &g.slots[at]).is_some_and(|s| {
-                    s.replacement == Some(filled) || s.disk == filled && s.state != SlotState::Out
-                })
-            };
             // A drive that failed at the last moment was dropped before this change: then nothing is swapped.
-            if !filling(next) {
+            if !slot_of(next).as_ref().is_some_and(filling) {
                 return;
-            }
-            if let Some(old) = old.filter(|old| *old != filled) {
-                self.drop_disk(next, old, DropReason::Replaced);
             }
             if let Some(entry) = next.group_mut(group.number) {
                 entry.slots[at] =
@@ -238,15 +235,40 @@ impl<E: Env> Array<E> {
         let swapped = swapped.await;
         group.set_swapping(slot, false);
         swapped?;
-        let in_place = self.config.borrow().group(group.number).is_some_and(|g| {
-            let slot = &g.slots[usize::from(slot.0)];
-            slot.disk == filled && slot.state == SlotState::InSync
-        });
-        if in_place {
-            Ok(())
-        } else {
-            Err(CommandError::Failed(format!("disk {filled} failed at the last moment")))
+        let after = slot_of(&self.config.borrow());
+        let in_place = after.is_some_and(|s| s.disk == filled && s.state == SlotState::InSync);
+        let old = before.map(|s| s.disk).filter(|old| *old != filled);
+        if !in_place {
+            self.put_back(group, slot, old).await?;
+            return Err(CommandError::Failed(format!("disk {filled} failed at the last moment")));
         }
+        match old {
+            Some(old) => self.commit(|next| self.drop_disk(next, old, DropReason::Replaced)).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The filled disk failed to take the configuration that made it the member: the old one, still in service and whole, is the
+    /// member again. Writes since were not on it: they are caught up (rule M3).
+    async fn put_back(
+        self: &Rc<Self>,
+        group: &Rc<Group<E>>,
+        slot: Slot,
+        old: Option<DiskNumber>,
+    ) -> Result<(), CommandError> {
+        let at = usize::from(slot.0);
+        let Some(old) = old else { return Ok(()) };
+        self.commit(|next| {
+            let serves =
+                next.disk(old).is_some_and(|d| d.in_service()) && next.slot_of(old).is_none();
+            let Some(entry) = next.group_mut(group.number) else { return };
+            if serves && entry.slots[at].state == SlotState::Out {
+                let state =
+                    if group.can_rebuild(slot) { SlotState::Catching } else { SlotState::InSync };
+                entry.slots[at] = SlotEntry { disk: old, state, replacement: None };
+            }
+        })
+        .await
     }
 
     /// Flushes and clears intent bits of regions at rest, now and then.

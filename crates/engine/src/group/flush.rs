@@ -79,8 +79,12 @@ impl<E: Env> Group<E> {
         let flushed = self.flush_drives().await;
         self.failures_committed().await?;
         flushed?;
-        self.settle_lost(overwritten).await?;
-        self.settle_unwritten(units).await
+        // New lost entries before anything relies on them; old ones go last, since a unit that was trimmed reads as zeroes only
+        // once the unwritten map says so on disk (rule M5).
+        self.persist_lost().await?;
+        let trimmed = self.settle_unwritten(units).await?;
+        self.clear_lost(overwritten).await?;
+        Ok(trimmed)
     }
 
     fn discard_in_background(self: &Rc<Self>, units: BTreeSet<u64>) {

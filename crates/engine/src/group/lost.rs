@@ -202,13 +202,11 @@ impl<E: Env> Group<E> {
         Overwritten(again.map(|((slot, start), run)| (*slot, *start..run.end)).collect())
     }
 
-    /// Persists the map: entries made, then entries cleared by writes that are durable now.
-    pub(super) async fn settle_lost(
+    /// Clears entries that writes, durable now, have made good.
+    pub(super) async fn clear_lost(
         self: &Rc<Self>,
         overwritten: Overwritten,
     ) -> Result<(), IoError> {
-        // New entries push others to later pages: those are written first.
-        self.persist_lost_pages(true).await?;
         if overwritten.is_empty() {
             return Ok(());
         }
@@ -265,7 +263,7 @@ impl<E: Env> Group<E> {
         self.persist_lost().await
     }
 
-    /// Persists the map as it stands.
+    /// Persists entries made. They push others to later pages: those are written first.
     pub(super) async fn persist_lost(self: &Rc<Self>) -> Result<(), IoError> {
         self.persist_lost_pages(true).await
     }
