@@ -38,8 +38,8 @@ fn usage_errors_exit_2_and_say_what_is_wrong() {
 #[test]
 fn help_and_version_exit_0() {
     let commands = [
-        "create", "serve", "disk", "group", "volume", "replace", "scrub", "jobs", "status", "show", "events", "inject", "inspect",
-        "destroy", "stop", "demo",
+        "create", "serve", "disk", "group", "volume", "replace", "scrub", "jobs", "status", "show",
+        "events", "inject", "inspect", "destroy", "stop", "demo",
     ];
     let all = run(&mut forestall(&["--help"])).ok();
     for command in commands {
@@ -74,7 +74,9 @@ fn without_a_server_commands_exit_1_and_name_the_socket() {
 #[test]
 fn create_makes_sparse_files_of_the_size_and_says_what_it_made() {
     let dir = Dir::new();
-    let made = dir.try_create(&dir.disks(4), "64MiB", &["--level", "5", "--spares", "1", "--json"]).exits(0);
+    let made = dir
+        .try_create(&dir.disks(4), "64MiB", &["--level", "5", "--spares", "1", "--json"])
+        .exits(0);
     let made = made.json();
     assert_eq!((made["array"].as_str(), made["disks"].as_u64()), (Some("vault"), Some(4)));
     for disk in dir.disks(4) {
@@ -91,11 +93,20 @@ fn create_makes_sparse_files_of_the_size_and_says_what_it_made() {
 #[test]
 fn every_listing_prints_text_and_json() {
     let dir = Dir::new();
-    dir.create(5, "16MiB", &["--level", "6", "--spares", "1", "--volume", "data", "--chunk", "16KiB"]);
+    dir.create(
+        5,
+        "16MiB",
+        &["--level", "6", "--spares", "1", "--volume", "data", "--chunk", "16KiB"],
+    );
     let server = dir.serve(5);
 
     let disks = server.json(&["disk", "list"]);
-    let states: Vec<&str> = disks.as_array().expect("a list").iter().map(|d| d["state"].as_str().expect("a word")).collect();
+    let states: Vec<&str> = disks
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|d| d["state"].as_str().expect("a word"))
+        .collect();
     assert_eq!(states, ["in-sync", "in-sync", "in-sync", "in-sync", "spare"]);
     assert_eq!(disks[0]["identity"]["path"], dir.disk(1).as_str());
     let text = server.ok(&["disk", "list"]);
@@ -118,12 +129,21 @@ fn every_listing_prints_text_and_json() {
     assert_eq!(server.json(&["jobs", "--wait"]), serde_json::json!([]));
 
     let events = server.json(&["events"]);
-    assert!(events.as_array().expect("a list").iter().any(|e| e["kind"] == "array-started"), "{events}");
+    assert!(
+        events.as_array().expect("a list").iter().any(|e| e["kind"] == "array-started"),
+        "{events}"
+    );
     assert!(server.ok(&["events"]).contains("array-started"));
 
     let t1 = server.json(&["show", "t1"]);
-    assert_eq!(t1, serde_json::json!([{"group": 1, "volumes": [1], "disks": [1, 2, 3, 4], "level": "RAID6"}]));
-    assert_eq!(server.ok(&["show", "t1"]), "GROUP#\tVOLUME#\tDISK#\tRAID LEVEL\n1\t1\t1, 2, 3, 4\tRAID6\n");
+    assert_eq!(
+        t1,
+        serde_json::json!([{"group": 1, "volumes": [1], "disks": [1, 2, 3, 4], "level": "RAID6"}])
+    );
+    assert_eq!(
+        server.ok(&["show", "t1"]),
+        "GROUP#\tVOLUME#\tDISK#\tRAID LEVEL\n1\t1\t1, 2, 3, 4\tRAID6\n"
+    );
     server.stop();
 }
 
@@ -167,7 +187,7 @@ fn inspect_shows_a_disk_with_and_without_a_server() {
     assert_eq!(offline["label"]["name"], "vault");
     assert_eq!(offline["damage"], serde_json::json!([]));
     let data = region(&dir.disk(2), "data");
-    assert!(data.start % MIB == 0 && data.end <= 64 * MIB, "{data:?}");
+    assert!(data.start.is_multiple_of(MIB) && data.end <= 64 * MIB, "{data:?}");
 
     let server = dir.serve(3);
     let text = run(&mut forestall(&["inspect", &dir.disk(1)])).ok();
@@ -188,7 +208,8 @@ fn destroy_wipes_labels_of_disks_that_nobody_uses() {
     std::fs::write(dir.path("plain"), vec![7; 1 << 20]).expect("written");
     let plain = dir.text("plain");
     // One that is not ours stops it before the first is wiped.
-    run(&mut forestall(&["destroy", &dir.disk(1), &plain])).refused(&["plain", "no Forestall label"]);
+    run(&mut forestall(&["destroy", &dir.disk(1), &plain]))
+        .refused(&["plain", "no Forestall label"]);
     assert_eq!(contents(&plain), vec![7; 1 << 20]);
     let server = dir.serve(3);
     run(&mut forestall(&["destroy", &dir.disk(1)])).refused(&[&dir.disk(1), "in use"]);
@@ -213,7 +234,9 @@ fn events_follow_prints_what_happens() {
     let lines = BufReader::new(follower.0.stdout.take().expect("piped")).lines();
     server.ok(&["volume", "rename", "vault", "cellar"]);
     // The loop ends with the event or with the server, which is killed when this test is over.
-    let renamed = lines.map_while(Result::ok).map(|line| serde_json::from_str::<serde_json::Value>(&line).expect("one object a line"));
+    let renamed = lines
+        .map_while(Result::ok)
+        .map(|line| serde_json::from_str::<serde_json::Value>(&line).expect("one object a line"));
     let kinds: Vec<String> = {
         let mut kinds = Vec::new();
         for event in renamed {
@@ -225,7 +248,9 @@ fn events_follow_prints_what_happens() {
         kinds
     };
     assert!(kinds.contains(&"array-started".to_owned()), "old events come first: {kinds:?}");
-    let newest = server.json(&["events"]).as_array().expect("a list").last().expect("one")["sequence"].clone();
+    let newest =
+        server.json(&["events"]).as_array().expect("a list").last().expect("one")["sequence"]
+            .clone();
     let after = server.json(&["events", "--after", &newest.to_string()]);
     assert_eq!(after, serde_json::json!([]));
 }

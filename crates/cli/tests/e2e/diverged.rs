@@ -48,7 +48,11 @@ fn two_halves_that_ran_apart_are_named_and_never_joined() {
     };
     let (first, second) = (side(1, 11), side(2, 22));
     let before = [contents(dir.disk(1)), contents(dir.disk(2))];
-    dir.serve_refused(&dir.disks(2), &[], &["more than one way", "disk 1", "disk 2", &dir.disk(1), &dir.disk(2), "--choose"]);
+    dir.serve_refused(
+        &dir.disks(2),
+        &[],
+        &["more than one way", "disk 1", "disk 2", &dir.disk(1), &dir.disk(2), "--choose"],
+    );
     for (number, before) in [1, 2].into_iter().zip(&before) {
         assert_same(&contents(dir.disk(number)), before, "a refused start changed a disk");
     }
@@ -96,7 +100,9 @@ fn a_disk_that_went_on_alone_is_not_joined() {
     };
     server.verify("vault", &data, "the side that was not forced");
     assert_ne!(server.disk(3)["state"], "in-sync");
-    server.run(&["disk", "readd", "3", &dir.text("copy")]).refused(&["disk 3", "without this array"]);
+    server
+        .run(&["disk", "readd", "3", &dir.text("copy")])
+        .refused(&["disk 3", "without this array"]);
 }
 
 #[test]
@@ -117,7 +123,17 @@ fn a_copy_beside_its_original_is_refused() {
 fn disks_of_another_array_are_refused_by_name() {
     let dir = Dir::new();
     dir.create(2, "16MiB", &["--level", "1"]);
-    run(&mut forestall(&["create", "attic", &dir.text("x1"), &dir.text("x2"), "--size", "16MiB", "--level", "1"])).ok();
+    run(&mut forestall(&[
+        "create",
+        "attic",
+        &dir.text("x1"),
+        &dir.text("x2"),
+        "--size",
+        "16MiB",
+        "--level",
+        "1",
+    ]))
+    .ok();
     let mixed = [dir.disk(1), dir.disk(2), dir.text("x1")];
     dir.serve_refused(&mixed, &[], &["x1", "attic", "vault", "one array at a time"]);
     let server = dir.serve(2);
@@ -125,7 +141,9 @@ fn disks_of_another_array_are_refused_by_name() {
     server.run(&["disk", "readd", "2", &dir.text("x1")]).refused(&[]);
     server.ok(&["disk", "fail", "2"]);
     server.run(&["disk", "readd", "2", &dir.text("x1")]).refused(&["attic", "not disk 2"]);
-    let attic = dir.try_serve_at("2", &[dir.text("x1"), dir.text("x2")], &[]).unwrap_or_else(|run| panic!("let go: {run}"));
+    let attic = dir
+        .try_serve_at("2", &[dir.text("x1"), dir.text("x2")], &[])
+        .unwrap_or_else(|run| panic!("let go: {run}"));
     assert_eq!(attic.health(), "healthy");
 }
 
@@ -135,15 +153,17 @@ fn a_second_server_on_the_same_disks_is_refused() {
     dir.create(3, "16MiB", &["--level", "5"]);
     let server = dir.serve(3);
     let data = server.fill("vault", 5);
-    let refused = |at: &str, paths: &[String], words: &[&str]| match dir.try_serve_at(at, paths, &[]) {
-        Ok(_) => panic!("a second server runs on {paths:?}"),
-        Err(run) => drop(run.refused(words)),
-    };
+    let refused =
+        |at: &str, paths: &[String], words: &[&str]| match dir.try_serve_at(at, paths, &[]) {
+            Ok(_) => panic!("a second server runs on {paths:?}"),
+            Err(run) => drop(run.refused(words)),
+        };
     refused("2", &dir.disks(3), &[&dir.disk(1), "in use"]);
     refused("2", &[dir.disk(3)], &[&dir.disk(3), "in use"]);
     // On the same sockets, too.
     refused("", &[dir.disk(9)], &["another server answers", "--socket"]);
-    run(&mut forestall(&["create", "x", &dir.disk(1), "--force"])).refused(&[&dir.disk(1), "in use"]);
+    run(&mut forestall(&["create", "x", &dir.disk(1), "--force"]))
+        .refused(&[&dir.disk(1), "in use"]);
     server.verify("vault", &data, "the first server goes on");
     // A killed one holds nothing.
     server.kill();

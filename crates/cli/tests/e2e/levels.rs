@@ -18,7 +18,12 @@ const SHAPES: &[Shape] = &[
 /// Odd writes all over, in the model and in the volume.
 fn scribble(server: &Server, data: &mut [u8], seed: u64) {
     let mut client = server.connect("vault");
-    for (index, len) in [1_u64, 511, 513, 4095, 4097, 65_535, 70_001, 300_007].into_iter().cycle().take(48).enumerate() {
+    for (index, len) in [1_u64, 511, 513, 4095, 4097, 65_535, 70_001, 300_007]
+        .into_iter()
+        .cycle()
+        .take(48)
+        .enumerate()
+    {
         let at = (index as u64 + 1) * 1_000_003 * (seed + 1) % (data.len() as u64 - len);
         let piece = noise(seed * 1000 + index as u64, len);
         client.write(at, &piece, index % 5 == 0).expect("written");
@@ -37,9 +42,17 @@ fn members_fail_one_by_one_under_writes() {
             let mut data = server.fill("vault", 1);
             for (round, disk) in shape.lost.iter().enumerate() {
                 server.ok(&["disk", "fail", &disk.to_string()]);
-                server.verify("vault", &data, &format!("level {}, {io}, disk {disk} failed", shape.level));
+                server.verify(
+                    "vault",
+                    &data,
+                    &format!("level {}, {io}, disk {disk} failed", shape.level),
+                );
                 scribble(&server, &mut data, round as u64);
-                server.verify("vault", &data, &format!("level {}, {io}, written without disk {disk}", shape.level));
+                server.verify(
+                    "vault",
+                    &data,
+                    &format!("level {}, {io}, written without disk {disk}", shape.level),
+                );
             }
             assert_eq!(server.health(), "degraded");
             server.stop();

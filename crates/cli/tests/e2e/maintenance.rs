@@ -35,11 +35,23 @@ fn a_scrub_finds_silent_corruption_and_repair_mends_it() {
 
         let server = dir.serve(disks);
         let found = scrub(&server, &[]);
-        assert_eq!((&found["kind"], &found["state"]), (&json!("check"), &json!("done")), "level {level}");
+        assert_eq!(
+            (&found["kind"], &found["state"]),
+            (&json!("check"), &json!("done")),
+            "level {level}"
+        );
         assert!(found["mismatches"].as_u64() > Some(0), "level {level}: {found}");
-        assert_eq!(scrub(&server, &[])["mismatches"], found["mismatches"], "level {level}: a check changes nothing");
+        assert_eq!(
+            scrub(&server, &[])["mismatches"],
+            found["mismatches"],
+            "level {level}: a check changes nothing"
+        );
         let mended = scrub(&server, &["--repair"]);
-        assert_eq!((&mended["kind"], &mended["mismatches"]), (&json!("repair"), &found["mismatches"]), "level {level}");
+        assert_eq!(
+            (&mended["kind"], &mended["mismatches"]),
+            (&json!("repair"), &found["mismatches"]),
+            "level {level}"
+        );
         assert_eq!(scrub(&server, &[])["mismatches"], 0, "level {level}");
         server.verify("vault", &data, "repair does not destroy");
         // The mended disk is needed now.
@@ -56,7 +68,10 @@ fn unreadable_blocks_are_answered_from_the_others_and_rewritten() {
     let data = server.fill("vault", 2);
     let start = region(&dir.disk(2), "data").start;
     let (offset, length) = (start.to_string(), (64 * KIB).to_string());
-    server.ok(&["inject", "disk", "2", "--op", "read", "--kind", "error", "--offset", &offset, "--len", &length, "--count", "3"]);
+    server.ok(&[
+        "inject", "disk", "2", "--op", "read", "--kind", "error", "--offset", &offset, "--len",
+        &length, "--count", "3",
+    ]);
     let notes = server.disk(2)["notes"].to_string();
     assert!(notes.contains("injection in force"), "{notes}");
     server.verify("vault", &data, "with read errors");
@@ -127,7 +142,8 @@ fn events_are_kept_across_restarts() {
     let (before, after) = (before.as_array().expect("a list"), after.as_array().expect("a list"));
     assert!(after.len() > before.len(), "a restart is an event");
     assert_eq!(&after[..before.len()], &before[..], "what was told is told again");
-    let sequences: Vec<u64> = after.iter().map(|e| e["sequence"].as_u64().expect("a number")).collect();
+    let sequences: Vec<u64> =
+        after.iter().map(|e| e["sequence"].as_u64().expect("a number")).collect();
     assert!(sequences.windows(2).all(|pair| pair[0] < pair[1]), "{sequences:?}");
     for kind in ["array-started", "volume-renamed", "disk-failed"] {
         assert!(after.iter().any(|e| e["kind"] == kind), "no {kind}");

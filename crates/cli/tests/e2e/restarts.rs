@@ -43,10 +43,16 @@ fn unix_and_tcp_are_served_at_once() {
     dir.create(2, "16MiB", &["--level", "1"]);
     let server = dir.serve_with(&dir.disks(2), &["--nbd", "tcp:127.0.0.1:0"]);
     let page = server.ok(&["status"]);
-    let port = page.split("tcp:127.0.0.1:").nth(1).expect("status says where").split_whitespace().next();
+    let port =
+        page.split("tcp:127.0.0.1:").nth(1).expect("status says where").split_whitespace().next();
     let port: u16 = port.expect("a port").parse().expect("a number");
-    let size = run(Command::new("nbdinfo").args(["--size", &format!("nbd://127.0.0.1:{port}/vault")])).ok();
-    assert_eq!(size.trim().parse::<u64>().expect("a number"), server.connect("vault").export().size);
+    let size =
+        run(Command::new("nbdinfo").args(["--size", &format!("nbd://127.0.0.1:{port}/vault")]))
+            .ok();
+    assert_eq!(
+        size.trim().parse::<u64>().expect("a number"),
+        server.connect("vault").export().size
+    );
 
     let tcp = std::net::TcpStream::connect(("127.0.0.1", port)).expect("it listens");
     let mut tcp = Client::connect(tcp, &ClientOptions::new("vault")).expect("the export is there");
@@ -55,7 +61,11 @@ fn unix_and_tcp_are_served_at_once() {
     let mut found = vec![0; piece.len()];
     tcp.read(12_345, &mut found).expect("read");
     assert_same(&found, &piece, "written over unix, read over TCP");
-    dir.serve_refused(&[dir.disk(9)], &["--nbd", &format!("tcp:127.0.0.1:{port}")], &["another server"]);
+    dir.serve_refused(
+        &[dir.disk(9)],
+        &["--nbd", &format!("tcp:127.0.0.1:{port}")],
+        &["another server"],
+    );
 }
 
 #[test]
@@ -64,7 +74,9 @@ fn sigterm_answers_what_it_accepted_and_keeps_it() {
     dir.create(4, "24MiB", &["--level", "5"]);
     let server = dir.serve(4);
     let mut client = server.connect("vault");
-    let cookies: Vec<u64> = (0..64).map(|n| client.send_write(n * 40_000, &noise(n, 10_000), false).expect("sent")).collect();
+    let cookies: Vec<u64> = (0..64)
+        .map(|n| client.send_write(n * 40_000, &noise(n, 10_000), false).expect("sent"))
+        .collect();
     client.submit().expect("sent");
     // At least one is answered before the signal; the others are on their way.
     let mut answered = vec![client.recv_reply(&mut []).expect("an answer")];
@@ -82,7 +94,10 @@ fn sigterm_answers_what_it_accepted_and_keeps_it() {
 
     let server = dir.serve(4);
     assert_eq!(server.health(), "healthy");
-    assert!(server.json(&["jobs"]).as_array().expect("a list").is_empty(), "a clean stop needs no resync");
+    assert!(
+        server.json(&["jobs"]).as_array().expect("a list").is_empty(),
+        "a clean stop needs no resync"
+    );
     let mut client = server.connect("vault");
     for reply in answered.iter().filter(|reply| reply.result.is_ok()) {
         let n = cookies.iter().position(|c| *c == reply.cookie).expect("one of ours") as u64;
@@ -122,7 +137,10 @@ fn a_client_that_reconnects_survives_a_restart() {
             server.nbd_socket().display()
         );
         let mut command = Command::new("qemu-io");
-        command.args(["-t", "none", "--image-opts", &image]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command
+            .args(["-t", "none", "--image-opts", &image])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
         let mut qemu = Killed::spawn(&mut command);
         let mut input = qemu.0.stdin.take().expect("piped");
         let mut output = BufReader::new(qemu.0.stdout.take().expect("piped"));
@@ -187,7 +205,9 @@ fn a_start_waits_for_disks() {
     let (from, to) = (away.clone(), dir.disk(2));
     let log = dir.path("log1");
     let bring = std::thread::spawn(move || {
-        wait_for("the server to wait", || std::fs::read_to_string(&log).ok().filter(|l| l.contains("waiting for disks")));
+        wait_for("the server to wait", || {
+            std::fs::read_to_string(&log).ok().filter(|l| l.contains("waiting for disks"))
+        });
         std::fs::rename(from, to).expect("renamed");
     });
     let server = dir.serve_with(&dir.disks(3), &["--wait", "3600"]);

@@ -4,7 +4,6 @@
 //! command, its output and the server's log.
 
 use std::cell::Cell;
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
@@ -13,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use forestall_nbd::{Client, ClientOptions};
+use forestall_nbd::{Client, ClientOptions, ConnectError};
 use rand::{RngCore, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
@@ -50,7 +49,7 @@ pub fn noise(seed: u64, len: u64) -> Vec<u8> {
     bytes
 }
 
-/// The SHA-256 of nothing less than the whole file, in a form that can be compared: here its bytes, read without holes.
+/// Every byte of a file, holes read as zeroes; compared with [`assert_same`] it says more than a checksum.
 pub fn contents(path: impl AsRef<Path>) -> Vec<u8> {
     let path = path.as_ref();
     fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -121,7 +120,8 @@ impl Run {
     /// What it printed, as JSON.
     #[track_caller]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("no JSON, {error}: {self}"))
+        serde_json::from_str(&self.stdout)
+            .unwrap_or_else(|error| panic!("no JSON, {error}: {self}"))
     }
 }
 
@@ -354,9 +354,14 @@ impl Server {
     /// A client of an export with everything that the protocol has.
     #[track_caller]
     pub fn connect(&self, export: &str) -> Client<UnixStream> {
-        let stream = UnixStream::connect(&self.nbd).expect("the server listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
-        Client::connect(stream, &ClientOptions::new(export)).expect("the export is there")
+        self.try_connect(export).expect("the server listens and has the export")
+    }
+
+    /// The same from a server that may be gone.
+    pub fn try_connect(&self, export: &str) -> Result<Client<UnixStream>, ConnectError> {
+        let stream = UnixStream::connect(&self.nbd)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Client::connect(stream, &ClientOptions::new(export))
     }
 
     /// Fills the export with noise and flushes; answers the noise.
@@ -483,9 +488,4 @@ pub fn edit(path: &str, offset: u64, change: impl FnOnce(&mut [u8]), len: usize)
 /// Copies files, holes and all.
 pub fn copy(from: &str, to: &str) {
     run(Command::new("cp").args(["--sparse=always", from, to])).ok();
-}
-
-/// A string as an argument list may want it.
-pub fn as_args<S: AsRef<OsStr>>(args: &[S]) -> Vec<&OsStr> {
-    args.iter().map(AsRef::as_ref).collect()
 }
