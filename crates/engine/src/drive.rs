@@ -306,9 +306,18 @@ impl<E: Env> Drive<E> {
         self.flushing.borrow_mut().extend(ranges);
     }
 
-    /// That flush has ended: what it, or any other since, left unknown.
-    pub(crate) fn end_flush(&self) -> Vec<(u64, u64)> {
+    /// That flush has ended.
+    pub(crate) fn end_flush(&self) {
         self.flushing.take();
+    }
+
+    /// Whether a failed flush left data unknown and nobody has drawn the consequence yet.
+    pub(crate) fn has_doomed(&self) -> bool {
+        !self.doomed.borrow().is_empty()
+    }
+
+    /// What failed flushes left unknown: the caller draws the consequence.
+    pub(crate) fn take_doomed(&self) -> Vec<(u64, u64)> {
         self.doomed.take()
     }
 

@@ -106,32 +106,43 @@ impl<E: Env> Group<E> {
         let _turn = self.flush_turn.lock().await;
         let drives: Vec<_> =
             self.drives_in_service().into_iter().filter(|d| d.is_unflushed()).collect();
+        // The consequence of a failure is drawn at once, not when the slowest flush has ended: what a drive lost must not be read.
         let results = join_all(drives.iter().map(|drive| async {
             drive.begin_flush();
-            (self.flush_drive(drive).await, drive.end_flush())
+            let result = self.flush_drive(drive).await;
+            drive.end_flush();
+            match result {
+                Ok(()) if !drive.has_doomed() => true,
+                Ok(()) => self.flush_failed(drive, "an earlier flush failed".into()),
+                Err(fault) => self.flush_failed(drive, format!("{fault} on flush")),
+            }
         }))
         .await;
-        let mut outcome = Ok(());
-        for (drive, (result, doomed)) in drives.iter().zip(results) {
-            let reason = match result {
-                Ok(()) if doomed.is_empty() => continue,
-                Ok(()) => "an earlier flush failed".to_string(),
-                Err(fault) => format!("{fault} on flush"),
-            };
-            if self.give_up(drive, reason) {
-                continue;
-            }
-            // Rule F2: what the drive took since its last good flush is unknown, and nobody else has it.
-            outcome = Err(IoError::Io);
-            let slot = self.with_slots(|slots| {
-                slots.iter().position(|s| s.main.as_ref().is_some_and(|m| Rc::ptr_eq(m, drive)))
-            });
-            if let Some(slot) = slot {
-                // Entries that cannot be made durable now stay in memory and are tried again by the next flush.
-                let _ = self.lose_all(Slot(slot as u8), &doomed).await;
-            }
+        if results.iter().all(|well| *well) {
+            return Ok(());
         }
-        outcome
+        // Entries that cannot be made durable now stay in memory and are tried again by the next flush.
+        let _ = self.persist_lost().await;
+        Err(IoError::Io)
+    }
+
+    /// Rule F2: what a drive took since its last good flush is unknown. It is given up (answers `true`), or, if it cannot be
+    /// spared, those blocks are lost from now on.
+    pub(super) fn flush_failed(&self, drive: &Rc<Drive<E>>, reason: String) -> bool {
+        if self.give_up(drive, reason) {
+            return true;
+        }
+        let slot = self.with_slots(|slots| {
+            slots.iter().position(|s| s.main.as_ref().is_some_and(|m| Rc::ptr_eq(m, drive)))
+        });
+        let doomed = drive.take_doomed();
+        if let Some(slot) = slot.map(|slot| Slot(slot as u8))
+            && !doomed.is_empty()
+            && !self.lost.insert(slot, &doomed)
+        {
+            self.force_out(slot, "the map of its lost blocks is full");
+        }
+        false
     }
 
     /// Flushes one drive; one that takes too long is given up if it can be spared, else waited for.

@@ -182,7 +182,11 @@ impl Pages {
         let at = place(&drive.layout, self.kind, page, generation);
         let give_up = || group.give_up(drive, "writing the group's maps timed out".into());
         drive.write_meta_or(at, buf, give_up).await?;
-        group.flush_drive(drive).await
+        let flushed = group.flush_drive(drive).await;
+        if let Err(fault) = flushed {
+            group.flush_failed(drive, format!("{fault} on flushing the group's maps"));
+        }
+        flushed
     }
 
     /// Writes every page to a drive that joins the group, before it counts as in service. Answers the generations written;
