@@ -5,9 +5,11 @@
 //! accepted runs to its end as a task of the engine, whatever becomes of who asked; whole unwritten units stay unwritten.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::ops::Range;
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::buf::Buf;
 use crate::config::VolumeEntry;
@@ -281,11 +283,17 @@ impl<E: Env> VolumeRt<E> {
         self.locks.lock(whole_blocks(offset, len), hold).await
     }
 
-    /// Runs `work` as a task of the engine and waits for its answer.
+    /// Runs `work` to its end and waits for its answer: what does not end at the first look goes on as a task of the engine, whatever
+    /// becomes of who asked. The look and the handing over happen in one step, so nobody can drop the work in between.
     async fn detached(
         self: &Rc<Self>,
         work: impl Future<Output = Result<(), IoError>> + 'static,
     ) -> Result<(), IoError> {
+        let mut work: Pin<Box<dyn Future<Output = Result<(), IoError>>>> = Box::pin(work);
+        let at_once = poll_fn(|cx| Poll::Ready(work.as_mut().poll(cx))).await;
+        if let Poll::Ready(result) = at_once {
+            return result;
+        }
         let (giver, taker) = oneshot();
         self.rt.spawn(Box::pin(async move { giver.give(work.await) }));
         taker.take().await.unwrap_or(Err(IoError::Stopped))
