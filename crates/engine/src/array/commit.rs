@@ -43,7 +43,8 @@ impl<E: Env> Array<E> {
         self.write_until_counts(next).await
     }
 
-    /// Writes `next` (rule C4's commit at assembly).
+    /// Writes `next` (rule C4's commit at assembly), and once more: only then do the disks themselves tell that it counted, so that one
+    /// that is put back to an image from before this run is recognised.
     pub(super) async fn commit_exactly(
         self: &Rc<Self>,
         next: Configuration,
@@ -52,8 +53,13 @@ impl<E: Env> Array<E> {
         // Whoever starts an array has said what may be missing: nobody could be asked before it runs (rule C4).
         self.leave.set(true);
         let written = self.write_until_counts(next).await;
+        let sealed = if written.is_ok() {
+            self.write_until_counts(self.next_configuration()).await
+        } else {
+            written
+        };
         self.leave.set(false);
-        written
+        sealed
     }
 
     /// Drops what has failed, if it is not dropped yet.

@@ -296,6 +296,8 @@ impl<E: Env> Array<E> {
             }
         })
         .await?;
+        // Once more, so that the disks tell that the orderly stop counted: an image from before it is recognised.
+        self.commit(|_| ()).await?;
         if wrong.is_empty() { Ok(()) } else { Err(CommandError::Failed(wrong.join("; "))) }
     }
 }

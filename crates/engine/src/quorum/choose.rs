@@ -327,10 +327,9 @@ impl Choice {
         next.history.drain(..surplus);
         next.committed_at_ms = now_ms;
         let chosen = Stamp::of(&self.config);
+        // A disk that was put back to an older state held more once: with that on record, `readd` copies all of it (rule M3).
         let missing = self.missing.iter().map(|&disk| (disk, chosen));
-        let put_back = self.stale_dropped.iter().filter(|seat| self.missing.contains(&seat.disk));
-        let found = put_back.chain(&self.diverged);
-        let found = found.filter_map(|seat| Some((seat.disk, seat.held?)));
+        let found = self.diverged.iter().filter_map(|seat| Some((seat.disk, seat.held?)));
         for (disk, Stamp { history, generation }) in missing.chain(found) {
             let entry = next.disk_mut(disk).expect("seats are those of disks in the configuration");
             let (reason, at_ms) = match entry.service {
