@@ -1,0 +1,119 @@
+//! What a request does to a simulated disk, and how long it takes.
+//!
+//! Owns latency and effect. Invariant: the medium changes here and at power losses only; a faulty write leaves any subset of
+//! its sectors, except where the fault says that nothing changed.
+
+use forestall_engine::{Buf, DiskFault};
+
+use super::Drive;
+use super::request::Request;
+use crate::faults::{Injected, gone};
+use crate::medium::{Loss, SECTOR};
+use crate::rng::Rng;
+
+impl Drive {
+    /// Seeded time for one request in nanoseconds: a base, a share for the bytes, jitter, now and then a slow one; and the
+    /// rest of a stall.
+    pub(super) fn latency(&self, request: &Request, now_ns: u64) -> u64 {
+        let mut rng = self.0.rng.borrow_mut();
+        let base = match request {
+            Request::Read { buf, .. } => 60_000 + buf.len() as u64,
+            Request::Write { buf, .. } => 40_000 + buf.len() as u64,
+            Request::Flush { .. } => 300_000,
+            Request::Discard { .. } => 30_000,
+        };
+        let slow = if rng.percent(2) { 20 } else { 1 };
+        let time = (base / 2 + rng.below(base)) * slow;
+        let stalled = self.0.faults.borrow().stalled_until_ns().saturating_sub(now_ns);
+        if stalled > 0 && !self.0.faults.borrow().dead() {
+            self.met(Injected::Stall);
+        }
+        time + stalled
+    }
+
+    /// Whoever asked for a flush hears of its failure.
+    pub(super) fn failure_heard(&self) {
+        self.0.medium.borrow_mut().failure_heard();
+    }
+
+    fn met(&self, kind: Injected) {
+        *self.0.injected.borrow_mut().entry(kind).or_default() += 1;
+    }
+
+    /// Lets a request take effect.
+    pub(super) fn perform(
+        &self,
+        session: u64,
+        request: Request,
+    ) -> (Result<(), DiskFault>, Option<Buf>) {
+        let range = request.range();
+        let mut rng = self.0.rng.borrow_mut();
+        let mut medium = self.0.medium.borrow_mut();
+        let mut faults = self.0.faults.borrow_mut();
+        let unplugged = session != self.0.session.get();
+        let judged = match &request {
+            _ if unplugged => Some(gone()),
+            Request::Read { .. } => faults.on_read(&range),
+            Request::Write { .. } => faults.on_write(&range),
+            Request::Flush { .. } => faults.on_flush(),
+            Request::Discard { .. } if faults.dead() => faults.on_read(&range),
+            Request::Discard { .. } => None,
+        };
+        let fault = judged.map(|(kind, fault)| {
+            self.met(kind);
+            (kind, fault)
+        });
+        let result = fault.map_or(Ok(()), |(_, fault)| Err(fault));
+        match request {
+            Request::Read { offset, mut buf } => {
+                if result.is_ok() {
+                    let len = buf.len();
+                    buf.bytes_mut().copy_from_slice(medium.read(offset, len));
+                    self.tear_read(offset, &mut buf, &mut rng);
+                } else {
+                    buf.bytes_mut().fill(0xbd);
+                }
+                return (result, Some(buf));
+            }
+            Request::Write { offset, buf } => match fault {
+                None => medium.write(offset, &buf),
+                Some((Injected::NoSpace, _)) => {}
+                // What it left was decided when the disk was unplugged.
+                Some(_) if unplugged => {}
+                Some(_) => {
+                    let loss = Loss::random(&mut rng);
+                    medium.write_some(offset, &buf, loss, &mut rng);
+                }
+            },
+            Request::Flush { mark } if result.is_ok() => medium.flush(mark),
+            Request::Flush { .. } if unplugged => {}
+            Request::Flush { mark } => medium.fail_flush(mark, &mut rng),
+            Request::Discard { range } => {
+                // Undefined content: what was there, zeroes, or something of nobody's.
+                if result.is_ok() && rng.coin() {
+                    let filler = if rng.coin() { 0 } else { 0xdd };
+                    medium.write(range.start, &vec![filler; (range.end - range.start) as usize]);
+                }
+            }
+        }
+        (result, None)
+    }
+
+    /// A read that crosses a write under way may see any sector of it.
+    fn tear_read(&self, offset: u64, buf: &mut Buf, rng: &mut Rng) {
+        let end = offset + buf.len() as u64;
+        for other in
+            self.0.under_way.borrow().values().filter(|u| u.session == self.0.session.get())
+        {
+            let Request::Write { offset: at, buf: data } = &other.request else { continue };
+            let (from, to) = ((*at).max(offset), (*at + data.len() as u64).min(end));
+            for sector in (from..to).step_by(SECTOR as usize) {
+                if rng.coin() {
+                    let source = &data[(sector - at) as usize..][..SECTOR as usize];
+                    buf.bytes_mut()[(sector - offset) as usize..][..SECTOR as usize]
+                        .copy_from_slice(source);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Faults during a run, within what each group survives.
+//!
+//! Owns the choice of what breaks when. Invariant: before a fault is set on a member, every group survives the loss of that
+//! member together with all that is impaired already; short stalls and faults of spares are always allowed. What a fault
+//! does is `faults.rs`'s matter.
+
+use forestall_engine::{Level, Runtime};
+
+use crate::faults::Injected;
+use crate::machine::Machine;
+use crate::rng::Rng;
+use crate::shelf::{Bay, Shelf};
+
+/// Sets up to `count` faults at random times until the run closes.
+pub async fn injector(machine: Machine, mut rng: Rng, count: u64) {
+    for _ in 0..count {
+        machine.pause(rng.log_scaled(80_000_000)).await;
+        if machine.closing.get() {
+            return;
+        }
+        let bays: Vec<_> =
+            machine.world.shelf.all().into_iter().filter(|b| !b.removed.get()).collect();
+        let bay = &bays[rng.index(bays.len())];
+        if rng.percent(15) {
+            stall(&machine, bay, rng.log_scaled(200_000_000));
+            continue;
+        }
+        let report = machine.array.report();
+        let redundant = report.groups.iter().any(|g| g.level != Level::Raid0);
+        if redundant && !bay.impaired() && machine.may_lose(&report, bay) {
+            let member = report
+                .groups
+                .iter()
+                .any(|g| g.members.iter().any(|&m| Some(m) == Shelf::number_of(&report, bay)));
+            strike(&machine, bay, member, &mut rng);
+        }
+    }
+}
+
+fn stall(machine: &Machine, bay: &Bay, ns: u64) {
+    machine.say(format_args!("fault: {} stalls for {} us", bay.drive.name(), ns / 1000));
+    bay.drive.faults_mut().stall(machine.runtime.now_ns() + ns);
+}
+
+/// One fault that may cost the array the disk.
+fn strike(machine: &Machine, bay: &Bay, member: bool, rng: &mut Rng) {
+    let name = bay.drive.name();
+    bay.suspect.set(true);
+    let mut faults = bay.drive.faults_mut();
+    let what = match rng.below(100) {
+        0..30 => {
+            // An unreadable sector alone makes no suspect: once it is rewritten, the disk is as good as before.
+            bay.suspect.set(false);
+            for _ in 0..rng.within(1..4) {
+                let from = rng.below(bay.drive.size() / 512) * 512;
+                faults.spoil(from..(from + rng.log_scaled(64) * 512).min(bay.drive.size()));
+            }
+            "sectors become unreadable"
+        }
+        30..45 => {
+            faults.fail_writes(rng.within(1..4));
+            "the next writes fail"
+        }
+        // On a spare it would lie hidden until the spare is a member, and then be one fault more than its group survives.
+        45..55 if member => {
+            let from = rng.below(bay.drive.size() / 4096) * 4096;
+            faults.protect(from..(from + 65536).min(bay.drive.size()));
+            "a range becomes unwritable"
+        }
+        45..67 => {
+            faults.fail_flushes(1);
+            "the next flush fails"
+        }
+        67..75 => {
+            faults.stall(machine.runtime.now_ns() + rng.within(1..120) * 1_000_000_000);
+            "stalls for long"
+        }
+        75..80 => {
+            faults.set_full(true);
+            machine.world.full.set(true);
+            "is full"
+        }
+        _ => {
+            faults.set_dead(true);
+            machine.world.count(Injected::Death);
+            "dies"
+        }
+    };
+    machine.say(format_args!("fault: {name} {what}"));
+}

@@ -1,0 +1,50 @@
+//! Faultsim: the shipped engine under a seeded executor, simulated disks and a virtual clock, judged by an oracle.
+//!
+//! One seed decides everything: the array's shape, what the hosts do, in which order tasks run, when disks fail and when
+//! the machine crashes. The same seed replays the same run bit for bit, on any machine. The engine is the one that
+//! production runs, unchanged.
+#![forbid(unsafe_code)]
+
+mod catch;
+mod client;
+mod disk;
+mod executor;
+mod faults;
+mod injector;
+mod machine;
+mod medium;
+mod operator;
+mod oracle;
+mod pattern;
+mod register;
+mod rng;
+mod run;
+mod scenarios;
+mod script;
+mod search;
+mod shape;
+mod shelf;
+mod stage;
+mod target;
+mod trace;
+
+pub use catch::caught;
+pub use client::{Budget, Habits, Host, break_off, connection};
+pub use disk::{Accesses, Drive, SimDisk};
+pub use executor::{Ended, Executor, Happening, Limits, SimRuntime};
+pub use faults::{Faults, Injected};
+pub use machine::{Doubt, Latch, Machine, Tally, World};
+pub use medium::{Loss, Medium, SECTOR};
+pub use oracle::{Operation, Oracle, Outcome, Request, Violation};
+pub use pattern::Origin;
+pub use register::{NEVER, Register, Tick, Version};
+pub use rng::Rng;
+pub use run::{Failure, Options, Report, level_number, simulate};
+pub use scenarios::{SCENARIOS, Scenario, erring_member, play};
+pub use script::{Script, stage_of};
+pub use search::{Search, search};
+pub use shape::{GroupShape, Shape, data_members, has_write_hole, survives};
+pub use shelf::{Bay, Shelf};
+pub use stage::{RunEnd, Stage};
+pub use target::{SimEnv, Target, Zeroing};
+pub use trace::{Lines, Trace};

@@ -1,0 +1,132 @@
+//! `forestall-faultsim`: runs one seed, or searches many.
+//!
+//! Owns the command line alone. Exits with 0 when nothing was found, 1 when something was, 2 on wrong usage.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Args, Parser, Subcommand};
+use forestall_engine::Level;
+use forestall_faultsim::{Lines, Options, SCENARIOS, Search, play, search, simulate};
+
+/// The shipped engine under simulated disks, hosts, faults and crashes; one seed decides everything.
+#[derive(Parser)]
+#[command(name = "forestall-faultsim", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Simulates one seed and says what it did or found.
+    Run {
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// A scripted scenario instead of a random simulation; see `list`.
+        #[arg(long)]
+        scenario: Option<String>,
+        /// Prints every event.
+        #[arg(long)]
+        trace: bool,
+        #[command(flatten)]
+        shape: ShapeArgs,
+    },
+    /// Simulates many seeds on all cores.
+    Search {
+        /// How long, in minutes.
+        #[arg(long, default_value_t = 1.0)]
+        minutes: f64,
+        /// How many seeds at most.
+        #[arg(long, default_value_t = u64::MAX)]
+        seeds: u64,
+        /// First seed.
+        #[arg(long, default_value_t = 1)]
+        from: u64,
+        /// How many failures end the search.
+        #[arg(long, default_value_t = 1)]
+        failures: usize,
+        #[command(flatten)]
+        shape: ShapeArgs,
+    },
+    /// Names the scripted scenarios.
+    List,
+}
+
+#[derive(Args)]
+struct ShapeArgs {
+    /// Groups of this level alone: 0, 1, 5, 6 or 10.
+    #[arg(long, value_parser = parse_level)]
+    level: Option<Level>,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { seed, scenario: None, trace, shape } => {
+            let lines = if trace { Lines::Print } else { Lines::Keep };
+            match simulate(seed, Options { lines, level: shape.level }) {
+                Ok(report) => {
+                    print!("{report}");
+                    println!("{:016x} hash of the trace", report.hash);
+                    ExitCode::SUCCESS
+                }
+                Err(failure) => fail(&failure.to_string()),
+            }
+        }
+        Command::Run { seed, scenario: Some(name), trace, .. } => {
+            let lines = if trace { Lines::Print } else { Lines::Keep };
+            match play(&name, seed, lines) {
+                None => {
+                    eprintln!("there is no scenario {name}; `forestall-faultsim list` names them");
+                    ExitCode::from(2)
+                }
+                Some(Ok(())) => {
+                    println!("{name}: nothing found");
+                    ExitCode::SUCCESS
+                }
+                Some(Err(failure)) => fail(&failure.to_string()),
+            }
+        }
+        Command::Search { minutes, seeds, from, failures, shape } => {
+            let options = Options { lines: Lines::Off, level: shape.level };
+            let time = Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9));
+            run_search(Search { first: from, seeds, time, options, failures })
+        }
+        Command::List => {
+            for scenario in SCENARIOS {
+                println!("{:<32} {}", scenario.name, scenario.story);
+            }
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run_search(what: Search) -> ExitCode {
+    let start = Instant::now();
+    let (passed, report, failures) = search(what);
+    let seconds = start.elapsed().as_secs_f64().max(1e-9);
+    print!("{report}");
+    println!("{passed:>12} seeds found nothing, in {seconds:.1} s");
+    println!("{:>12.0} host requests a second", report.requests as f64 / seconds);
+    for failure in &failures {
+        eprintln!("\n{failure}");
+    }
+    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn fail(text: &str) -> ExitCode {
+    eprintln!("{text}");
+    ExitCode::FAILURE
+}
+
+fn parse_level(text: &str) -> Result<Level, String> {
+    match text {
+        "0" => Ok(Level::Raid0),
+        "1" => Ok(Level::Raid1),
+        "5" => Ok(Level::Raid5),
+        "6" => Ok(Level::Raid6),
+        "10" => Ok(Level::Raid10),
+        _ => Err("one of 0, 1, 5, 6, 10".into()),
+    }
+}

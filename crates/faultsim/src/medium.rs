@@ -1,0 +1,286 @@
+//! What is on a simulated disk: the durable image and what a power loss may still take away.
+//!
+//! Owns the bytes. Writes land in the current image at once and wait, in the order they took effect, until a flush makes
+//! them durable. Invariants: after a crash each 512-byte sector holds its durable content or that of one later write,
+//! never anything else; what a successful flush covered is never lost. Whether a request succeeds at all is decided by
+//! the faults, kept apart in `faults.rs`.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use crate::rng::Rng;
+
+/// Bytes that a disk writes all or not at all.
+pub const SECTOR: u64 = 512;
+
+/// What a power loss does to writes that no flush made durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// All are lost.
+    All,
+    /// All are kept: the process was killed, the machine went on.
+    Nothing,
+    /// Each write is kept or lost as a whole.
+    Writes,
+    /// Each 512-byte sector of each write is kept or lost by itself.
+    Sectors,
+}
+
+impl Loss {
+    /// Any of them.
+    pub fn random(rng: &mut Rng) -> Self {
+        rng.pick(&[Self::All, Self::Nothing, Self::Writes, Self::Sectors, Self::Sectors])
+    }
+}
+
+/// A write that took effect and is not yet durable.
+struct Pending {
+    number: u64,
+    offset: u64,
+    data: Vec<u8>,
+}
+
+/// The bytes of one disk.
+pub struct Medium {
+    /// What every later crash leaves at least.
+    durable: Vec<u8>,
+    /// What reads return.
+    current: Vec<u8>,
+    pending: VecDeque<Pending>,
+    /// Ranges that a failed flush gave up: readable until the next crash, durable never.
+    forsaken: Vec<Range<usize>>,
+    /// Ranges that a failed flush lost; still readable until the failure has been heard.
+    doomed: Vec<Range<usize>>,
+    numbers: u64,
+}
+
+impl Medium {
+    /// A medium of `size` bytes, all zero.
+    #[must_use]
+    pub fn new(size: u64) -> Self {
+        // Two fresh vectors, not a copy: memory that nobody touches costs nothing.
+        let (durable, current) = (vec![0; size as usize], vec![0; size as usize]);
+        Self {
+            durable,
+            current,
+            pending: VecDeque::new(),
+            forsaken: Vec::new(),
+            doomed: Vec::new(),
+            numbers: 0,
+        }
+    }
+
+    /// A medium holding `image`, all of it durable.
+    #[must_use]
+    pub fn from_image(image: Vec<u8>) -> Self {
+        let current = image.clone();
+        Self {
+            durable: image,
+            current,
+            pending: VecDeque::new(),
+            forsaken: Vec::new(),
+            doomed: Vec::new(),
+            numbers: 0,
+        }
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.current.len() as u64
+    }
+
+    /// What a read of `range` returns.
+    #[must_use]
+    pub fn read(&self, offset: u64, len: usize) -> &[u8] {
+        &self.current[offset as usize..offset as usize + len]
+    }
+
+    /// A copy of what reads return.
+    #[must_use]
+    pub fn image(&self) -> Vec<u8> {
+        self.current.clone()
+    }
+
+    /// Lets a write take effect.
+    pub fn write(&mut self, offset: u64, data: &[u8]) {
+        let at = offset as usize;
+        self.current[at..at + data.len()].copy_from_slice(data);
+        self.numbers += 1;
+        self.pending.push_back(Pending { number: self.numbers, offset, data: data.to_vec() });
+    }
+
+    /// Lets any subset of a write's sectors take effect, as a failed or interrupted write may.
+    pub fn write_some(&mut self, offset: u64, data: &[u8], loss: Loss, rng: &mut Rng) {
+        for (at, len) in surviving(offset, data.len(), loss, rng) {
+            let from = (at - offset) as usize;
+            self.write(at, &data[from..from + len]);
+        }
+    }
+
+    /// The writes that a flush called now must cover.
+    #[must_use]
+    pub fn mark(&self) -> u64 {
+        self.numbers
+    }
+
+    /// Makes the writes up to `mark` durable.
+    pub fn flush(&mut self, mark: u64) {
+        while let Some(write) = self.pending.pop_front_if(|w| w.number <= mark) {
+            let at = write.offset as usize;
+            self.durable[at..at + write.data.len()].copy_from_slice(&write.data);
+        }
+    }
+
+    /// Fails a flush: each sector up to `mark` becomes durable, is lost, or stays readable until the next crash and is lost
+    /// then. No later flush makes it durable. What is lost vanishes with [`Medium::failure_heard`]: before that nobody could
+    /// know better than to read it.
+    pub fn fail_flush(&mut self, mark: u64, rng: &mut Rng) {
+        while let Some(write) = self.pending.pop_front_if(|w| w.number <= mark) {
+            for (i, sector) in write.data.chunks(SECTOR as usize).enumerate() {
+                let at = write.offset as usize + i * SECTOR as usize;
+                let range = at..at + sector.len();
+                match rng.below(3) {
+                    0 => self.durable[range].copy_from_slice(sector),
+                    1 => self.doomed.push(range),
+                    _ => self.forsaken.push(range),
+                }
+            }
+        }
+    }
+
+    /// The failure of a flush was heard by whoever asked for it: what it lost is gone.
+    pub fn failure_heard(&mut self) {
+        for range in self.doomed.drain(..) {
+            self.current[range.clone()].copy_from_slice(&self.durable[range]);
+        }
+        // What was written since came later.
+        for write in &self.pending {
+            let at = write.offset as usize;
+            self.current[at..at + write.data.len()].copy_from_slice(&write.data);
+        }
+    }
+
+    /// A power loss: what was not durable is kept or lost as `loss` says; `in_flight` are writes that had not yet taken
+    /// effect and may have reached the medium in part.
+    pub fn crash(&mut self, in_flight: &[(u64, &[u8])], loss: Loss, rng: &mut Rng) {
+        let pending = std::mem::take(&mut self.pending);
+        let mut touched: Vec<Range<usize>> = std::mem::take(&mut self.forsaken);
+        touched.append(&mut self.doomed);
+        for write in &pending {
+            let at = write.offset as usize;
+            touched.push(at..at + write.data.len());
+            for (offset, len) in surviving(write.offset, write.data.len(), loss, rng) {
+                let from = (offset - write.offset) as usize;
+                self.durable[offset as usize..offset as usize + len]
+                    .copy_from_slice(&write.data[from..from + len]);
+            }
+        }
+        for &(offset, data) in in_flight {
+            // Even a disk that keeps everything it took has not taken all of a request in flight.
+            let loss = if loss == Loss::Nothing { Loss::Sectors } else { loss };
+            touched.push(offset as usize..offset as usize + data.len());
+            for (at, len) in surviving(offset, data.len(), loss, rng) {
+                let from = (at - offset) as usize;
+                self.durable[at as usize..at as usize + len]
+                    .copy_from_slice(&data[from..from + len]);
+            }
+        }
+        for range in touched {
+            self.current[range.clone()].copy_from_slice(&self.durable[range]);
+        }
+        assert!(self.pending.is_empty() && self.forsaken.is_empty());
+    }
+}
+
+/// The runs of sectors of a write that survive.
+fn surviving(offset: u64, len: usize, loss: Loss, rng: &mut Rng) -> Vec<(u64, usize)> {
+    match loss {
+        Loss::All => Vec::new(),
+        Loss::Nothing => vec![(offset, len)],
+        Loss::Writes => {
+            if rng.coin() {
+                vec![(offset, len)]
+            } else {
+                Vec::new()
+            }
+        }
+        Loss::Sectors => {
+            let mut runs: Vec<(u64, usize)> = Vec::new();
+            // Runs of some length are likelier on a real disk than coin flips, and find other defects.
+            let mut kept = rng.coin();
+            for at in (offset..offset + len as u64).step_by(SECTOR as usize) {
+                if rng.percent(30) {
+                    kept = rng.coin();
+                }
+                if kept {
+                    match runs.last_mut() {
+                        Some((start, run)) if *start + *run as u64 == at => *run += SECTOR as usize,
+                        _ => runs.push((at, SECTOR as usize)),
+                    }
+                }
+            }
+            runs
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sectors(medium: &Medium, count: usize) -> Vec<u8> {
+        (0..count).map(|i| medium.read(i as u64 * SECTOR, 1)[0]).collect()
+    }
+
+    #[test]
+    fn a_flush_covers_what_came_before_its_mark_and_a_crash_takes_the_rest() {
+        let mut rng = Rng::new(1, 0);
+        let mut medium = Medium::new(8 * SECTOR);
+        medium.write(0, &[1; 1024]);
+        let mark = medium.mark();
+        medium.write(512, &[2; 1024]);
+        medium.flush(mark);
+        assert_eq!(sectors(&medium, 4), [1, 2, 2, 0]);
+        medium.crash(&[], Loss::All, &mut rng);
+        assert_eq!(sectors(&medium, 4), [1, 1, 0, 0]);
+        medium.write(0, &[3; 512]);
+        medium.crash(&[(512, &[4; 512])], Loss::Nothing, &mut rng);
+        assert_eq!(sectors(&medium, 1), [3]);
+    }
+
+    #[test]
+    fn a_torn_crash_leaves_every_mixture_and_nothing_else() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let mut rng = Rng::new(seed, 0);
+            let mut medium = Medium::new(4 * SECTOR);
+            medium.write(0, &[1; 1024]);
+            medium.flush(medium.mark());
+            medium.write(0, &[2; 1024]);
+            medium.crash(&[(512, &[3; 512])], Loss::Sectors, &mut rng);
+            assert_eq!(medium.read(0, 512), [medium.read(0, 1)[0]; 512]);
+            seen.insert(sectors(&medium, 3));
+        }
+        let all = [1, 2].into_iter().flat_map(|a| [1, 2, 3].map(|b| vec![a, b, 0]));
+        assert_eq!(seen, all.collect());
+    }
+
+    #[test]
+    fn what_a_failed_flush_lost_no_later_flush_brings_back() {
+        let mut outcomes = std::collections::BTreeSet::new();
+        for seed in 0..100 {
+            let mut rng = Rng::new(seed, 0);
+            let mut medium = Medium::new(4 * SECTOR);
+            medium.write(0, &[1; 512]);
+            medium.fail_flush(medium.mark(), &mut rng);
+            assert_eq!(medium.read(0, 1)[0], 1, "nobody has heard yet");
+            medium.failure_heard();
+            let after_failure = medium.read(0, 1)[0];
+            medium.flush(medium.mark());
+            medium.crash(&[], Loss::Nothing, &mut rng);
+            outcomes.insert((after_failure, medium.read(0, 1)[0]));
+        }
+        assert_eq!(outcomes, [(0, 0), (1, 0), (1, 1)].into());
+    }
+}

@@ -1,0 +1,354 @@
+//! One simulation: a seed, a number of runs of one machine with crashes and stops between, an audit at the end.
+//!
+//! Owns the plan of a simulation and its outcome, [`Report`] or [`Failure`]. Invariant: a seed with the same options gives
+//! the same trace, bit for bit. A broken promise, a failed assertion of the engine, a hang and an array that does not
+//! come up are failures alike.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+use forestall_engine::{
+    ArrayReport, AssembleOptions, CreateGroup, CreateSpec, DiskNumber, DiskState, GroupSpec, Level,
+};
+
+use crate::catch::caught;
+use crate::client::Budget;
+use crate::faults::Injected;
+use crate::injector::injector;
+use crate::machine::{Latch, Machine};
+use crate::operator::{
+    connect_all, crash_is_safe, create_volume, operator, settle_doubts, volume_size,
+};
+use crate::rng::Rng;
+use crate::shape::{Shape, has_write_hole, survives};
+use crate::stage::{RunEnd, Stage};
+use crate::trace::{Lines, Trace};
+
+/// How to simulate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Where trace lines go.
+    pub lines: Lines,
+    /// Groups of this level alone.
+    pub level: Option<Level>,
+}
+
+/// What a simulation that found nothing did.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Host requests.
+    pub requests: u64,
+    /// Runs of the machine.
+    pub epochs: u64,
+    /// Steps of the executor.
+    pub steps: u64,
+    /// Faults by kind.
+    pub injected: BTreeMap<Injected, u64>,
+    /// Operator's commands done, by name.
+    pub commands: BTreeMap<&'static str, u64>,
+    /// Operator's commands refused, by name.
+    pub refused: BTreeMap<&'static str, u64>,
+    /// Scrubs that found everything equal.
+    pub clean_scrubs: u64,
+    /// Hash of the event trace.
+    pub hash: u64,
+}
+
+impl Report {
+    /// Adds another simulation's counts.
+    pub fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.epochs += other.epochs;
+        self.steps += other.steps;
+        self.clean_scrubs += other.clean_scrubs;
+        self.hash ^= other.hash;
+        for (&kind, &count) in &other.injected {
+            *self.injected.entry(kind).or_default() += count;
+        }
+        for (&name, &count) in &other.commands {
+            *self.commands.entry(name).or_default() += count;
+        }
+        for (&name, &count) in &other.refused {
+            *self.refused.entry(name).or_default() += count;
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:>12} host requests", self.requests)?;
+        writeln!(f, "{:>12} runs of the machine", self.epochs)?;
+        writeln!(f, "{:>12} steps", self.steps)?;
+        writeln!(f, "{:>12} clean scrubs", self.clean_scrubs)?;
+        for (kind, count) in &self.injected {
+            writeln!(f, "{count:>12} {kind}")?;
+        }
+        for (name, count) in &self.commands {
+            let refused = self.refused.get(name).copied().unwrap_or(0);
+            writeln!(f, "{count:>12} operator: {name} ({refused} refused)")?;
+        }
+        Ok(())
+    }
+}
+
+/// What a simulation found.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The seed.
+    pub seed: u64,
+    /// The options as arguments of the command that replays it.
+    pub arguments: String,
+    /// The array and the number of the run.
+    pub setting: String,
+    /// What was broken.
+    pub what: String,
+    /// The last lines of the trace.
+    pub trace: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "seed {}: {}", self.seed, self.what.trim_end())?;
+        writeln!(f, "in {}", self.setting)?;
+        for line in &self.trace {
+            writeln!(f, "  {line}")?;
+        }
+        let run = "cargo run -p forestall-faultsim -- run";
+        write!(f, "replay: {run} --seed {}{} --trace", self.seed, self.arguments)
+    }
+}
+
+/// Simulates one seed.
+///
+/// # Errors
+/// What was found.
+pub fn simulate(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
+    let trace = Trace::new(options.lines);
+    let setting = Rc::new(Cell::new(String::new()));
+    let result = caught(|| {
+        let mut simulation = Simulation::new(seed, options, trace.clone(), Rc::clone(&setting));
+        simulation.create();
+        let last = simulation.rng.within(2..7);
+        for epoch in 1..=last {
+            simulation.epoch(epoch, epoch == last);
+        }
+        simulation.report()
+    });
+    result.map_err(|what| {
+        let arguments =
+            options.level.map_or_else(String::new, |l| format!(" --level {}", level_number(l)));
+        Box::new(Failure { seed, arguments, setting: setting.take(), what, trace: trace.kept() })
+    })
+}
+
+/// The level as the command line writes it.
+#[must_use]
+pub fn level_number(level: Level) -> u8 {
+    match level {
+        Level::Raid0 => 0,
+        Level::Raid1 => 1,
+        Level::Raid5 => 5,
+        Level::Raid6 => 6,
+        Level::Raid10 => 10,
+    }
+}
+
+struct Simulation {
+    shape: Shape,
+    stage: Stage,
+    rng: Rng,
+    setting: Rc<Cell<String>>,
+    timeout_ms: u64,
+}
+
+/// What one run of the machine is to do.
+#[derive(Clone, Debug)]
+struct Plan {
+    requests: u64,
+    faults: u64,
+    commands: u64,
+    losses: bool,
+    audit: bool,
+    lose_some: bool,
+    stop: bool,
+}
+
+impl Simulation {
+    fn new(seed: u64, options: Options, trace: Trace, setting: Rc<Cell<String>>) -> Self {
+        let mut rng = Rng::new(seed, 10);
+        let shape = Shape::random(options.level, &mut rng);
+        let timeout_ms = rng.pick(&[0, 1000, 5000]);
+        setting.set(format!("{shape:?}, creation"));
+        let stage = Stage::new(seed, trace, &shape.disk_sizes);
+        Self { shape, stage, rng, setting, timeout_ms }
+    }
+
+    /// Makes the array, its groups and volumes, undisturbed.
+    fn create(&mut self) {
+        let shape = self.shape.clone();
+        let at_once = shape.groups.len() == 1 && self.rng.coin();
+        let group = at_once.then(|| CreateGroup {
+            level: shape.groups[0].level,
+            chunk: shape.groups[0].chunk,
+            spares: shape.spares,
+            volume: Some("v1".into()),
+        });
+        let spec = CreateSpec { name: "sim".into(), allow_injection: false, group };
+        self.stage.create(spec, move |machine| async move {
+            if at_once {
+                let size = volume_size(&machine, "v1");
+                machine.world.oracle.borrow_mut().create_volume("v1", size);
+                machine.world.next_volume();
+            } else {
+                make_groups(&machine, &shape).await;
+            }
+        });
+    }
+
+    /// One run of the machine, ended by a crash or in good order.
+    fn epoch(&mut self, number: u64, last: bool) {
+        self.ready_the_shelf(last);
+        let crash_at = self.crash_step(last);
+        let open = self.shape.groups.iter().any(|g| has_write_hole(g.level));
+        let losses = !last && (crash_at.is_none() || !open);
+        let rng = &mut self.rng;
+        let plan = Plan {
+            requests: if last { 60 } else { rng.log_scaled(1500) },
+            faults: if losses { rng.pick(&[0, 1, 3, 6]) } else { 0 },
+            commands: if last { 0 } else { rng.pick(&[0, 2, 6]) },
+            losses,
+            audit: last || rng.percent(40),
+            lose_some: last && rng.coin(),
+            stop: last || open || rng.coin(),
+        };
+        self.setting
+            .set(format!("{:?}, run {number}, {plan:?}, crash at step {crash_at:?}", self.shape));
+        let stops = plan.stop;
+        let chance = Rng::new(self.rng.word(), 11);
+        let options = self.options();
+        let ended = self.stage.run(options, crash_at, move |machine| day(machine, plan, chance));
+        self.stage.end(stops && ended != RunEnd::Cut);
+    }
+
+    fn options(&self) -> AssembleOptions {
+        let bays = self.stage.world.shelf.all();
+        // A disk whose configuration cannot be read is as good as missing.
+        let degraded = bays.iter().any(|b| !b.removed.get() && b.impaired());
+        AssembleOptions { degraded, disk_timeout_ms: self.timeout_ms, ..AssembleOptions::default() }
+    }
+
+    /// Brings dead drives back or not, and leaves drives out of the next start, within what the groups survive.
+    fn ready_the_shelf(&mut self, last: bool) {
+        for bay in self.stage.world.shelf.all() {
+            bay.withheld.set(false);
+            if bay.drive.faults().dead() && (last || self.rng.coin()) {
+                bay.drive.faults_mut().repair();
+            }
+        }
+        let report = self.stage.world.last_report.borrow().clone();
+        let clean = !self.stage.world.unclean.get();
+        if let (Some(report), true) = (&report, !last && self.rng.percent(30)) {
+            self.withhold(report, clean);
+        }
+    }
+
+    fn withhold(&mut self, report: &ArrayReport, clean: bool) {
+        for bay in self.stage.world.shelf.all() {
+            let allowed = report.groups.iter().all(|group| {
+                let before = self.stage.world.shelf.impaired(report, group, None);
+                let after = self.stage.world.shelf.impaired(report, group, Some(&bay));
+                let whole = clean && group.dirty_regions == 0 || !has_write_hole(group.level);
+                before == after || whole && survives(group.level, &after)
+            });
+            // A disk being filled may have become a member in the last moment.
+            let filling = report
+                .disks
+                .iter()
+                .any(|d| d.identity.path == bay.drive.name() && d.state == DiskState::Rebuilding);
+            if allowed && !filling && !bay.impaired() && self.rng.percent(30) {
+                bay.withheld.set(true);
+                bay.suspect.set(true);
+                self.stage.world.count(Injected::Withheld);
+            }
+        }
+    }
+
+    /// The step at which the next run crashes, if it may.
+    fn crash_step(&mut self, last: bool) -> Option<u64> {
+        let safe = self
+            .stage
+            .world
+            .last_report
+            .borrow()
+            .as_ref()
+            .is_none_or(|r| crash_is_safe(&self.stage.world.shelf, r));
+        (!last && safe && self.rng.percent(70)).then(|| self.rng.log_scaled(30_000))
+    }
+
+    fn report(&self) -> Report {
+        let tally = self.stage.world.tally.borrow();
+        let mut injected = tally.injected.clone();
+        for bay in self.stage.world.shelf.all() {
+            for (kind, count) in bay.drive.injected() {
+                *injected.entry(kind).or_default() += count;
+            }
+        }
+        Report {
+            requests: self.stage.world.oracle.borrow().operations(),
+            epochs: self.stage.runs(),
+            steps: self.stage.steps(),
+            injected,
+            commands: tally.commands.clone(),
+            refused: tally.refused.clone(),
+            clean_scrubs: tally.clean_scrubs,
+            hash: self.stage.trace().hash(),
+        }
+    }
+}
+
+async fn make_groups(machine: &Machine, shape: &Shape) {
+    let mut first = 1;
+    for group in &shape.groups {
+        let disks = (first..first + group.members as u32).map(DiskNumber).collect();
+        first += group.members as u32;
+        let spec = GroupSpec { level: group.level, disks, chunk: group.chunk };
+        let number = match machine.array.create_group(spec).await {
+            Ok((number, _)) => number,
+            Err(error) => machine.complain(format!("the group was not made: {error}")),
+        };
+        for rest in (1..=group.volumes as u64).rev() {
+            let report = machine.array.report();
+            let Some(group) = report.groups.iter().find(|g| g.number == number) else { continue };
+            let size = (rest > 1 || machine.world.seed.is_multiple_of(2))
+                .then_some(group.largest_free / (rest + 1));
+            let name = format!("v{}", machine.world.next_volume());
+            if !create_volume(machine, &name, number, size).await {
+                machine.complain(format!("volume {name} was not made"));
+            }
+        }
+    }
+}
+
+/// What happens in one run of the machine; a crash drops it anywhere.
+async fn day(machine: Machine, plan: Plan, mut rng: Rng) {
+    settle_doubts(&machine).await;
+    let latch = Latch::default();
+    let budget = Budget::default();
+    budget.set(plan.requests);
+    connect_all(&machine, &latch, &mut rng, &budget);
+    let runtime = machine.runtime.clone();
+    latch.spawn(&runtime, operator(machine.clone(), machine.rng(2), plan.commands, plan.losses));
+    latch.spawn(&runtime, injector(machine.clone(), machine.rng(3), plan.faults));
+    latch.all().await;
+    if plan.audit {
+        machine.audit().await;
+    }
+    if plan.lose_some {
+        machine.lose_some(machine.rng(4)).await;
+    }
+    if plan.stop {
+        machine.stop().await;
+    }
+}

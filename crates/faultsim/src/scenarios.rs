@@ -1,0 +1,339 @@
+//! Scripted scenarios: short stories with names, played step by step on the shipped engine.
+//!
+//! Owns the stories that people ask about, md's own tests among them. Each is played under a seed, which decides the order of
+//! tasks and the latencies, never the story. Every host request passes the oracle; a scenario adds what must come of it.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::rc::Rc;
+
+use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
+
+use crate::catch::caught;
+use crate::run::Failure;
+use crate::script::{Script, stage_of};
+use crate::stage::{RunEnd, Stage};
+use crate::trace::{Lines, Trace};
+
+/// One story.
+#[derive(Clone, Copy)]
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it tells.
+    pub story: &'static str,
+    script: fn(u64, Trace),
+}
+
+/// Every story.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "replace-then-fail-another",
+        story: "after a replace the group is whole: any other member may fail",
+        script: replace_then_fail_another,
+    },
+    Scenario {
+        name: "fail-and-readd",
+        story: "a member that was out while hosts wrote returns and alone holds everything",
+        script: fail_and_readd,
+    },
+    Scenario {
+        name: "spare-dies-in-rebuild",
+        story: "the spare dies while it is filled, the next one takes over",
+        script: spare_dies_in_rebuild,
+    },
+    Scenario {
+        name: "two-spares",
+        story: "two members die at once, two spares take over, two others may die",
+        script: two_spares,
+    },
+    Scenario {
+        name: "stale-return",
+        story: "a disk that was away while hosts wrote returns and is not believed until it is brought up to date",
+        script: stale_return,
+    },
+    Scenario {
+        name: "rolled-back",
+        story: "a disk in service is put back to an image of long ago and is never believed",
+        script: rolled_back,
+    },
+    Scenario {
+        name: "dead-disk-returns-after-crash",
+        story: "a disk dies, hosts flush, the machine crashes, the disk is back: old data is not served",
+        script: dead_disk_returns,
+    },
+    Scenario {
+        name: "repair-does-not-destroy",
+        story: "a repairing scrub meets unreadable sectors everywhere and mends them from redundancy",
+        script: repair_does_not_destroy,
+    },
+    Scenario {
+        name: "resync-then-lose-any",
+        story: "after a crash and a resync each member in turn may be lost",
+        script: resync_then_lose_any,
+    },
+];
+
+/// Plays a story under a seed; `None` if there is none of that name.
+#[must_use]
+pub fn play(name: &str, seed: u64, lines: Lines) -> Option<Result<(), Box<Failure>>> {
+    let scenario = SCENARIOS.iter().find(|s| s.name == name)?;
+    let trace = Trace::new(lines);
+    Some(caught(|| (scenario.script)(seed, trace.clone())).map_err(|what| {
+        Box::new(Failure {
+            seed,
+            arguments: format!(" --scenario {name}"),
+            setting: format!("scenario {name}"),
+            what,
+            trace: trace.kept(),
+        })
+    }))
+}
+
+/// Plays `act` on a started array and stops it in good order.
+fn act<F>(stage: &mut Stage, options: AssembleOptions, act: impl FnOnce(Script) -> F + 'static)
+where
+    F: Future<Output = ()> + 'static,
+{
+    let ended = stage.run(options, None, |machine| async move {
+        act(Script::new(&machine)).await;
+        machine.stop().await;
+    });
+    assert!(matches!(ended, RunEnd::Completed(_)), "nothing cuts this run");
+    stage.end(true);
+}
+
+fn degraded() -> AssembleOptions {
+    AssembleOptions { degraded: true, ..AssembleOptions::default() }
+}
+
+fn replace_then_fail_another(seed: u64, trace: Trace) {
+    for (level, members) in
+        [(Level::Raid1, 2), (Level::Raid5, 4), (Level::Raid6, 5), (Level::Raid10, 4)]
+    {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 1);
+        let spare = members as u32 + 1;
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.scribble(20).await;
+            s.must(s.machine.array.replace(DiskNumber(1), None, 0).await, "replace 1");
+            s.scribble(20).await;
+            s.expect(1, DiskState::Replaced).await;
+            s.expect(spare, DiskState::InSync).await;
+            s.kill("d2");
+            s.scribble(20).await;
+            s.verify().await;
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}
+
+fn fail_and_readd(seed: u64, trace: Trace) {
+    for (level, members) in
+        [(Level::Raid1, 2), (Level::Raid5, 3), (Level::Raid6, 4), (Level::Raid10, 4)]
+    {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move {
+            s.scribble(20).await;
+            s.must(s.machine.array.fail_disk(DiskNumber(1)).await, "fail 1");
+            s.scribble(20).await;
+            s.verify().await;
+            s.must(s.machine.array.readd_disk(DiskNumber(1), None).await, "readd 1");
+            s.scribble(20).await;
+            s.expect(1, DiskState::InSync).await;
+            s.kill("d2");
+            s.scribble(10).await;
+            s.verify().await;
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}
+
+fn spare_dies_in_rebuild(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid5, 3, 2);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.scribble(40).await;
+        s.kill("d1");
+        s.scribble(3).await;
+        // The first spare is being filled now, or will be; it must not come far.
+        s.bay("d4").drive.faults_mut().fail_writes(u64::MAX);
+        s.scribble(20).await;
+        s.expect(5, DiskState::InSync).await;
+        s.expect(4, DiskState::Failed).await;
+        s.verify().await;
+        s.kill("d2");
+        s.verify().await;
+    });
+    act(&mut stage, degraded(), |s| async move { s.verify().await });
+}
+
+fn two_spares(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid6, 5, 2);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.scribble(30).await;
+        s.kill("d1");
+        s.kill("d3");
+        s.scribble(20).await;
+        s.expect(6, DiskState::InSync).await;
+        s.expect(7, DiskState::InSync).await;
+        s.machine.audit().await;
+        s.kill("d2");
+        s.kill("d6");
+        s.scribble(10).await;
+        s.verify().await;
+    });
+    act(&mut stage, degraded(), |s| async move { s.verify().await });
+}
+
+fn stale_return(seed: u64, trace: Trace) {
+    for (level, members) in
+        [(Level::Raid1, 3), (Level::Raid5, 3), (Level::Raid6, 5), (Level::Raid10, 4)]
+    {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(30).await });
+        let away = stage.world.shelf.all()[2].clone();
+        away.withheld.set(true);
+        act(&mut stage, degraded(), |mut s| async move { s.scribble(30).await });
+        away.withheld.set(false);
+        act(&mut stage, AssembleOptions::default(), |s| async move { s.return_of(3, "d1").await });
+    }
+}
+
+fn rolled_back(seed: u64, trace: Trace) {
+    for (level, members) in
+        [(Level::Raid1, 3), (Level::Raid5, 3), (Level::Raid6, 5), (Level::Raid10, 4)]
+    {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(30).await });
+        let old = stage.world.shelf.all()[2].drive.image();
+        act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(30).await });
+        stage.world.shelf.all()[2].drive.restore(old);
+        act(&mut stage, AssembleOptions::default(), |s| async move { s.return_of(3, "d1").await });
+    }
+}
+
+fn dead_disk_returns(seed: u64, trace: Trace) {
+    for level in [Level::Raid1, Level::Raid10] {
+        let mut stage =
+            stage_of(seed, trace.clone(), level, if level == Level::Raid1 { 2 } else { 4 }, 0);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(30).await });
+        stage.run(AssembleOptions::default(), None, |machine| async move {
+            let mut s = Script::new(&machine);
+            s.kill("d1");
+            s.scribble(30).await;
+            s.flush().await;
+        });
+        stage.end(false);
+        stage.world.shelf.all()[0].drive.faults_mut().repair();
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            for _ in 0..5 {
+                s.verify().await;
+            }
+            s.must(s.machine.array.readd_disk(DiskNumber(1), None).await, "readd 1");
+            s.expect(1, DiskState::InSync).await;
+            s.kill("d2");
+            s.verify().await;
+        });
+    }
+}
+
+fn repair_does_not_destroy(seed: u64, trace: Trace) {
+    for (level, members) in
+        [(Level::Raid1, 2), (Level::Raid5, 4), (Level::Raid6, 4), (Level::Raid10, 4)]
+    {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.scribble(60).await;
+            s.flush().await;
+            let report = s.machine.array.report();
+            let data = report.disks[0].size - 4096 - report.disks[0].data_len;
+            // One member at a time is unreadable in any stripe: pieces of 64 KiB take turns.
+            for (i, piece) in (data..data + report.disks[0].data_len).step_by(65536).enumerate() {
+                let bay = s.bay(&format!("d{}", i % members + 1));
+                bay.drive.faults_mut().spoil(piece..piece + 4096 * (1 + i as u64 % 4));
+            }
+            s.must(s.machine.array.scrub(GroupNumber(1), true, 0).await, "repair");
+            s.scribble(10).await;
+            s.verify().await;
+            s.machine.quiet().await;
+            s.machine.audit().await;
+            for disk in 1..=members as u32 {
+                s.expect(disk, DiskState::InSync).await;
+            }
+        });
+    }
+}
+
+fn resync_then_lose_any(seed: u64, trace: Trace) {
+    for (level, members) in
+        [(Level::Raid1, 3), (Level::Raid5, 3), (Level::Raid6, 4), (Level::Raid10, 4)]
+    {
+        for lost in 1..=members {
+            let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+            let cut = stage.rng.within(200..1500);
+            stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+                Script::new(&machine).scribble(1000).await;
+            });
+            stage.end(false);
+            act(&mut stage, AssembleOptions::default(), move |s| async move {
+                s.verify().await;
+                s.machine.quiet().await;
+                s.kill(&format!("d{lost}"));
+                s.verify().await;
+                s.verify().await;
+            });
+        }
+    }
+}
+
+/// The story of the first test: a member errs on one write, the host flushes, the machine crashes at step `crash_at` (or goes
+/// on a while), and starts again with the member back. Answers whether the flush was answered, and the steps taken.
+///
+/// # Panics
+/// With a violation if anything is served that must not be.
+pub fn erring_member(
+    seed: u64,
+    trace: Trace,
+    level: Level,
+    members: usize,
+    crash_at: Option<u64>,
+) -> (bool, u64) {
+    let mut stage = stage_of(seed, trace, level, members, 0);
+    let flushed = Rc::new(Cell::new(false));
+    let note = Rc::clone(&flushed);
+    let ended = stage.run(AssembleOptions::default(), crash_at, move |machine| async move {
+        let s = Script::new(&machine);
+        s.write(0, 48 * 1024).await;
+        s.flush().await;
+        s.bay("d2").drive.faults_mut().fail_writes(1);
+        s.write(8192, 32 * 1024).await;
+        s.flush().await;
+        note.set(true);
+        machine.pause(20_000_000).await;
+    });
+    let steps = match ended {
+        RunEnd::Completed(steps) => steps,
+        RunEnd::Cut => crash_at.unwrap_or(0),
+    };
+    stage.world.shelf.all()[1].drive.faults_mut().repair();
+    stage.end(false);
+    let mirror = matches!(level, Level::Raid1 | Level::Raid10);
+    let answered = flushed.get();
+    if !mirror && !answered {
+        // A parity group that crashes with a member in doubt, before anything was promised: until there is a journal this is
+        // the write hole, which the start names and refuses. Nothing can be asked of the content then.
+        return (answered, steps);
+    }
+    let options = AssembleOptions { accept_write_hole: !mirror, ..AssembleOptions::default() };
+    act(&mut stage, options, move |s| async move {
+        s.verify().await;
+        s.verify().await;
+        let report = s.machine.quiet().await;
+        let in_sync = report.disks.iter().filter(|d| d.state == DiskState::InSync).count();
+        if in_sync == members {
+            // All are believed: then each must hold what was flushed, the one that erred above all.
+            s.kill("d1");
+            s.verify().await;
+        }
+    });
+    (answered, steps)
+}

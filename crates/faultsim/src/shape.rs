@@ -1,0 +1,142 @@
+//! The shapes of simulated arrays: levels, members, chunks, disks and volumes, drawn from a seed.
+//!
+//! Owns the draw and the arithmetic of what a level survives. Invariant: shapes are small (disks of 2 to 4 MiB, at most
+//! 8 members), so that a run touches much of them; the engine's code is the same at any size.
+
+use forestall_engine::{BLOCK_SIZE, Level};
+
+use crate::rng::Rng;
+
+/// One group to make.
+#[derive(Clone, Debug)]
+pub struct GroupShape {
+    /// Its level.
+    pub level: Level,
+    /// How many members.
+    pub members: usize,
+    /// Chunk in bytes.
+    pub chunk: u32,
+    /// How many volumes share it.
+    pub volumes: usize,
+}
+
+impl GroupShape {
+    /// Data bytes in one stripe.
+    #[must_use]
+    pub fn stripe_bytes(&self) -> u64 {
+        u64::from(self.chunk) * data_members(self.level, self.members)
+    }
+}
+
+/// One array to make.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Its groups.
+    pub groups: Vec<GroupShape>,
+    /// Disks beside the members.
+    pub spares: usize,
+    /// Sizes of all disks in bytes, members of the groups first.
+    pub disk_sizes: Vec<u64>,
+}
+
+/// Members' worth of data in a stripe.
+#[must_use]
+pub fn data_members(level: Level, members: usize) -> u64 {
+    let members = members as u64;
+    match level {
+        Level::Raid0 => members,
+        Level::Raid1 => 1,
+        Level::Raid5 => members - 1,
+        Level::Raid6 => members - 2,
+        Level::Raid10 => members / 2,
+    }
+}
+
+/// Whether the level keeps its parity in step only while it runs: a crash together with a lost member may lose data
+/// that nobody was writing (the write hole), until there is a journal.
+#[must_use]
+pub fn has_write_hole(level: Level) -> bool {
+    matches!(level, Level::Raid5 | Level::Raid6)
+}
+
+/// Whether a group survives with the members that `impaired` marks, in slot order, gone.
+#[must_use]
+pub fn survives(level: Level, impaired: &[bool]) -> bool {
+    let gone = impaired.iter().filter(|&&i| i).count();
+    match level {
+        Level::Raid0 => gone == 0,
+        Level::Raid1 => gone < impaired.len(),
+        Level::Raid5 => gone <= 1,
+        Level::Raid6 => gone <= 2,
+        Level::Raid10 => impaired.chunks(2).all(|pair| pair.iter().any(|&i| !i)),
+    }
+}
+
+impl GroupShape {
+    /// A group of `level` with a random number of members.
+    pub fn random_of(level: Level, rng: &mut Rng) -> Self {
+        let members = match level {
+            Level::Raid0 => rng.within(1..5),
+            Level::Raid1 => rng.pick(&[2, 2, 2, 3, 4]),
+            Level::Raid5 => rng.within(3..7),
+            Level::Raid6 => rng.within(4..9),
+            Level::Raid10 => rng.pick(&[4, 4, 6]),
+        };
+        let chunk = rng.pick(&[4, 8, 16, 32, 64]) * 1024;
+        Self { level, members: members as usize, chunk, volumes: rng.pick(&[1, 1, 2, 3]) }
+    }
+}
+
+impl Shape {
+    /// A shape; of `level` alone, if one is given.
+    pub fn random(level: Option<Level>, rng: &mut Rng) -> Self {
+        let levels =
+            [Level::Raid0, Level::Raid1, Level::Raid1, Level::Raid5, Level::Raid6, Level::Raid10];
+        let count = if rng.percent(20) { 2 } else { 1 };
+        let groups: Vec<_> = (0..count)
+            .map(|_| GroupShape::random_of(level.unwrap_or_else(|| rng.pick(&levels)), rng))
+            .collect();
+        let spares = rng.pick(&[0, 0, 1, 1, 2]);
+        let disks = groups.iter().map(|g| g.members).sum::<usize>() + spares;
+        let base = rng.within(512..1024) * BLOCK_SIZE;
+        let same = rng.coin();
+        let size = |rng: &mut Rng| if same { base } else { base + rng.below(16) * BLOCK_SIZE };
+        let mut disk_sizes: Vec<u64> = (0..disks).map(|_| size(rng)).collect();
+        // A spare smaller than what the members use would be refused.
+        let largest = disk_sizes.iter().copied().max().unwrap_or(base);
+        disk_sizes[disks - spares..].fill(largest);
+        Self { groups, spares, disk_sizes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_survive_what_they_should() {
+        assert!(!survives(Level::Raid0, &[true]));
+        assert!(survives(Level::Raid1, &[true, true, false]));
+        assert!(!survives(Level::Raid1, &[true, true]));
+        assert!(survives(Level::Raid5, &[true, false, false]));
+        assert!(!survives(Level::Raid5, &[true, true, false]));
+        assert!(survives(Level::Raid6, &[true, true, false, false]));
+        assert!(survives(Level::Raid10, &[true, false, false, true]));
+        assert!(!survives(Level::Raid10, &[true, true, false, false]));
+    }
+
+    #[test]
+    fn every_level_and_two_groups_are_drawn() {
+        let shapes: Vec<_> =
+            (0..200).map(|seed| Shape::random(None, &mut Rng::new(seed, 0))).collect();
+        for level in [Level::Raid0, Level::Raid1, Level::Raid5, Level::Raid6, Level::Raid10] {
+            assert!(shapes.iter().any(|s| s.groups[0].level == level));
+        }
+        assert!(shapes.iter().any(|s| s.groups.len() == 2));
+        assert!(
+            shapes
+                .iter()
+                .all(|s| s.disk_sizes.iter().all(|d| d % BLOCK_SIZE == 0 && *d >= 2 << 20))
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! Every scripted scenario, under a few seeds each.
+
+use forestall_faultsim::{Lines, SCENARIOS, play};
+
+fn all(name: &str) {
+    for seed in 1..=4 {
+        if let Err(failure) = play(name, seed, Lines::Keep).expect("a scenario of that name") {
+            panic!("{failure}");
+        }
+    }
+}
+
+macro_rules! scenarios {
+    ($($test:ident = $name:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                all($name);
+            }
+        )*
+
+        #[test]
+        fn each_scenario_is_tested() {
+            let tested = [$($name),*];
+            let untested: Vec<_> = SCENARIOS.iter().map(|s| s.name).filter(|n| !tested.contains(n)).collect();
+            assert!(untested.is_empty(), "without a test: {untested:?}");
+        }
+    };
+}
+
+scenarios! {
+    replace_then_fail_another = "replace-then-fail-another",
+    fail_and_readd = "fail-and-readd",
+    a_spare_dies_in_rebuild = "spare-dies-in-rebuild",
+    two_spares = "two-spares",
+    a_stale_disk_returns = "stale-return",
+    a_rolled_back_disk = "rolled-back",
+    a_dead_disk_returns_after_a_crash = "dead-disk-returns-after-crash",
+    repair_does_not_destroy = "repair-does-not-destroy",
+    resync_then_lose_any = "resync-then-lose-any",
+}
+
+#[test]
+fn an_unknown_scenario_is_not_played() {
+    assert!(play("no-such-thing", 1, Lines::Off).is_none());
+}

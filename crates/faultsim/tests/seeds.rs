@@ -1,0 +1,62 @@
+//! A fixed set of seeds on the shipped engine, and determinism.
+
+use std::time::Duration;
+
+use forestall_engine::Level;
+use forestall_faultsim::{Injected, Lines, Options, Report, Search, search, simulate};
+
+/// Seeds of each level; with all cores some hundred simulations in about a minute.
+const SEEDS: u64 = 60;
+
+fn search_level(level: Option<Level>, first: u64) -> Report {
+    let options = Options { lines: Lines::Keep, level };
+    let time = Duration::from_secs(3600);
+    let (passed, report, failures) =
+        search(Search { first, seeds: SEEDS, time, options, failures: 1 });
+    if let Some(failure) = failures.first() {
+        panic!("{failure}");
+    }
+    assert_eq!(passed, SEEDS);
+    report
+}
+
+#[test]
+fn seeds_of_every_level() {
+    let levels = [Level::Raid0, Level::Raid1, Level::Raid5, Level::Raid6, Level::Raid10];
+    let mut all = search_level(None, 1);
+    for (first, level) in (1000..).step_by(1000).zip(levels) {
+        all.add(&search_level(Some(level), first));
+    }
+    println!("{all}");
+    // A set of seeds that never breaks anything would prove nothing.
+    assert!(all.requests > 20_000 && all.clean_scrubs > 100);
+    for kind in [
+        Injected::LatentSector,
+        Injected::WriteError,
+        Injected::FlushFailure,
+        Injected::Gone,
+        Injected::Stall,
+        Injected::NoSpace,
+        Injected::Withheld,
+        Injected::Death,
+        Injected::Crash,
+    ] {
+        assert!(all.injected.get(&kind).is_some_and(|&n| n >= 5), "hardly ever: {kind}");
+    }
+    for command in ["fail", "readd", "replace", "add", "remove", "scrub", "grow", "delete"] {
+        assert!(all.commands.get(command).is_some_and(|&n| n >= 5), "hardly ever: {command}");
+    }
+}
+
+#[test]
+fn one_seed_gives_one_run_bit_for_bit() {
+    for seed in [1, 2, 3, 7] {
+        let run = || match simulate(seed, Options::default()) {
+            Ok(report) => (report.hash, report.steps, report.requests),
+            Err(failure) => panic!("{failure}"),
+        };
+        assert_eq!(run(), run(), "seed {seed}");
+    }
+    let hash = |seed| simulate(seed, Options::default()).map(|r| r.hash).unwrap_or_default();
+    assert_ne!(hash(1), hash(2));
+}
