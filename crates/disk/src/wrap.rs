@@ -356,6 +356,18 @@ impl<D: Disk> InjectedDisk<D> {
         self.injector.clone()
     }
 
+    /// Whether `other` is a handle to the same disk.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Whether there are other handles to this disk, or requests of it under way.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        Rc::strong_count(&self.inner) > 1
+    }
+
     /// The disk behind.
     #[must_use]
     pub fn inner(&self) -> &D {

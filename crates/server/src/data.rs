@@ -4,6 +4,7 @@
 //! this thread touches the array; work that was handed in runs to its end even if nobody waits for it; after
 //! [`DataThread::stop`] returned the disks are closed.
 
+mod disks;
 mod start;
 
 use std::future::Future;
@@ -16,19 +17,17 @@ use std::thread;
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use forestall_disk::Injector;
-use forestall_engine::{
-    Array, AssembleOptions, CreateGroup, DiskNumber, NewDisk, VolumeHandle, VolumeReport,
-};
+use forestall_engine::{Array, AssembleOptions, CreateGroup, VolumeHandle, VolumeReport};
 use forestall_nbd::{BlockSizes, ExportInfo, Exports};
 use thiserror::Error;
 
 use crate::listen::{Bound, ListenError, Listener, NbdAddr, Plane};
+use crate::open::IoChoice;
 use crate::open::owner::Keeper;
-use crate::open::{self, IoChoice, OpenError};
 use crate::runtime::{self, CompioRuntime, ServerEnv, spawn};
 use crate::session::Catalog;
 
+pub use disks::DiskError;
 pub use start::StartError;
 
 /// How long a stop waits for clients to take their answers.
@@ -203,50 +202,6 @@ where
 }
 
 impl Context {
-    /// The injections of a disk that is open.
-    pub fn injector(&self, disk: DiskNumber) -> Option<Injector> {
-        let disks = self.array.report().disks;
-        let path = disks.into_iter().find(|report| report.number == disk)?.identity.path;
-        self.keeper.find(&path).map(|opened| opened.disk.injector())
-    }
-
-    /// Opens a disk that will be added; see [`open::open_new`].
-    ///
-    /// # Errors
-    /// [`OpenError`], naming the path.
-    pub async fn open_new(
-        &self,
-        path: &str,
-        size: Option<u64>,
-        force: bool,
-    ) -> Result<NewDisk<ServerEnv>, OpenError> {
-        self.adopt(open::open_new(path, self.io, size, force).await?)
-    }
-
-    /// Opens a disk that comes back.
-    ///
-    /// # Errors
-    /// [`OpenError`], naming the path.
-    pub async fn open_again(&self, path: &str) -> Result<NewDisk<ServerEnv>, OpenError> {
-        let opened = open::open(path, self.io)?;
-        open::owner::watch(std::slice::from_ref(&opened)).await?;
-        self.adopt(opened)
-    }
-
-    fn adopt(&self, opened: open::Opened) -> Result<NewDisk<ServerEnv>, OpenError> {
-        if let Some(note) = &opened.note {
-            (self.log)(note);
-        }
-        let disk = opened.new_disk();
-        self.keeper.keep(opened);
-        Ok(disk)
-    }
-
-    /// Lets a removed disk go, so that others may have it.
-    pub fn forget(&self, path: &str) {
-        self.keeper.forget(path);
-    }
-
     /// Volumes came, went or changed their names: clients see it when they connect; nothing is kept that could be stale.
     pub fn exports_changed(&self) {}
 
@@ -316,15 +271,18 @@ async fn begin(
 /// Begins each command as it comes, until the stop.
 async fn serve_commands(context: &Rc<Context>, queue: &Receiver<Command>, stopping: &Receiver<()>) {
     let working = Rc::clone(context);
-    let queue = queue.clone();
+    let commands = queue.clone();
     let loop_ = compio::runtime::spawn(async move {
-        while let Ok(command) = queue.recv().await {
+        while let Ok(command) = commands.recv().await {
             spawn(command(Rc::clone(&working)));
         }
     });
     // Closed, if every handle is gone: nobody can ask any more, which is a stop as well.
     let _asked = stopping.recv().await;
     drop(loop_);
+    // Whoever asked and was not begun hears so; what stayed in the queue would keep them waiting as long as there are handles.
+    queue.close();
+    while queue.try_recv().is_ok() {}
 }
 
 /// The way down.
@@ -378,3 +336,6 @@ impl Catalog for Volumes {
         self.0.open_volume(name)
     }
 }
+
+#[cfg(test)]
+mod tests;

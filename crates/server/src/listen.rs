@@ -6,7 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
+use std::io::{self, Read};
 use std::net::{TcpListener as StdTcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
@@ -14,7 +14,7 @@ use std::os::unix::net::{UnixListener as StdUnixListener, UnixStream as StdUnixS
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use compio::net::{TcpListener, UnixListener};
 use compio::runtime::JoinHandle;
@@ -22,6 +22,7 @@ use rustix::fs::Mode;
 use rustix::net::{AddressFamily, Shutdown, SocketAddrUnix, SocketFlags, SocketType};
 use thiserror::Error;
 
+use crate::open::DYING_MAX;
 use crate::runtime::spawn;
 use crate::session::{self, Catalog, Limits, Signal, Stream};
 
@@ -30,6 +31,9 @@ const BACKLOG: i32 = 128;
 
 /// Connections at once; more are closed at once. Far more than clients use, and below the usual limit of open files.
 const SESSIONS_MAX: usize = 512;
+
+/// Pause between two looks at a socket whose server seems to be dying.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The port that NBD has from IANA.
 const PORT: u16 = 10809;
@@ -127,7 +131,7 @@ impl Bound {
         };
         match addr {
             NbdAddr::Unix(path) => {
-                if !take_over(path).map_err(failed)? {
+                if !take_over(path, DYING_MAX).map_err(failed)? {
                     return Err(ListenError::NotASocket(addr.clone()));
                 }
                 bind_unix(path).map_err(failed)
@@ -164,19 +168,41 @@ impl Drop for Bound {
 }
 
 /// Makes way for a socket at `path`: removes a socket on which nobody answers. False if there is something else.
-fn take_over(path: &Path) -> io::Result<bool> {
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
-        Err(error) => return Err(error),
-        Ok(metadata) if !metadata.file_type().is_socket() => return Ok(false),
-        Ok(_) => {}
-    }
-    match StdUnixStream::connect(path) {
-        Ok(_) => Err(io::ErrorKind::AddrInUse.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            std::fs::remove_file(path).map(|()| true)
+///
+/// After a crash the kernel takes connections a little longer, until the dead server's io_uring is torn down. A living server speaks first,
+/// so one that hangs up without a word is looked at again; whoever is there after `patience` is taken for alive.
+fn take_over(path: &Path, patience: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match std::fs::symlink_metadata(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+            Ok(metadata) if !metadata.file_type().is_socket() => return Ok(false),
+            Ok(_) => {}
         }
-        Err(error) => Err(error),
+        match StdUnixStream::connect(path) {
+            Ok(stream) if seems_alive(&stream, patience) || Instant::now() >= deadline => {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            Ok(_) => std::thread::sleep(LOOK),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return std::fs::remove_file(path).map(|()| true);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether the other end does not hang up without a word. One that is silent for `patience` hangs, but lives.
+fn seems_alive(mut stream: &StdUnixStream, patience: Duration) -> bool {
+    if stream.set_read_timeout(Some(patience)).is_err() {
+        return true;
+    }
+    match stream.read(&mut [0]) {
+        Ok(count) => count > 0,
+        Err(error) => {
+            !matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted)
+        }
     }
 }
 
@@ -314,6 +340,8 @@ pub struct Listener {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
 
     #[test]
@@ -337,7 +365,14 @@ mod tests {
         let bound = Bound::bind(&addr).expect("a free path");
         let mode = std::fs::metadata(&path).expect("a socket").mode();
         assert_eq!(mode & 0o777, 0o600);
-        assert!(matches!(Bound::bind(&addr), Err(ListenError::InUse(_))));
+        std::thread::scope(|scope| {
+            let Bound::Unix { listener, .. } = &bound else { panic!("a unix socket") };
+            scope.spawn(|| {
+                let (mut client, _) = listener.accept().expect("a client");
+                client.write_all(b"NBDMAGIC").expect("a greeting");
+            });
+            assert!(matches!(Bound::bind(&addr), Err(ListenError::InUse(_))));
+        });
         drop(bound);
         assert!(!path.exists());
 
@@ -348,5 +383,25 @@ mod tests {
         std::fs::write(&path, "keep").expect("a file");
         assert!(matches!(Bound::bind(&addr), Err(ListenError::NotASocket(_))));
         assert_eq!(std::fs::read(&path).expect("still there"), b"keep");
+    }
+
+    #[test]
+    fn a_socket_is_taken_from_a_dying_server_and_not_from_one_that_hangs() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("nbd");
+        let listener = StdUnixListener::bind(&path).expect("a free path");
+        let refused = take_over(&path, Duration::from_millis(20)).expect_err("it may come back");
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+        assert!(path.exists(), "left alone");
+
+        let dying = std::thread::spawn(move || {
+            for _ in 0..3 {
+                drop(listener.accept().expect("connections are still taken"));
+            }
+        });
+        // The first of them is the one that gave up above.
+        assert!(take_over(&path, Duration::from_secs(60)).expect("it dies at last"));
+        assert!(!path.exists());
+        dying.join().expect("no panic");
     }
 }

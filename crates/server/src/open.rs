@@ -10,6 +10,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::{Duration, Instant};
 
 use forestall_disk::{
     Access, AnyDisk, Content, InjectedDisk, MemoryDisk, OwnError, OwnedFile, PROBE_LEN, PreadDisk,
@@ -22,6 +23,13 @@ use forestall_engine::{
 use thiserror::Error;
 
 use crate::runtime::{self, CompioRuntime, ServerEnv};
+
+/// How long a disk or a socket may still be held by a server that is gone: the kernel tears the io_uring of a killed process
+/// down after the process, and until then requests under way keep what they use open.
+pub const DYING_MAX: Duration = Duration::from_secs(2);
+
+/// Pause between two tries to have what a dying server still holds.
+const RETRY: Duration = Duration::from_millis(20);
 
 /// How files and devices are used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -234,11 +242,31 @@ pub fn memory_size(path: &str) -> Option<Result<u64, String>> {
     }))
 }
 
-/// Opens what is at `path` and takes ownership of it on this machine.
+/// Opens what is at `path` and takes ownership of it on this machine; waits up to [`DYING_MAX`] for a server that is dying.
 ///
 /// # Errors
 /// [`OpenError`], naming the path.
-pub fn open(path: &str, io: IoChoice) -> Result<Opened, OpenError> {
+pub async fn open(path: &str, io: IoChoice) -> Result<Opened, OpenError> {
+    open_within(path, io, DYING_MAX).await
+}
+
+async fn open_within(path: &str, io: IoChoice, patience: Duration) -> Result<Opened, OpenError> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match open_now(path, io) {
+            Err(OpenError::Own(OwnError::InUse(_))) if Instant::now() < deadline => {
+                compio::time::sleep(RETRY).await;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// As [`open`], without waiting.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_now(path: &str, io: IoChoice) -> Result<Opened, OpenError> {
     let identity = DiskIdentity { path: path.into(), ..DiskIdentity::default() };
     if let Some(size) = memory_size(path) {
         let size = size.map_err(|why| OpenError::Memory { path: path.into(), why })?;
@@ -266,7 +294,7 @@ pub async fn open_new(
     io: IoChoice,
     size: Option<u64>,
     force: bool,
-) -> Result<Opened, OpenError> {
+) -> Result<New, OpenError> {
     let mut made = None;
     if memory_size(path).is_none() && !Path::new(path).exists() {
         let size = size.ok_or_else(|| OpenError::NoSize { path: path.into() })?;
@@ -274,7 +302,7 @@ pub async fn open_new(
             .map_err(|error| OpenError::Io { path: path.into(), error })?;
         made = Some(MadeFile(path.into()));
     }
-    let opened = open(path, io)?;
+    let opened = open(path, io).await?;
     let found = opened.disk.size();
     if let Some(wanted) = size.filter(|wanted| wanted / BLOCK_SIZE * BLOCK_SIZE > found) {
         return Err(OpenError::Small { path: path.into(), size: found, wanted });
@@ -283,10 +311,24 @@ pub async fn open_new(
         return Err(OpenError::Foreign { path: path.into(), what });
     }
     owner::watch(std::slice::from_ref(&opened)).await?;
-    if let Some(made) = made {
-        made.keep();
+    Ok(New { opened, made })
+}
+
+/// A disk that was opened to be labelled. Until it is kept, dropping it removes the file that was made for it.
+pub struct New {
+    /// The disk.
+    pub opened: Opened,
+    made: Option<MadeFile>,
+}
+
+impl New {
+    /// The disk is labelled: its file stays.
+    pub fn keep(self) -> Opened {
+        if let Some(made) = self.made {
+            made.keep();
+        }
+        self.opened
     }
-    Ok(opened)
 }
 
 /// A file that goes again unless it is kept.
@@ -351,22 +393,17 @@ pub fn create(
     force: bool,
 ) -> Result<Notes, CreateFailure> {
     runtime::build()?.block_on(async {
-        let mut made = Vec::new();
         let mut disks = Vec::new();
         for path in paths {
             if memory_size(path).is_some() {
                 let why = "a disk in memory ends with its process; use it with serve".into();
                 return Err(OpenError::Memory { path: path.clone(), why }.into());
             }
-            let missing = !Path::new(path).exists();
-            let opened = open_new(path, io, size, force).await?;
-            if missing {
-                made.push(MadeFile(path.into()));
-            }
-            disks.push(opened.new_disk());
+            disks.push(open_new(path, io, size, force).await?);
         }
-        let notes = Array::<ServerEnv>::create(CompioRuntime::new(), spec, disks).await?;
-        made.into_iter().for_each(MadeFile::keep);
+        let handles = disks.iter().map(|new| new.opened.new_disk()).collect();
+        let notes = Array::<ServerEnv>::create(CompioRuntime::new(), spec, handles).await?;
+        disks.into_iter().for_each(|new| drop(new.keep()));
         Ok(notes)
     })
 }
@@ -381,7 +418,7 @@ pub fn destroy(paths: &[String], io: IoChoice) -> Result<Vec<String>, OpenError>
     runtime.block_on(async {
         let mut disks = Vec::new();
         for path in paths {
-            let opened = open(path, io)?;
+            let opened = open(path, io).await?;
             let label = opened.label().await?;
             if label == Err(LabelError::NotOurs) {
                 return Err(OpenError::NotOurs { path: path.clone() });

@@ -77,7 +77,11 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
 /// # Errors
 /// If the kernel gives neither io_uring nor epoll.
 pub fn build() -> io::Result<compio::runtime::Runtime> {
-    compio::runtime::Runtime::new()
+    let mut proactor = compio::driver::ProactorBuilder::new();
+    // Completions wait until the thread looks for them instead of interrupting it. Kernels before 6.0 refuse this.
+    proactor.single_issuer(true).coop_taskrun(true).taskrun_flag(true);
+    let built = compio::runtime::RuntimeBuilder::new().with_proactor(proactor).build();
+    built.or_else(|_| compio::runtime::Runtime::new())
 }
 
 /// Polls `task` under a guard that ends the process if it panics.

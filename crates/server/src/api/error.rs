@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use forestall_engine::CommandError;
 
 use super::types::{ErrorBody, ErrorKind};
-use crate::data::Stopped;
+use crate::data::{DiskError, Stopped};
 use crate::open::OpenError;
 
 /// An answer that is no success.
@@ -56,6 +56,15 @@ impl From<CommandError> for ApiError {
 impl From<OpenError> for ApiError {
     fn from(error: OpenError) -> Self {
         Self::new(ErrorKind::Refused, error.to_string())
+    }
+}
+
+impl From<DiskError> for ApiError {
+    fn from(error: DiskError) -> Self {
+        match error {
+            DiskError::Open(error) => error.into(),
+            DiskError::Command(error) => error.into(),
+        }
     }
 }
 

@@ -178,40 +178,21 @@ async fn events(
 
 async fn disk_add(State(control): State<Shared>, Body(body): Body<AddDisk>) -> Answer<DiskMade> {
     let added = control.run(move |context| async move {
-        let opened = context.open_new(&body.path, body.size, body.force).await?;
-        let path = opened.identity.path.clone();
-        // A refused disk is let go of, so that it can be used elsewhere.
-        let added = context.array.add_disk(opened, body.role).await;
-        Ok::<_, ApiError>(added.inspect_err(|_| context.forget(&path))?)
+        context.add_disk(&body.path, body.role, body.size, body.force).await
     });
     Ok(Json(DiskMade { disk: added.await?? }))
 }
 
 async fn disk_readd(State(control): State<Shared>, Body(body): Body<ReaddDisk>) -> Answer<Done> {
     let readded = control.run(move |context| async move {
-        let opened = match body.path {
-            Some(path) => Some(context.open_again(&path).await?),
-            None => None,
-        };
-        let path = opened.as_ref().map(|disk| disk.identity.path.clone());
-        let readded = context.array.readd_disk(body.disk, opened).await;
-        if let (Err(_), Some(path)) = (&readded, path) {
-            context.forget(&path);
-        }
-        Ok::<_, ApiError>(readded?)
+        context.readd_disk(body.disk, body.path.as_deref()).await
     });
     readded.await??;
     Ok(Json(Done {}))
 }
 
 async fn disk_remove(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {
-    let report = context.array.report();
-    let path = report.disks.into_iter().find(|d| d.number == body.disk).map(|d| d.identity.path);
-    context.array.remove_disk(body.disk).await?;
-    if let Some(path) = path {
-        context.forget(&path);
-    }
-    Ok(Done {})
+    context.remove_disk(body.disk).await.map(|()| Done {})
 }
 
 async fn disk_fail(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {

@@ -111,7 +111,7 @@ async fn attempt(
     paths.extend(scanned.into_iter().filter(|path| !options.paths.contains(path)));
     let (mut disks, mut absent) = (Vec::<Opened>::new(), Vec::new());
     for path in &paths {
-        match open::open(path, options.io) {
+        match open::open(path, options.io).await {
             Ok(opened) => disks.push(opened),
             Err(OpenError::Own(error @ OwnError::InUse(_))) => {
                 return Err(OpenError::Own(error).into());
@@ -136,6 +136,8 @@ async fn attempt(
         Ok(array) => {
             let mut notes = absent;
             notes.extend(disks.iter().filter_map(|disk| disk.note.clone()));
+            // What the array did not take (another array's, or one that diverged) is nothing that this server may write to.
+            disks.retain(|opened| opened.disk.is_shared());
             Ok(Attempt::Done((array, disks, notes)))
         }
         Err((AssembleError::TooFew(why) | AssembleError::WriteHole(why), _)) if !last => {
@@ -152,7 +154,7 @@ async fn make_in_memory(
 ) -> Result<Assembled, StartError> {
     let mut disks = Vec::new();
     for (index, path) in options.paths.iter().enumerate() {
-        let mut opened = open::open(path, options.io)?;
+        let mut opened = open::open_now(path, options.io)?;
         // Told apart although they may be of one size.
         opened.identity.path = format!("{path}#{}", index + 1);
         disks.push(opened);

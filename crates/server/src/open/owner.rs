@@ -19,7 +19,7 @@ use forestall_engine::{BLOCK_SIZE, Disk, Runtime};
 
 use super::{OpenError, Opened};
 use crate::runtime::{CompioRuntime, spawn};
-use crate::session::Limits;
+use crate::session::{Limits, Signal};
 
 /// Time between two beats. Two of them are the longest silence before answers stop, three the wait before a takeover from
 /// another machine.
@@ -44,7 +44,22 @@ async fn block(opened: &Opened) -> Option<(u64, Result<Option<Owner>, OwnerDamag
 /// # Errors
 /// [`OpenError::Elsewhere`] if an owner's counter moved.
 pub async fn watch(disks: &[Opened]) -> Result<(), OpenError> {
-    let ours = machine_id();
+    let (suspects, wait) = suspects(disks, machine_id()).await;
+    if suspects.is_empty() {
+        return Ok(());
+    }
+    compio::time::sleep(wait).await;
+    refuse_moved(suspects).await
+}
+
+/// A disk that another machine may be using, and its owner block at the first look.
+struct Suspect<'a> {
+    opened: &'a Opened,
+    seen: Result<Option<Owner>, OwnerDamaged>,
+}
+
+/// The disks that a machine other than `ours` may be using, and how long they are to be watched: three beats.
+async fn suspects(disks: &[Opened], ours: Option<[u8; 16]>) -> (Vec<Suspect<'_>>, Duration) {
     let mut suspects = Vec::new();
     let mut wait = Duration::ZERO;
     for opened in disks {
@@ -57,13 +72,14 @@ pub async fn watch(disks: &[Opened]) -> Result<(), OpenError> {
             Err(OwnerDamaged) => PERIOD,
         };
         wait = wait.max(3 * period.clamp(PERIOD, PERIOD_MAX));
-        suspects.push((opened, seen));
+        suspects.push(Suspect { opened, seen });
     }
-    if suspects.is_empty() {
-        return Ok(());
-    }
-    compio::time::sleep(wait).await;
-    for (opened, before) in suspects {
+    (suspects, wait)
+}
+
+/// The second look.
+async fn refuse_moved(suspects: Vec<Suspect<'_>>) -> Result<(), OpenError> {
+    for Suspect { opened, seen: before } in suspects {
         let now = block(opened).await.map(|(_, seen)| seen);
         // What has gone in between, by an orderly stop of its owner, is free.
         if now.is_some_and(|now| now != before && now != Ok(None)) {
@@ -80,11 +96,16 @@ struct Kept {
     place: Cell<Option<u64>>,
     /// A beat is under way; a disk that hangs gets no second one.
     busy: Cell<bool>,
+    /// It is leaving: no more beats.
+    quiet: Cell<bool>,
 }
 
 /// Keeps the disks of a server.
 pub struct Keeper {
     me: Cell<Owner>,
+    period: Duration,
+    /// A beat has ended.
+    ended: Signal,
     disks: RefCell<Vec<Rc<Kept>>>,
     limits: Rc<Limits>,
     log: Box<dyn Fn(&str)>,
@@ -98,16 +119,28 @@ impl Keeper {
         limits: Rc<Limits>,
         log: impl Fn(&str) + 'static,
     ) -> Rc<Self> {
+        Self::beating(PERIOD, runtime, limits, log)
+    }
+
+    /// As [`Keeper::new`], with a beat every `period`.
+    fn beating(
+        period: Duration,
+        runtime: &CompioRuntime,
+        limits: Rc<Limits>,
+        log: impl Fn(&str) + 'static,
+    ) -> Rc<Self> {
         let owner = u128::from(runtime.random_u64()) << 64 | u128::from(runtime.random_u64());
         let me = Owner {
             machine: machine_id().unwrap_or_default(),
             owner,
             beat: 0,
-            period_ms: u32::try_from(PERIOD.as_millis()).expect("a few seconds"),
+            period_ms: u32::try_from(period.as_millis()).expect("a few seconds"),
             started_ms: runtime.unix_ms(),
         };
         Rc::new(Self {
             me: Cell::new(me),
+            period,
+            ended: Signal::default(),
             disks: RefCell::default(),
             limits,
             log: Box::new(log),
@@ -117,20 +150,47 @@ impl Keeper {
 
     /// Keeps one more disk, from the next beat on.
     pub fn keep(&self, opened: Opened) {
-        let kept = Kept { opened, place: Cell::new(None), busy: Cell::new(false) };
+        let kept = Kept {
+            opened,
+            place: Cell::new(None),
+            busy: Cell::new(false),
+            quiet: Cell::new(false),
+        };
         self.disks.borrow_mut().push(Rc::new(kept));
     }
 
-    /// Lets the disk at `path` go.
-    pub fn forget(&self, path: &str) {
-        self.disks.borrow_mut().retain(|kept| kept.opened.identity.path != path);
+    /// Lets a disk go.
+    pub fn forget(&self, disk: &Opened) {
+        self.disks.borrow_mut().retain(|kept| !kept.opened.disk.is_same(&disk.disk));
     }
 
-    /// The open disk at `path`.
+    /// The open disk at `path`; of several, the one that came last.
     pub fn find(&self, path: &str) -> Option<Opened> {
         let disks = self.disks.borrow();
-        let kept = disks.iter().rev().find(|kept| kept.opened.identity.path == path)?;
-        Some(kept.opened.clone())
+        let is_there = |kept: &&Rc<Kept>| same_path(&kept.opened.identity.path, path);
+        disks.iter().rev().find(is_there).map(|kept| kept.opened.clone())
+    }
+
+    /// Beats no more on a disk that is about to be wiped; a beat under way ends first, or is given up with a disk that hangs.
+    pub async fn quieten(&self, disk: &Opened) {
+        let kept = self.set_quiet(disk, true);
+        if let Some(kept) = kept {
+            let ended = self.ended.until(|| !kept.busy.get());
+            // A disk that hangs is not wiped either.
+            let _hangs = compio::time::timeout(self.period, ended).await;
+        }
+    }
+
+    /// The disk stays after all.
+    pub fn resume(&self, disk: &Opened) {
+        self.set_quiet(disk, false);
+    }
+
+    fn set_quiet(&self, disk: &Opened, quiet: bool) -> Option<Rc<Kept>> {
+        let disks = self.disks.borrow();
+        let kept = disks.iter().find(|kept| kept.opened.disk.is_same(&disk.disk))?;
+        kept.quiet.set(quiet);
+        Some(Rc::clone(kept))
     }
 
     /// Writes the first beat to every disk, then goes on by itself until [`Keeper::release`].
@@ -140,13 +200,13 @@ impl Keeper {
         for kept in disks {
             self.beat(&kept).await;
         }
-        self.limits.fence.renew(Instant::now() + 2 * PERIOD);
+        self.limits.fence.renew(Instant::now() + 2 * self.period);
         spawn(Rc::clone(self).run());
     }
 
     async fn run(self: Rc<Self>) {
         loop {
-            compio::time::sleep(PERIOD).await;
+            compio::time::sleep(self.period).await;
             if self.stopped.get() {
                 return;
             }
@@ -166,9 +226,10 @@ impl Keeper {
                 spawn(async move {
                     keeper.beat(&kept).await;
                     kept.busy.set(false);
+                    keeper.ended.notify();
                 });
             }
-            self.limits.fence.renew(Instant::now() + 2 * PERIOD);
+            self.limits.fence.renew(Instant::now() + 2 * self.period);
         }
     }
 
@@ -183,6 +244,7 @@ impl Keeper {
         }
         if let Some(place) = kept.place.get()
             && !self.stopped.get()
+            && !kept.quiet.get()
         {
             // A disk that cannot take a beat cannot take data either; the engine finds out and judges it.
             let _failing = kept.opened.write(place, self.me.get().encode()).await;
@@ -207,12 +269,13 @@ impl Keeper {
     /// Ends the beats, blanks the owner blocks and lets all disks go.
     pub async fn release(&self) {
         self.stopped.set(true);
-        let mut disks = self.disks.take();
         // A fence that closed stays a reason not to write.
-        if self.limits.fence.is_closed() && self.taken().await.is_some() {
+        let taken = self.limits.fence.is_closed() && self.taken().await.is_some();
+        let disks = self.disks.take();
+        if taken {
             return;
         }
-        for kept in disks.drain(..).filter(|kept| !kept.busy.get()) {
+        for kept in disks.into_iter().filter(|kept| !kept.busy.get()) {
             if let Some(place) = kept.place.get() {
                 // What stays behind names this machine and is taken over at once, or no longer moves.
                 let _stays = kept.opened.disk.write(place, Owner::encode_none()).await;
@@ -220,3 +283,12 @@ impl Keeper {
         }
     }
 }
+
+/// Whether two paths lead to the same place.
+fn same_path(one: &str, other: &str) -> bool {
+    let place = std::fs::canonicalize;
+    one == other || place(one).is_ok_and(|one| place(other).is_ok_and(|other| one == other))
+}
+
+#[cfg(test)]
+mod tests;

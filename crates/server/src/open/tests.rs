@@ -1,5 +1,8 @@
 //! What is refused stays as it was.
 
+use std::future::Future;
+use std::task::Poll;
+
 use super::*;
 
 fn in_runtime<T>(work: impl Future<Output = T>) -> T {
@@ -25,13 +28,27 @@ fn a_missing_file_needs_a_size_and_a_refused_one_is_not_left_behind() {
         let error = open_new(&path, IoChoice::Pread, None, false).await.err().expect("no size");
         assert!(matches!(error, OpenError::NoSize { .. }), "{error}");
         let opened = open_new(&path, IoChoice::Pread, Some(8 << 20), false).await;
-        let opened = opened.expect("made sparse");
+        let opened = opened.expect("made sparse").keep();
         assert_eq!(opened.disk.size(), 8 << 20);
-        let second = open(&path, IoChoice::Pread).err().expect("owned");
+        let second = open_now(&path, IoChoice::Pread).err().expect("owned");
         assert!(matches!(second, OpenError::Own(OwnError::InUse(_))), "{second}");
+        let wait = Duration::from_secs(60);
+        let mut waiting = Box::pin(open_within(&path, IoChoice::Pread, wait));
+        let first = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "a dying server may hold it");
         drop(opened);
+        drop(waiting.await.expect("it was let go"));
+
         let small = open_new(&path, IoChoice::Pread, Some(9 << 20), false).await;
         assert!(matches!(small.err(), Some(OpenError::Small { .. })));
+        assert!(Path::new(&path).exists(), "a file that was there stays");
+
+        let refused = dir.path().join("refused");
+        let name = refused.display().to_string();
+        let new = open_new(&name, IoChoice::Pread, Some(64 << 10), false).await.expect("made");
+        assert!(refused.exists());
+        drop(new);
+        assert!(!refused.exists(), "not kept, so it goes again");
     });
 }
 

@@ -1,0 +1,107 @@
+//! Commands on single disks: what is opened, owned and let go around the engine's part.
+//!
+//! Owns the order of the two. Invariants: a disk is owned before the engine has it, and let go only once the engine does not have it;
+//! what was kept before a command that is refused is kept after it, and nothing else; a refused `add` leaves no new file behind.
+
+use forestall_disk::{Injector, OwnError};
+use forestall_engine::{CommandError, DiskNumber, DiskRole};
+use thiserror::Error;
+
+use super::Context;
+use crate::open::{self, OpenError, Opened};
+
+/// Why a command on a disk came to nothing.
+#[derive(Debug, Error)]
+pub enum DiskError {
+    /// The path could not be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The engine refused or failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+impl Context {
+    /// The injections of a disk that is open.
+    pub fn injector(&self, disk: DiskNumber) -> Option<Injector> {
+        self.opened(disk).map(|opened| opened.disk.injector())
+    }
+
+    /// Adds the disk at `path`; a missing file is made sparse with `size` bytes. Foreign data is overwritten only with `force`.
+    ///
+    /// # Errors
+    /// [`DiskError`]; then a file that was made for it is gone again.
+    pub async fn add_disk(
+        &self,
+        path: &str,
+        role: DiskRole,
+        size: Option<u64>,
+        force: bool,
+    ) -> Result<DiskNumber, DiskError> {
+        let new = open::open_new(path, self.io, size, force).await?;
+        self.say_note(&new.opened);
+        // Kept only once it has a label: a beat needs one.
+        let number = self.array.add_disk(new.opened.new_disk(), role).await?;
+        self.keeper.keep(new.keep());
+        Ok(number)
+    }
+
+    /// Brings a disk back: the one at `path`, or, without a path, the one that is still open.
+    ///
+    /// A path is opened anew where that is possible, since a device that went away and came back is another one to the system. Where
+    /// it is not, because this server itself holds the disk, the open one is used.
+    ///
+    /// # Errors
+    /// [`DiskError`].
+    pub async fn readd_disk(&self, disk: DiskNumber, path: Option<&str>) -> Result<(), DiskError> {
+        let Some(path) = path else { return Ok(self.array.readd_disk(disk, None).await?) };
+        let before = self.keeper.find(path);
+        let opened = match (open::open_now(path, self.io), &before) {
+            (Err(OpenError::Own(OwnError::InUse(_))), Some(held)) => {
+                return Ok(self.array.readd_disk(disk, Some(held.new_disk())).await?);
+            }
+            (Err(OpenError::Own(OwnError::InUse(_))), None) => open::open(path, self.io).await?,
+            (opened, _) => opened?,
+        };
+        open::owner::watch(std::slice::from_ref(&opened)).await?;
+        self.say_note(&opened);
+        self.array.readd_disk(disk, Some(opened.new_disk())).await?;
+        if let Some(gone) = before {
+            self.keeper.forget(&gone);
+        }
+        self.keeper.keep(opened);
+        Ok(())
+    }
+
+    /// Takes a disk out of the array and lets it go, so that others may have it. Its beat ends before the engine wipes it.
+    ///
+    /// # Errors
+    /// As the engine's.
+    pub async fn remove_disk(&self, disk: DiskNumber) -> Result<(), CommandError> {
+        let opened = self.opened(disk);
+        if let Some(opened) = &opened {
+            self.keeper.quieten(opened).await;
+        }
+        let removed = self.array.remove_disk(disk).await;
+        if let Some(opened) = &opened {
+            match &removed {
+                Ok(()) => self.keeper.forget(opened),
+                Err(_) => self.keeper.resume(opened),
+            }
+        }
+        removed
+    }
+
+    /// The open disk with this number.
+    fn opened(&self, disk: DiskNumber) -> Option<Opened> {
+        let disks = self.array.report().disks;
+        let path = disks.into_iter().find(|report| report.number == disk)?.identity.path;
+        self.keeper.find(&path)
+    }
+
+    fn say_note(&self, opened: &Opened) {
+        if let Some(note) = &opened.note {
+            (self.log)(note);
+        }
+    }
+}
