@@ -323,7 +323,7 @@ impl<E: Env> Array<E> {
         let Some(held) = configs.iter().max_by_key(|c| c.generation).map(Stamp::of) else {
             return Ok(false);
         };
-        if held != known && !held.is_on_line_of(config) {
+        if !held.is_on_line_of(config) {
             return Err(CommandError::Refused(format!(
                 "disk {} went on without this array (generation {}): it holds what this array does not know. \
                  To use it all the same, wipe it with `forestall destroy` and add it anew",
