@@ -209,8 +209,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A hundred million steps: more than any test takes.
-    pub const AMPLE: Self = Self { last_step: 100_000_000, last_ns: u64::MAX };
+    /// Ten million steps: a hundred times what a long run takes.
+    pub const AMPLE: Self = Self { last_step: 10_000_000, last_ns: u64::MAX };
 }
 
 /// One run of the simulated machine, from its start to its stop or crash.

@@ -104,14 +104,11 @@ fn main() -> ExitCode {
 
 fn run_search(what: Search) -> ExitCode {
     let start = Instant::now();
-    let (passed, report, failures) = search(what);
+    let (passed, report, failures) = search(what, |failure| eprintln!("{failure}\n"));
     let seconds = start.elapsed().as_secs_f64().max(1e-9);
     print!("{report}");
     println!("{passed:>12} seeds found nothing, in {seconds:.1} s");
     println!("{:>12.0} host requests a second", report.requests as f64 / seconds);
-    for failure in &failures {
-        eprintln!("\n{failure}");
-    }
     if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

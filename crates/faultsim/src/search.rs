@@ -27,9 +27,9 @@ pub struct Search {
 }
 
 /// Runs simulations on every core until seeds, time or patience end. Answers how many seeds passed, the sum of what
-/// they did, and the failures by seed.
+/// they did, and the failures by seed; each is also told to `tell` when it is found.
 #[must_use]
-pub fn search(what: Search) -> (u64, Report, Vec<Failure>) {
+pub fn search(what: Search, tell: impl Fn(&Failure) + Sync) -> (u64, Report, Vec<Failure>) {
     let next = AtomicU64::new(what.first);
     let enough = AtomicBool::new(false);
     let found = Mutex::new((0, Report::default(), Vec::new()));
@@ -41,6 +41,9 @@ pub fn search(what: Search) -> (u64, Report, Vec<Failure>) {
                 return;
             }
             let result = simulate(seed, what.options);
+            if let Err(failure) = &result {
+                tell(failure);
+            }
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             match result {
                 Ok(report) => {

@@ -12,7 +12,7 @@ fn search_level(level: Option<Level>, first: u64) -> Report {
     let options = Options { lines: Lines::Keep, level };
     let time = Duration::from_secs(3600);
     let (passed, report, failures) =
-        search(Search { first, seeds: SEEDS, time, options, failures: 1 });
+        search(Search { first, seeds: SEEDS, time, options, failures: 1 }, |_| ());
     if let Some(failure) = failures.first() {
         panic!("{failure}");
     }

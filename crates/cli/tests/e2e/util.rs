@@ -38,6 +38,7 @@ pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
             return found;
         }
         assert!(Instant::now() < deadline, "waited too long for {what}");
+        // A pause between two polls of the condition.
         std::thread::sleep(LOOK);
     }
 }

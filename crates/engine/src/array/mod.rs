@@ -28,6 +28,8 @@ mod groups;
 mod jobs;
 mod labels;
 mod maintain;
+mod readd;
+mod replace;
 mod spec;
 mod status;
 mod tend;

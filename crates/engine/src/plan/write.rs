@@ -93,7 +93,7 @@ pub enum Unwritable {
 /// How to write the data bytes `within` of `stripe`, in multiples of [`BLOCK_SIZE`].
 ///
 /// # Errors
-/// [`Unwritable`], in any band; then nothing may be written. See the [module](self) for the rule.
+/// [`Unwritable`], in any band; then nothing may be written. The module says what is refused and why.
 ///
 /// # Panics
 /// If `within` is empty, not aligned to blocks or not inside the stripe, or the view names slots that the group lacks.

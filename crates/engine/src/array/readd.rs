@@ -1,0 +1,220 @@
+//! Bringing a disk back (rule M3).
+//!
+//! Owns `readd`. Invariants: a disk that returns is trusted only where the intent bits prove it current; one that was never wholly in sync, or was put
+//! back to an older image, is rebuilt from the start; one that went on alone is refused; of several members that nobody can
+//! rebuild only the one that left last comes back as it is.
+
+use std::rc::Rc;
+
+use super::disks::no_disk;
+use super::{Array, NewDisk, labels};
+use crate::config::{Configuration, DiskEntry, DiskRole, GroupEntry, Service, SlotState};
+use crate::drive::Drive;
+use crate::error::CommandError;
+use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::quorum::Stamp;
+use crate::report::Severity;
+use crate::runtime::Env;
+
+impl<E: Env> Array<E> {
+    /// Brings a failed or missing disk back (rule M3). `disk` is the newly opened disk, or `None` if it is still open.
+    ///
+    /// # Errors
+    /// If it is not the disk that left, its slot was rebuilt elsewhere, or it fails again.
+    pub async fn readd_disk(
+        self: &Rc<Self>,
+        number: DiskNumber,
+        disk: Option<NewDisk<E>>,
+    ) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let entry = config.disk(number).ok_or_else(|| no_disk(number))?.clone();
+        let Service::Dropped { history, generation, .. } = entry.service else {
+            return Err(CommandError::Refused(format!("disk {number} is in service already")));
+        };
+        let drive = match disk {
+            Some(new) => self.reopened(&config, &entry, new).await?,
+            None => {
+                let open = self.drives.borrow().get(&number).cloned();
+                let open = open.ok_or_else(|| {
+                    CommandError::Refused(format!(
+                        "disk {number} is not open; name its path: `forestall disk readd {number} PATH`"
+                    ))
+                })?;
+                open.revive().map_err(CommandError::Refused)?;
+                open
+            }
+        };
+        let known = Stamp { history, generation };
+        let partly = self.holds_enough(&config, &drive, known).await?;
+        let place = config.slot_of(number);
+        if let Some((group, slot)) = place {
+            self.readd_member(&config, group, slot, drive, partly).await?;
+        } else {
+            self.drives.borrow_mut().insert(number, drive);
+            self.commit(|next| {
+                if let Some(disk) = next.disk_mut(number) {
+                    disk.service = Service::InService;
+                    disk.role =
+                        if disk.role == DiskRole::Free { DiskRole::Free } else { DiskRole::Spare };
+                }
+            })
+            .await?;
+        }
+        let what = match (place, partly) {
+            (None, _) => "is back, as a spare: its slot was rebuilt elsewhere".to_string(),
+            (Some((group, _)), true) => {
+                format!("is back in group {group}; what changed meanwhile is copied")
+            }
+            (Some((group, _)), false) => {
+                format!("is back in group {group} and is rebuilt from the start")
+            }
+        };
+        self.event(
+            Severity::Info,
+            "disk-readded",
+            Some(number),
+            place.map(|p| p.0),
+            format!("disk {number} {what}"),
+        );
+        Ok(())
+    }
+
+    /// A disk handed in for `readd`: it must be the one that left.
+    async fn reopened(
+        self: &Rc<Self>,
+        config: &Configuration,
+        entry: &DiskEntry,
+        new: NewDisk<E>,
+    ) -> Result<Rc<Drive<E>>, CommandError> {
+        let path = new.identity.path.clone();
+        let number = entry.number;
+        let found = labels::read_label(&new.disk).await.map_err(|e| {
+            CommandError::Refused(format!(
+                "{path}: {e}; a blank disk is added with `forestall disk add {path}`"
+            ))
+        })?;
+        if found.label.array != config.array || found.label.disk != entry.uuid {
+            return Err(CommandError::Refused(format!(
+                "{path} is disk {} of array {:?} ({}), not disk {number} of this array",
+                found.label.number, found.label.name, found.label.array
+            )));
+        }
+        if let Some(old) = self.drives.borrow().get(&number) {
+            old.revive().map_err(CommandError::Refused)?;
+            old.retire();
+        }
+        Ok(Drive::new(
+            self.rt.clone(),
+            number,
+            new.disk,
+            found.label.layout,
+            new.identity,
+            self.timeout_ns,
+        ))
+    }
+
+    /// Whether the disk holds at least what it was known to hold, on this array's line (rule M3's condition).
+    async fn holds_enough(
+        &self,
+        config: &Configuration,
+        drive: &Rc<Drive<E>>,
+        known: Stamp,
+    ) -> Result<bool, CommandError> {
+        let read =
+            self.in_time(labels::read_configs(drive.raw(), &drive.layout, config.array)).await;
+        let (configs, _) = read.ok_or_else(|| {
+            CommandError::Failed(format!(
+                "disk {} does not answer; it was not brought back",
+                drive.number
+            ))
+        })?;
+        let Some(held) = configs.iter().max_by_key(|c| c.generation).map(Stamp::of) else {
+            return Ok(false);
+        };
+        if !held.is_on_line_of(config) {
+            return Err(CommandError::Refused(format!(
+                "disk {} went on without this array (generation {}): it holds what this array does not know. \
+                 To use it all the same, wipe it with `forestall destroy` and add it anew",
+                drive.number, held.generation
+            )));
+        }
+        Ok(held.generation >= known.generation)
+    }
+
+    async fn readd_member(
+        self: &Rc<Self>,
+        config: &Configuration,
+        number: GroupNumber,
+        slot: Slot,
+        drive: Rc<Drive<E>>,
+        partly: bool,
+    ) -> Result<(), CommandError> {
+        let group = self.group(number)?;
+        let disk = drive.number;
+        let entry = config.group(number).expect("the group is there");
+        let slot_entry = &entry.slots[usize::from(slot.0)];
+        if slot_entry.replacement.is_some() {
+            return Err(CommandError::Refused(format!(
+                "slot {slot} of group {number} is being filled on a replacement: wait until it is done"
+            )));
+        }
+        let state = if !group.can_rebuild(slot) {
+            // Nobody else can give it: what the disk has is all there is, if it was the last to leave.
+            let was_whole = partly && config.disk(disk).is_some_and(|d| d.role == DiskRole::Member);
+            if !was_whole {
+                return Err(CommandError::Refused(format!(
+                    "disk {disk} does not hold all of slot {slot}, and group {number} lacks the members to rebuild it: bring others back first"
+                )));
+            }
+            last_to_leave(config, entry, disk)?;
+            SlotState::InSync
+        } else if partly && config.disk(disk).is_some_and(|d| d.role == DiskRole::Member) {
+            SlotState::Catching
+        } else {
+            SlotState::Rebuilding
+        };
+        let failed = |what: String| {
+            CommandError::Failed(format!("disk {disk}: {what}; it was not brought back"))
+        };
+        if state == SlotState::Rebuilding {
+            group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
+        }
+        let copied = group.write_all_pages(&drive).await.map_err(|e| failed(e.to_string()))?;
+        self.drives.borrow_mut().insert(disk, drive);
+        self.commit(|next| {
+            if let Some(entry) = next.disk_mut(disk) {
+                entry.service = Service::InService;
+                if state == SlotState::Rebuilding {
+                    entry.role = DiskRole::Spare;
+                }
+            }
+            if let Some(entry) = next.group_mut(number) {
+                entry.slots[usize::from(slot.0)].state = state;
+            }
+        })
+        .await?;
+        group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))
+    }
+}
+
+/// Of several members that are out, only the one that left last may come back as it is: the others missed writes since.
+fn last_to_leave(
+    config: &Configuration,
+    group: &GroupEntry,
+    disk: DiskNumber,
+) -> Result<(), CommandError> {
+    let left = |number: DiskNumber| match config.disk(number).map(|d| d.service) {
+        Some(Service::Dropped { generation, .. }) => Some(generation),
+        _ => None,
+    };
+    let mine = left(disk);
+    let later = group.slots.iter().map(|s| s.disk).find(|d| *d != disk && left(*d) > mine);
+    match later {
+        Some(later) => Err(CommandError::Refused(format!(
+            "group {} went on after disk {disk} left: bring disk {later} back first",
+            group.number
+        ))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,138 @@
+//! Putting a spare into a slot: by command while the old member stays in service, or for a member that is out.
+//!
+//! Owns `replace` and the choice of a spare. Invariants: a spare holds its group's maps before the configuration that relies on it
+//! counts (rule M1), and its cursor starts at nothing (rule F4). Filling and swapping are `tend`'s matter.
+
+use std::rc::Rc;
+
+use super::Array;
+use super::disks::no_disk;
+use crate::config::{Configuration, DiskRole, DropReason, SlotState};
+use crate::error::CommandError;
+use crate::group::Group;
+use crate::ids::{DiskNumber, Slot};
+use crate::report::Severity;
+use crate::runtime::Env;
+
+impl<E: Env> Array<E> {
+    /// Copies a member to a spare while it stays in service, then swaps (rules F4, A2, A3). Answers the job's id, counted from
+    /// the next one to start. `rate` is a limit in bytes a second, 0 for none.
+    ///
+    /// # Errors
+    /// If the disk is not a member in sync, or the spare is missing, too small, in use or out of service; then nothing changed.
+    pub async fn replace(
+        self: &Rc<Self>,
+        disk: DiskNumber,
+        with: Option<DiskNumber>,
+        rate: u64,
+    ) -> Result<u64, CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        config.disk(disk).ok_or_else(|| no_disk(disk))?;
+        let Some((number, slot)) = config.slot_of(disk) else {
+            return Err(CommandError::Refused(format!(
+                "disk {disk} is in no group: there is nothing to copy"
+            )));
+        };
+        let entry = &config.group(number).expect("slots are in groups").slots[usize::from(slot.0)];
+        if entry.replacement.is_some() || !matches!(entry.state, SlotState::InSync | SlotState::Out)
+        {
+            return Err(CommandError::Refused(format!(
+                "disk {disk} is being replaced or rebuilt already"
+            )));
+        }
+        let group = self.group(number)?;
+        if entry.state == SlotState::Out && !group.can_rebuild(slot) {
+            return Err(CommandError::Refused(format!(
+                "group {number} lacks too many members to rebuild disk {disk}: bring one back first, `forestall disk readd N`"
+            )));
+        }
+        let spare = match with {
+            Some(spare) if spare == disk => {
+                return Err(CommandError::Refused(format!("disk {disk} cannot replace itself")));
+            }
+            Some(spare) => {
+                let found = self.unused_disk(&config, spare)?;
+                if found.data_len < group.member_len() {
+                    return Err(too_small(spare, found.data_len, group.member_len()));
+                }
+                spare
+            }
+            None => self.pick_spare(&config, group.member_len()).ok_or_else(|| {
+                CommandError::Refused(format!(
+                    "there is no spare with {} usable bytes; add one with `forestall disk add PATH --role spare`",
+                    group.member_len()
+                ))
+            })?,
+        };
+        self.engage(&group, slot, spare, rate).await?;
+        let running = self.jobs.running(number, |job| job.disk == Some(spare));
+        Ok(running.map_or_else(|| self.jobs.upcoming(), |job| job.id()))
+    }
+
+    /// The smallest spare that is large enough.
+    pub(super) fn pick_spare(&self, config: &Configuration, member_len: u64) -> Option<DiskNumber> {
+        let drives = self.drives.borrow();
+        config
+            .disks
+            .iter()
+            .filter(|d| d.role == DiskRole::Spare && d.in_service() && d.data_len >= member_len)
+            .filter(|d| {
+                config.slot_of(d.number).is_none()
+                    && drives.get(&d.number).is_some_and(|d| !d.is_gone())
+            })
+            .min_by_key(|d| (d.data_len, d.number))
+            .map(|d| d.number)
+    }
+
+    /// Puts a spare into a slot: as the slot's disk if the old one is out, else as its replacement.
+    pub(super) async fn engage(
+        self: &Rc<Self>,
+        group: &Rc<Group<E>>,
+        slot: Slot,
+        spare: DiskNumber,
+        rate: u64,
+    ) -> Result<(), CommandError> {
+        let number = group.number;
+        let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
+        let drive = self
+            .drives
+            .borrow()
+            .get(&spare)
+            .cloned()
+            .ok_or_else(|| failed("it is not open".into()))?;
+        group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
+        let copied = match group.write_all_pages(&drive).await {
+            Ok(copied) => copied,
+            Err(fault) => {
+                self.note_failing(
+                    spare,
+                    format!("{fault} on taking a member's place"),
+                    DropReason::Failed,
+                );
+                self.tend_failures();
+                return Err(failed(fault.to_string()));
+            }
+        };
+        self.set_rate(number, slot, rate);
+        self.commit(|next| {
+            // It is a member from the swap on: one that fails before was never in sync (rule M3).
+            let Some(entry) = next.group_mut(number) else { return };
+            let slot = &mut entry.slots[usize::from(slot.0)];
+            if slot.state == SlotState::Out {
+                (slot.disk, slot.state) = (spare, SlotState::Rebuilding);
+            } else {
+                slot.replacement = Some(spare);
+            }
+        })
+        .await?;
+        group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))?;
+        let what = format!("disk {spare} fills slot {slot} of group {number}");
+        self.event(Severity::Info, "spare-engaged", Some(spare), Some(number), what);
+        Ok(())
+    }
+}
+
+fn too_small(disk: DiskNumber, has: u64, needs: u64) -> CommandError {
+    CommandError::Refused(format!("disk {disk} has {has} usable bytes; {needs} are needed"))
+}
