@@ -96,7 +96,8 @@ fn groups_and_disks_that_cannot_be() {
         before,
         "a refusal changed something"
     );
-    // The order: a spare before its group is needed, both scrubs at once.
+    // Two scrubs at once: the first has data to read, at a rate that keeps it busy.
+    server.fill("vault", 7);
     server.ok(&["scrub", "1", "--rate", "1"]);
     server.run(&["scrub", "1"]).refused(&["group 1"]);
     server.stop();
