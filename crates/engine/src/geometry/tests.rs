@@ -42,7 +42,7 @@ fn shapes_outside_the_rules_are_refused() {
     assert!(matches!(with(4096, MEMBER_LEN_MAX / 4096 + 1), Err(GeometryError::Stripes(_))));
     assert_eq!(
         Geometry::new(Level::Raid6, 3, 4096, 1).map_err(|error| error.to_string()),
-        Err("Raid6 takes 4 to 64 members, not 3".to_owned())
+        Err("RAID6 takes 4 to 64 members, not 3".to_owned())
     );
 }
 
