@@ -23,6 +23,10 @@ pub fn fault_of(error: &io::Error) -> DiskFault {
         | Errno::STALE
         | Errno::SHUTDOWN
         | Errno::NOTCONN => FaultKind::Gone,
+        // The block layer's word for a failed transport, and those of remote stores.
+        Errno::NOLINK | Errno::COMM | Errno::HOSTUNREACH | Errno::NETUNREACH | Errno::CONNRESET => {
+            FaultKind::Transport
+        }
         _ => FaultKind::Medium,
     };
     DiskFault { kind, errno: number }
@@ -45,6 +49,7 @@ mod tests {
         assert_eq!(kind(Errno::NOSPC), FaultKind::NoSpace);
         assert_eq!(kind(Errno::TIMEDOUT), FaultKind::TimedOut);
         assert_eq!(kind(Errno::NODEV), FaultKind::Gone);
+        assert_eq!(kind(Errno::NOLINK), FaultKind::Transport);
         assert_eq!(kind(Errno::ILSEQ), FaultKind::Medium);
         assert_eq!(fault_of(&io::Error::other("no number")).errno, 0);
     }

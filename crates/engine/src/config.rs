@@ -3,10 +3,12 @@
 //! Owns the data model of disks, groups and volumes. Invariant: no state takes effect before the generation that carries it
 //! counts (rule C1). The bytes are `format::config`'s matter, which disks to believe is `quorum`'s, committing is `commit`'s.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::health::Policy;
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 
 /// RAID level of a group.
@@ -200,6 +202,26 @@ pub struct HistoryEntry {
     pub first_generation: u64,
 }
 
+/// What is kept of one disk's health.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HealthEntry {
+    /// Errors by class, in T3's order.
+    pub counts: [u64; 8],
+    /// Level of its bucket in millionths.
+    pub level: u32,
+    /// Found ailing and not cleared since.
+    pub ailing: bool,
+}
+
+/// What is kept of health: the policy, and the disks of which there is anything to tell.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HealthTable {
+    /// How errors are weighed.
+    pub policy: Policy,
+    /// By disk.
+    pub disks: BTreeMap<DiskNumber, HealthEntry>,
+}
+
 /// The whole configuration of an array.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Configuration {
@@ -228,6 +250,8 @@ pub struct Configuration {
     pub groups: Vec<GroupEntry>,
     /// All volumes, by number.
     pub volumes: Vec<VolumeEntry>,
+    /// Health of the disks. Persisted now and then, with a change of verdict, and at an orderly stop: no state depends on it.
+    pub health: HealthTable,
 }
 
 impl Configuration {

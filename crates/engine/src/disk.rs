@@ -47,6 +47,8 @@ pub enum FaultKind {
     TimedOut,
     /// The disk does not answer at all: gone, dead, unplugged.
     Gone,
+    /// The way to the disk failed (cable, controller): the request may be tried again.
+    Transport,
 }
 
 /// One failed request of one disk.
@@ -73,6 +75,7 @@ impl fmt::Display for DiskFault {
             FaultKind::NoSpace => "no space left on the device below",
             FaultKind::TimedOut => "timed out",
             FaultKind::Gone => "disk does not answer",
+            FaultKind::Transport => "transport error on the way to the disk",
         };
         if self.errno == 0 { f.write_str(what) } else { write!(f, "{what} (errno {})", self.errno) }
     }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::buf::Buf;
 use crate::disk::{Disk, DiskFault, DiskIdentity, FaultKind};
 use crate::format::layout::Layout;
+use crate::health::{Latencies, SizeClass};
 use crate::ids::DiskNumber;
 use crate::report::{AccessCounts, ErrorCounts};
 use crate::runtime::{Env, Runtime};
@@ -20,6 +21,9 @@ use crate::sync::{Event, First, race};
 
 /// Time limit of one request where nothing else was said, in nanoseconds.
 pub(crate) const TIMEOUT_NS_DEFAULT: u64 = 30_000_000_000;
+
+/// Pauses before a request that did not reach the disk is tried again.
+const TRANSPORT_PAUSES_NS: [u64; 4] = [20_000_000, 80_000_000, 320_000_000, 1_280_000_000];
 
 /// An open disk of the array.
 pub(crate) struct Drive<E: Env> {
@@ -47,6 +51,8 @@ pub(crate) struct Drive<E: Env> {
     pub(crate) accesses: Cell<AccessCounts>,
     /// Errors so far.
     pub(crate) errors: Cell<ErrorCounts>,
+    /// Times of the data requests that succeeded, until health takes them.
+    pub(crate) latencies: RefCell<Latencies>,
     /// What people should know of it.
     pub(crate) notes: RefCell<Vec<String>>,
 }
@@ -105,6 +111,7 @@ impl<E: Env> Drive<E> {
             doomed: RefCell::default(),
             accesses: Cell::default(),
             errors: Cell::default(),
+            latencies: RefCell::default(),
             notes: RefCell::default(),
         })
     }
@@ -230,7 +237,42 @@ impl<E: Env> Drive<E> {
             a.reads += 1;
             a.read_bytes += len;
         });
-        self.read_at(self.layout.data.offset + address, buf).await
+        let begun = self.rt.now_ns();
+        let result = self.read_at(self.layout.data.offset + address, buf).await;
+        if result.is_ok() {
+            self.note_latency(SizeClass::of(false, len), begun);
+        }
+        result
+    }
+
+    fn note_latency(&self, class: SizeClass, begun_ns: u64) {
+        let ns = self.rt.now_ns().saturating_sub(begun_ns);
+        self.latencies.borrow_mut().add(class, ns);
+    }
+
+    /// What the disk answers to a request; one that did not reach it is tried again.
+    async fn reach<T>(
+        &self,
+        mut request: impl AsyncFnMut() -> (Result<(), DiskFault>, T),
+    ) -> (Result<(), DiskFault>, T) {
+        for pause_ns in TRANSPORT_PAUSES_NS {
+            let (result, rest) = request().await;
+            if self.gone.get() || !self.is_transport(&result) {
+                return (result, rest);
+            }
+            self.rt.sleep_ns(pause_ns).await;
+        }
+        let (result, rest) = request().await;
+        self.is_transport(&result);
+        (result, rest)
+    }
+
+    fn is_transport(&self, result: &Result<(), DiskFault>) -> bool {
+        let transport = matches!(result, Err(fault) if fault.kind == FaultKind::Transport);
+        if transport {
+            self.count_error(|e| e.transports += 1);
+        }
+        transport
     }
 
     /// Reads metadata at an offset of the whole disk.
@@ -248,7 +290,17 @@ impl<E: Env> Drive<E> {
             return Err(DiskFault::new(FaultKind::Gone));
         }
         let drive = Rc::clone(self);
-        let request = async move { drive.disk.read(offset, buf).await };
+        let request = async move {
+            let mut buf = Some(buf);
+            let read = async || {
+                let (result, back) =
+                    drive.disk.read(offset, buf.take().expect("handed back each time")).await;
+                buf = Some(back);
+                (result, ())
+            };
+            let (result, ()) = drive.reach(read).await;
+            (result, buf.expect("handed back"))
+        };
         match self.timed(request).await {
             Timed::Done((result, buf)) => self.listen(result.map(|()| buf)),
             Timed::Late(request) => {
@@ -277,14 +329,24 @@ impl<E: Env> Drive<E> {
         let begun = self.flushes.get();
         let drive = Rc::clone(self);
         let offset = self.layout.data.offset + address;
+        let begun_ns = self.rt.now_ns();
         let timed = self.timed(async move {
-            let result = drive.disk.write(offset, buf.aligned()).await;
+            let result = drive.write_through(offset, buf).await;
             if drive.flushes.get() != begun {
                 drive.note_unflushed(address, len);
             }
             result
         });
-        self.heard(timed.await)
+        let timed = self.heard(timed.await);
+        if matches!(timed, Timed::Done(Ok(()))) {
+            self.note_latency(SizeClass::of(true, len), begun_ns);
+        }
+        timed
+    }
+
+    async fn write_through(&self, offset: u64, buf: Buf) -> Result<(), DiskFault> {
+        let buf = buf.aligned();
+        self.reach(async || (self.disk.write(offset, buf.clone()).await, ())).await.0
     }
 
     fn note_unflushed(&self, address: u64, len: u64) {
@@ -355,14 +417,14 @@ impl<E: Env> Drive<E> {
             return Timed::Done(Err(DiskFault::new(FaultKind::Gone)));
         }
         let drive = Rc::clone(self);
-        let timed = self.timed(async move { drive.disk.write(offset, buf.aligned()).await }).await;
+        let timed = self.timed(async move { drive.write_through(offset, buf).await }).await;
         self.heard(timed)
     }
 
     fn heard(&self, timed: Timed<Result<(), DiskFault>>) -> Timed<Result<(), DiskFault>> {
         match timed {
             Timed::Done(result) => {
-                if result.is_err() {
+                if matches!(&result, Err(fault) if fault.kind != FaultKind::Transport) {
                     self.count_error(|e| e.writes += 1);
                 }
                 Timed::Done(self.listen(result))

@@ -15,6 +15,7 @@ pub mod format;
 pub mod fuzz;
 pub mod geometry;
 mod group;
+pub mod health;
 mod ids;
 pub mod plan;
 mod progress;
@@ -29,8 +30,8 @@ pub use array::{
 };
 pub use buf::Buf;
 pub use config::{
-    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HistoryEntry, Level,
-    Service, SlotEntry, SlotState, VolumeEntry,
+    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
+    HistoryEntry, Level, Service, SlotEntry, SlotState, VolumeEntry,
 };
 pub use disk::{Disk, DiskFault, DiskIdentity, FaultKind};
 pub use error::{AssembleError, CommandError, CreateError, IoError};
@@ -39,7 +40,7 @@ pub use ids::{
 };
 pub use report::{
     AccessCounts, ArrayReport, DiskReport, DiskState, ErrorCounts, Event, GroupReport, Health,
-    JobKind, JobReport, JobState, Problem, Severity, T1Row, VolumeReport,
+    HealthReport, JobKind, JobReport, JobState, Problem, Severity, T1Row, T3Row, VolumeReport,
 };
 pub use runtime::{Env, Runtime, Task};
 pub use volume::{AllocationRun, VolumeHandle};

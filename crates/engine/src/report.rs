@@ -3,10 +3,13 @@
 //! Owns the report types, nothing else; every one is serialisable, sizes are bytes, times milliseconds since 1970, and the
 //! words are those of design.md §1. How to print them is the command line's matter.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::config::{DiskRole, Level};
 use crate::disk::DiskIdentity;
+use crate::health::{ErrorClass, Policy, Verdict};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 
 /// Overall health; the exit code of `status` follows it: 0, 3, 4.
@@ -54,6 +57,9 @@ pub struct ErrorCounts {
     pub flushes: u64,
     /// Requests that took longer than the limit.
     pub timeouts: u64,
+    /// Requests that failed on the way to the disk; each try counts.
+    #[serde(default)]
+    pub transports: u64,
 }
 
 /// Requests a disk took since the array started.
@@ -295,4 +301,30 @@ pub struct T1Row {
     pub disks: Vec<DiskNumber>,
     /// RAID LEVEL, as `RAID5`.
     pub level: String,
+}
+
+/// One row of table T3.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct T3Row {
+    /// DISK#.
+    pub disk: DiskNumber,
+    /// Errors by class since the disk was added or cleared.
+    pub counts: BTreeMap<ErrorClass, u64>,
+    /// LEVEL of the leaky bucket, in percent of a full one.
+    pub level_percent: f64,
+    /// THRESHOLD: the level that counts as ailing, in percent.
+    pub threshold_percent: f64,
+    /// VERDICT.
+    pub verdict: Verdict,
+    /// REASON, with the figures that led to it.
+    pub reason: String,
+}
+
+/// `health show`.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct HealthReport {
+    /// How errors are weighed and what is done.
+    pub policy: Policy,
+    /// Table T3.
+    pub disks: Vec<T3Row>,
 }

@@ -16,6 +16,8 @@ use crate::medium::SECTOR;
 const EIO: i32 = 5;
 /// Linux's ENOSPC.
 const ENOSPC: i32 = 28;
+/// Linux's ENOLINK, the block layer's word for a failed transport.
+const ENOLINK: i32 = 67;
 /// Linux's ENODEV.
 const ENODEV: i32 = 19;
 
@@ -32,6 +34,10 @@ pub struct Faults {
     failing_flushes: u64,
     /// Nothing is answered before this time.
     stalled_until_ns: u64,
+    /// So many requests to come do not reach the disk.
+    unreached: u64,
+    /// Every request takes so many times longer; 0 counts as 1.
+    slowness: u64,
     /// No room in the file system below: writes fail.
     full: bool,
     /// Gone.
@@ -57,6 +63,22 @@ impl Faults {
     /// Lets the next `count` flushes fail.
     pub fn fail_flushes(&mut self, count: u64) {
         self.failing_flushes += count;
+    }
+
+    /// Lets the next `count` reads and writes fail on their way to the disk.
+    pub fn lose_on_the_way(&mut self, count: u64) {
+        self.unreached += count;
+    }
+
+    /// Lets every request take `times` as long.
+    pub fn slow_down(&mut self, times: u64) {
+        self.slowness = times;
+    }
+
+    /// How many times longer requests take.
+    #[must_use]
+    pub fn slowness(&self) -> u64 {
+        self.slowness.max(1)
     }
 
     /// Lets nothing be answered before `until_ns`.
@@ -108,9 +130,12 @@ impl Faults {
     }
 
     /// Judges a read of `range`.
-    pub fn on_read(&self, range: &Range<u64>) -> Option<(Injected, DiskFault)> {
+    pub fn on_read(&mut self, range: &Range<u64>) -> Option<(Injected, DiskFault)> {
         if self.dead {
             return Some(gone());
+        }
+        if self.unreached > 0 {
+            return Some(self.unreached());
         }
         let mut bad = self.bad.range(range.start / SECTOR..range.end.div_ceil(SECTOR));
         bad.next()
@@ -121,6 +146,9 @@ impl Faults {
     pub fn on_write(&mut self, range: &Range<u64>) -> Option<(Injected, DiskFault)> {
         if self.dead {
             return Some(gone());
+        }
+        if self.unreached > 0 {
+            return Some(self.unreached());
         }
         if self.full {
             return Some((
@@ -139,6 +167,11 @@ impl Faults {
             }
         }
         None
+    }
+
+    fn unreached(&mut self) -> (Injected, DiskFault) {
+        self.unreached -= 1;
+        (Injected::Transport, DiskFault { kind: FaultKind::Transport, errno: ENOLINK })
     }
 
     /// Judges a flush.
@@ -175,6 +208,8 @@ pub enum Injected {
     Gone,
     /// A request was held up by a stall.
     Stall,
+    /// A request did not reach the disk.
+    Transport,
     /// A write met a full file system.
     NoSpace,
     /// A disk was left out of a start.
@@ -192,6 +227,7 @@ impl fmt::Display for Injected {
             Self::WriteError => "writes failed",
             Self::FlushFailure => "flushes failed",
             Self::Gone => "requests met a dead disk",
+            Self::Transport => "requests did not reach their disk",
             Self::Stall => "requests held up by a stall",
             Self::NoSpace => "writes met a full disk",
             Self::Withheld => "disks left out of a start",

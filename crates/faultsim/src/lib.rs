@@ -10,6 +10,7 @@ mod client;
 mod disk;
 mod executor;
 mod faults;
+mod health;
 mod injector;
 mod machine;
 mod medium;

@@ -10,6 +10,9 @@ use std::rc::Rc;
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
 
 use crate::catch::caught;
+use crate::health::{
+    ailing_disk_is_replaced, ailing_spare_is_not_used, slow_disk_is_sat_out, transport_burst,
+};
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::stage::{RunEnd, Stage};
@@ -72,6 +75,26 @@ pub const SCENARIOS: &[Scenario] = &[
         story: "after a crash and a resync each member in turn may be lost",
         script: resync_then_lose_any,
     },
+    Scenario {
+        name: "ailing-disk-is-replaced",
+        story: "a member errs on reads again and again: it is copied to the spare by itself, and a crash forgets no verdict",
+        script: ailing_disk_is_replaced,
+    },
+    Scenario {
+        name: "ailing-spare-is-not-used",
+        story: "with no spare, only an ailing one or the policy to advise, an ailing member stays and somebody is told",
+        script: ailing_spare_is_not_used,
+    },
+    Scenario {
+        name: "transport-burst",
+        story: "four disks do not answer for a moment: no spare is spent, nobody is judged",
+        script: transport_burst,
+    },
+    Scenario {
+        name: "slow-disk-is-sat-out",
+        story: "a disk five times slower than its peers is not read within seconds; where all are slow nobody is accused",
+        script: slow_disk_is_sat_out,
+    },
 ];
 
 /// Plays a story under a seed; `None` if there is none of that name.
@@ -91,8 +114,11 @@ pub fn play(name: &str, seed: u64, lines: Lines) -> Option<Result<(), Box<Failur
 }
 
 /// Plays `act` on a started array and stops it in good order.
-fn act<F>(stage: &mut Stage, options: AssembleOptions, act: impl FnOnce(Script) -> F + 'static)
-where
+pub(crate) fn act<F>(
+    stage: &mut Stage,
+    options: AssembleOptions,
+    act: impl FnOnce(Script) -> F + 'static,
+) where
     F: Future<Output = ()> + 'static,
 {
     let ended = stage.run(options, None, |machine| async move {
@@ -103,7 +129,7 @@ where
     stage.end(true);
 }
 
-fn degraded() -> AssembleOptions {
+pub(crate) fn degraded() -> AssembleOptions {
     AssembleOptions { degraded: true, ..AssembleOptions::default() }
 }
 

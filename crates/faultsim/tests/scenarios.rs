@@ -38,6 +38,10 @@ scenarios! {
     a_dead_disk_returns_after_a_crash = "dead-disk-returns-after-crash",
     repair_does_not_destroy = "repair-does-not-destroy",
     resync_then_lose_any = "resync-then-lose-any",
+    an_ailing_disk_is_replaced = "ailing-disk-is-replaced",
+    an_ailing_spare_is_not_used = "ailing-spare-is-not-used",
+    a_burst_of_transport_errors = "transport-burst",
+    a_slow_disk_is_sat_out = "slow-disk-is-sat-out",
 }
 
 #[test]

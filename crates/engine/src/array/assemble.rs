@@ -79,6 +79,7 @@ impl<E: Env> Array<E> {
         if let Err(error) = array.build(&choice, &options).await {
             return Err((error, Vec::new()));
         }
+        array.load_health();
         array.load_log().await;
         for (label, drive) in damaged {
             // The other copy served; mending it is a courtesy that may fail.

@@ -6,7 +6,7 @@
 use super::assemble::open_drive;
 use super::{Array, CreateGroup, CreateSpec, NewDisk, Notes, disks, groups, labels, volumes};
 use crate::config::{
-    Configuration, DiskEntry, DiskRole, Extent, GroupEntry, HistoryEntry, VolumeEntry,
+    Configuration, DiskEntry, DiskRole, Extent, GroupEntry, HealthTable, HistoryEntry, VolumeEntry,
 };
 use crate::disk::{Disk, DiskFault};
 use crate::drive::TIMEOUT_NS_DEFAULT;
@@ -143,6 +143,7 @@ fn plan<E: Env>(
         disks: blanks.iter().map(|b| b.entry.clone()).collect(),
         groups,
         volumes,
+        health: HealthTable::default(),
     };
     Ok((blanks, config, notes))
 }

@@ -147,7 +147,12 @@ impl<E: Env> Array<E> {
         if disk.in_service() {
             self.commit(|next| self.drop_disk(next, number, DropReason::Removed)).await?;
         }
-        self.commit(|next| next.disks.retain(|d| d.number != number)).await?;
+        self.commit(|next| {
+            next.disks.retain(|d| d.number != number);
+            next.health.disks.remove(&number);
+        })
+        .await?;
+        self.forget_health(number);
         let drive = self.drives.borrow_mut().remove(&number);
         if let Some(drive) = drive {
             let answers = drive.late_requests() == 0;

@@ -25,6 +25,7 @@ mod create;
 mod disks;
 mod events;
 mod groups;
+mod health;
 mod jobs;
 mod labels;
 mod maintain;
@@ -73,6 +74,7 @@ pub struct Array<E: Env> {
     /// Rate limits asked for fills, in bytes a second.
     rates: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), u64>>,
     log: events::EventLog,
+    watches: health::Watches,
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
@@ -111,6 +113,7 @@ impl<E: Env> Array<E> {
             jobs: jobs::Jobs::default(),
             rates: RefCell::default(),
             log: events::EventLog::default(),
+            watches: health::Watches::default(),
             timeout_ns,
             scrub_every_s,
             command_turn: Mutex::default(),
@@ -291,6 +294,7 @@ impl<E: Env> Array<E> {
         self.event(Severity::Info, "array-stopped", None, None, "orderly stop".into());
         self.log_written().await;
         self.commit(|next| {
+            self.keep_health(next);
             for (number, resynced) in clean {
                 if let Some(entry) = next.group_mut(number) {
                     entry.clean = resynced;

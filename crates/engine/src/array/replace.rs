@@ -53,6 +53,12 @@ impl<E: Env> Array<E> {
             }
             Some(spare) => {
                 let found = self.unused_disk(&config, spare)?;
+                if self.is_ailing(spare) {
+                    return Err(CommandError::Refused(format!(
+                        "disk {spare} is ailing itself (see `forestall health show`): take another, or trust it again with \
+                         `forestall health clear {spare}`"
+                    )));
+                }
                 if found.data_len < group.member_len() {
                     return Err(too_small(spare, found.data_len, group.member_len()));
                 }
@@ -78,7 +84,8 @@ impl<E: Env> Array<E> {
             .iter()
             .filter(|d| d.role == DiskRole::Spare && d.in_service() && d.data_len >= member_len)
             .filter(|d| {
-                config.slot_of(d.number).is_none()
+                !self.is_ailing(d.number)
+                    && config.slot_of(d.number).is_none()
                     && drives.get(&d.number).is_some_and(|d| !d.is_gone())
             })
             .min_by_key(|d| (d.data_len, d.number))

@@ -31,6 +31,7 @@ impl<E: Env> Array<E> {
             problems.extend(self.group_problems(&config, group, &disks, &jobs));
         }
         problems.extend(idle_disk_problems(&config, &disks));
+        problems.extend(self.health_problems(&config, &disks, &jobs));
         problems.sort_by_key(|p| std::cmp::Reverse(p.health));
         let health = problems.iter().map(|p| p.health).max().unwrap_or(Health::Healthy);
         ArrayReport {
@@ -297,7 +298,7 @@ fn name(disk: &DiskReport) -> String {
     format!("disk {} ({}{serial})", disk.number, disk.identity.path)
 }
 
-fn job_words(job: &JobReport) -> String {
+pub(super) fn job_words(job: &JobReport) -> String {
     let percent = (job.done_bytes * 100).checked_div(job.total_bytes).unwrap_or(100);
     let kind = match job.kind {
         crate::JobKind::Rebuild => "rebuilding",

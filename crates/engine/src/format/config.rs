@@ -27,7 +27,7 @@ pub const SECTION_HEADER: usize = 8;
 /// Flag of a section: software that does not know it may go on without it.
 pub const SECTION_MAY_IGNORE: u16 = 1;
 
-/// A section's tag. All of them must be there, once each.
+/// A section's tag. Each stands there once; only health may be missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Section {
     /// Name, commit time, `inject` allowed.
@@ -42,6 +42,8 @@ pub enum Section {
     Groups = 5,
     /// Volumes.
     Volumes = 6,
+    /// Health of the disks; software that does not know it may go on without it.
+    Health = 7,
 }
 
 /// Why a configuration was not encoded.
@@ -91,7 +93,8 @@ pub fn encode(config: &Configuration, slot_len: u64) -> Result<Buf, EncodeError>
     let mut payload = Writer::new();
     for (tag, body) in sections::write(config) {
         let len = u32::try_from(body.len()).expect("a configuration is far below 4 GiB");
-        payload.u16(tag as u16).u16(0).u32(len).bytes(&body);
+        let flags = if tag == Section::Health { SECTION_MAY_IGNORE } else { 0 };
+        payload.u16(tag as u16).u16(flags).u32(len).bytes(&body);
     }
     let buf = frame(config.array, config.generation, &payload.finish());
     if buf.len() as u64 > slot_len {
@@ -143,8 +146,8 @@ pub fn decode(slot: &[u8]) -> Result<Configuration, ConfigError> {
 }
 
 /// The known sections of a payload, in the order of their tags.
-fn split(payload: &[u8]) -> Result<[&[u8]; 6], ConfigError> {
-    let mut found: [Option<&[u8]>; 6] = [None; 6];
+fn split(payload: &[u8]) -> Result<[&[u8]; 7], ConfigError> {
+    let mut found: [Option<&[u8]>; 7] = [None; 7];
     let mut reader = Reader::new(payload);
     while reader.left() > 0 {
         let (tag, flags, len) = (reader.u16()?, reader.u16()?, reader.u32()? as usize);
@@ -157,7 +160,9 @@ fn split(payload: &[u8]) -> Result<[&[u8]; 6], ConfigError> {
             None => return Err(ConfigError::TooNew(format!("section {tag} is not known"))),
         }
     }
-    let mut bodies = [&[][..]; 6];
+    let optional = Section::Health as usize - 1;
+    found[optional] = found[optional].or(Some(&[]));
+    let mut bodies = [&[][..]; 7];
     for (body, found) in bodies.iter_mut().zip(found) {
         *body = found.ok_or(CodecError::Value("section: one is not there"))?;
     }

@@ -3,9 +3,10 @@
 use super::label::Label;
 use super::layout::Layout;
 use crate::config::{
-    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HistoryEntry, Level,
-    Service, SlotEntry, SlotState, VolumeEntry,
+    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
+    HistoryEntry, Level, Service, SlotEntry, SlotState, VolumeEntry,
 };
+use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, Uuid, VolumeNumber};
 
 /// The label of disk 7 of an array, on a disk of `size` bytes.
@@ -58,6 +59,7 @@ pub fn configuration() -> Configuration {
         extents: extents.iter().map(|&(start, stripes)| Extent { start, stripes }).collect(),
         read_only: number == 2,
     };
+    let entry = HealthEntry { counts: [1, 2, 3, 4, 5, 6, 7, 8], level: 900_000, ailing: true };
     Configuration {
         array: Uuid([0xaa; 16]),
         name: "tank 1".into(),
@@ -82,5 +84,9 @@ pub fn configuration() -> Configuration {
             clean: true,
         }],
         volumes: vec![volume(1, "a", &[(0, 4), (8, 1)]), volume(2, "größe", &[(4, 4)])],
+        health: HealthTable {
+            policy: Policy { mode: Mode::Advise, ..Policy::default() },
+            disks: [(DiskNumber(2), entry)].into(),
+        },
     }
 }

@@ -212,9 +212,7 @@ impl<E: Env> Group<E> {
             return None;
         }
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
-        if let Some(main) = main
-            && !self.avoid.get().contains(slot)
-        {
+        if let Some(main) = main {
             return main.read_data(run.start, Buf::scratch(len)).await.ok();
         }
         let chunk = u64::from(self.geometry.chunk());
@@ -281,8 +279,7 @@ impl<E: Env> Group<E> {
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         let was_lost = self.lost.overlaps(slot, address, BLOCK_SIZE);
         let main = main.filter(|_| !was_lost);
-        let peers_first = self.avoid.get().contains(slot);
-        if let (Some(main), false) = (&main, peers_first)
+        if let Some(main) = &main
             && let Ok(buf) = main.read_data(address, Buf::scratch(rows.len())).await
         {
             return Ok(buf);
@@ -299,9 +296,6 @@ impl<E: Env> Group<E> {
             (Ok(buf), Some(main)) => {
                 main.count_error(|e| e.recovered_reads += 1);
                 Ok(buf)
-            }
-            (Err(_), Some(main)) if peers_first => {
-                main.read_data(address, Buf::scratch(rows.len())).await.map_err(|_| IoError::Io)
             }
             (found, _) => found,
         }

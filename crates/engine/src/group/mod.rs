@@ -450,6 +450,11 @@ impl<E: Env> Group<E> {
         }
     }
 
+    /// Keeps hosts' reads off these slots where anything else gives the block.
+    pub(crate) fn set_avoid(&self, slots: SlotSet) {
+        self.avoid.set(slots);
+    }
+
     /// Whether the group would lose data without `disk`.
     pub(crate) fn needs(&self, disk: DiskNumber) -> bool {
         let slots = self.slots.borrow();

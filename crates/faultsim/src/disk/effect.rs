@@ -23,7 +23,7 @@ impl Drive {
             Request::Discard { .. } => 30_000,
         };
         let slow = if rng.percent(2) { 20 } else { 1 };
-        let time = (base / 2 + rng.below(base)) * slow;
+        let time = (base / 2 + rng.below(base)) * slow * self.0.faults.borrow().slowness();
         let stalled = self.0.faults.borrow().stalled_until_ns().saturating_sub(now_ns);
         if stalled > 0 && !self.0.faults.borrow().dead() {
             self.met(Injected::Stall);
@@ -77,7 +77,7 @@ impl Drive {
             }
             Request::Write { offset, buf } => match fault {
                 None => medium.write(offset, &buf),
-                Some((Injected::NoSpace, _)) => {}
+                Some((Injected::NoSpace | Injected::Transport, _)) => {}
                 // What it left was decided when the disk was unplugged.
                 Some(_) if unplugged => {}
                 Some(_) => {

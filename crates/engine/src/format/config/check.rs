@@ -12,6 +12,7 @@ use crate::config::{
     Configuration, DiskEntry, Extent, GroupEntry, Service, SlotState, VolumeEntry,
 };
 use crate::geometry::Geometry;
+use crate::health::{FULL, LEAK_PERCENT_MAX, THRESHOLD_MAX};
 use crate::ids::{BLOCK_SIZE, DiskNumber};
 
 /// Most disks.
@@ -69,7 +70,23 @@ pub fn check(config: &Configuration) -> Result<(), Invalid> {
     check_history(config)?;
     check_disks(config)?;
     check_groups(config)?;
-    check_volumes(config)
+    check_volumes(config)?;
+    check_health(config)
+}
+
+fn check_health(config: &Configuration) -> Result<(), Invalid> {
+    let policy = &config.health.policy;
+    let sane = policy.thresholds.iter().all(|t| (1..=THRESHOLD_MAX).contains(t));
+    require(sane && policy.leak_percent <= LEAK_PERCENT_MAX && policy.at_once > 0, || {
+        "the health policy has values that it must not have".into()
+    })?;
+    for (disk, entry) in &config.health.disks {
+        require(config.disk(*disk).is_some(), || {
+            format!("health of disk {disk}, which is not there")
+        })?;
+        require(u64::from(entry.level) <= 2 * FULL, || format!("level of disk {disk}"))?;
+    }
+    Ok(())
 }
 
 fn check_history(config: &Configuration) -> Result<(), Invalid> {

@@ -10,13 +10,14 @@ use super::check::{
     VOLUMES_MAX,
 };
 use crate::config::{
-    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HistoryEntry, Level,
-    Service, SlotEntry, SlotState, VolumeEntry,
+    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
+    HistoryEntry, Level, Service, SlotEntry, SlotState, VolumeEntry,
 };
+use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, MEMBERS_MAX, Uuid, VolumeNumber};
 
 /// Every section of `config` in the order of the tags.
-pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 6] {
+pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 7] {
     let body = |fill: &dyn Fn(&mut Writer)| {
         let mut writer = Writer::new();
         fill(&mut writer);
@@ -47,6 +48,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 6] {
     let volumes = body(&|w| {
         w.list(&config.volumes, write_volume);
     });
+    let health = body(&|w| write_health(w, &config.health));
     [
         (Section::Array, array),
         (Section::History, history),
@@ -54,6 +56,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 6] {
         (Section::Disks, disks),
         (Section::Groups, groups),
         (Section::Volumes, volumes),
+        (Section::Health, health),
     ]
 }
 
@@ -61,9 +64,9 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 6] {
 pub fn read(
     array: Uuid,
     generation: u64,
-    bodies: &[&[u8]; 6],
+    bodies: &[&[u8]; 7],
 ) -> Result<Configuration, CodecError> {
-    let [of_array, history, uncounted, disks, groups, volumes] = *bodies;
+    let [of_array, history, uncounted, disks, groups, volumes, health] = *bodies;
     let mut r = Reader::new(of_array);
     let (name, committed_at_ms) = (r.string(NAME_MAX, "name")?, r.u64()?);
     let allow_injection = r.flag("allow_injection")?;
@@ -85,6 +88,7 @@ pub fn read(
         disks: whole(disks, DISKS_MAX, "disks", read_disk)?,
         groups: whole(groups, GROUPS_MAX, "groups", read_group)?,
         volumes: whole(volumes, VOLUMES_MAX, "volumes", read_volume)?,
+        health: read_health(health)?,
     })
 }
 
@@ -230,4 +234,55 @@ fn read_volume(r: &mut Reader<'_>) -> Result<VolumeEntry, CodecError> {
         Ok::<_, CodecError>(Extent { start: r.u64()?, stripes: r.u64()? })
     })?;
     Ok(VolumeEntry { number, name, group, size, extents, read_only })
+}
+
+fn write_health(w: &mut Writer, health: &HealthTable) {
+    let Policy { mode, thresholds, leak_percent, at_once } = &health.policy;
+    w.u8(match mode {
+        Mode::Auto => 1,
+        Mode::Advise => 2,
+    });
+    w.u32(*leak_percent).u32(*at_once);
+    w.list(thresholds, |w, threshold| {
+        w.u32(*threshold);
+    });
+    let disks: Vec<_> = health.disks.iter().collect();
+    w.list(&disks, |w, (disk, entry)| {
+        w.u32(disk.0).u32(entry.level).flag(entry.ailing);
+        w.list(&entry.counts, |w, count| {
+            w.u64(*count);
+        });
+    });
+}
+
+/// A configuration written before health was kept has no such section: then nothing is known of any disk.
+fn read_health(body: &[u8]) -> Result<HealthTable, CodecError> {
+    if body.is_empty() {
+        return Ok(HealthTable::default());
+    }
+    let mut r = Reader::new(body);
+    let mode = match r.u8()? {
+        1 => Mode::Auto,
+        2 => Mode::Advise,
+        _ => return Err(CodecError::Value("policy")),
+    };
+    let (leak_percent, at_once) = (r.u32()?, r.u32()?);
+    let thresholds = eight(&mut r, "thresholds", Reader::u32)?;
+    let disks = r.list(DISKS_MAX, "health of disks", |r| {
+        let (disk, level, ailing) = (DiskNumber(r.u32()?), r.u32()?, r.flag("ailing")?);
+        let counts = eight(r, "counts", Reader::u64)?;
+        Ok::<_, CodecError>((disk, HealthEntry { counts, level, ailing }))
+    })?;
+    r.end()?;
+    let policy = Policy { mode, thresholds, leak_percent, at_once };
+    Ok(HealthTable { policy, disks: disks.into_iter().collect() })
+}
+
+/// A list of one value for each class of errors.
+fn eight<'a, T>(
+    r: &mut Reader<'a>,
+    what: &'static str,
+    item: impl FnMut(&mut Reader<'a>) -> Result<T, CodecError>,
+) -> Result<[T; 8], CodecError> {
+    r.list(8, what, item)?.try_into().map_err(|_| CodecError::Value(what))
 }

@@ -1,0 +1,160 @@
+//! Health as people see it and set it: table T3, `status`, thresholds, policy.
+//!
+//! Owns the words and the commands. Invariants: a refused command changes nothing; what is set counts once its generation does (rule C1).
+
+use std::rc::Rc;
+
+use super::Watch;
+use crate::array::Array;
+use crate::array::disks::no_disk;
+use crate::array::status::job_words;
+use crate::config::Configuration;
+use crate::error::CommandError;
+use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict};
+use crate::ids::DiskNumber;
+use crate::report::{DiskReport, Health, HealthReport, JobReport, Problem, Severity, T3Row};
+use crate::runtime::Env;
+
+impl<E: Env> Array<E> {
+    /// Ailing and slow disks, for `status`.
+    pub(in crate::array) fn health_problems(
+        &self,
+        config: &Configuration,
+        disks: &[DiskReport],
+        jobs: &[JobReport],
+    ) -> Vec<Problem> {
+        let watches = self.watches.disks.borrow();
+        let found = disks.iter().filter(|d| config.disk(d.number).is_some_and(|e| e.in_service()));
+        let ill = found.filter_map(|disk| {
+            let watch = watches.get(&disk.number).filter(|w| w.ailing || w.sat_out)?;
+            let finding = watch.finding.as_ref()?;
+            let (number, path) = (disk.number, &disk.identity.path);
+            let word = finding.verdict.word().to_lowercase();
+            let what = format!("disk {number} ({path}) is {word}: {}", finding.reason);
+            let action = health_action(config, watch, number, jobs);
+            let risk = "it still answers: nothing is lost if it fails before its copy is done, as long as its group may lose a disk";
+            Some(Problem { health: Health::Degraded, what, action, risk: risk.into() })
+        });
+        ill.collect()
+    }
+
+    /// Table T3: every disk's errors, level, threshold and verdict.
+    #[must_use]
+    pub fn table_t3(&self) -> Vec<T3Row> {
+        let config = self.config.borrow();
+        let watches = self.watches.disks.borrow();
+        let percent = |level: u64| level as f64 * 100.0 / FULL as f64;
+        config
+            .disks
+            .iter()
+            .map(|disk| {
+                let watch = watches.get(&disk.number);
+                let finding = watch.and_then(|w| w.finding.clone());
+                let record = watch.map(|w| w.record).unwrap_or_default();
+                let (verdict, reason) = match (&finding, disk.in_service()) {
+                    (_, false) => (Verdict::Out, "no longer used".to_string()),
+                    (Some(f), true) => (f.verdict, f.reason.clone()),
+                    (None, true) => (Verdict::Healthy, "no errors".to_string()),
+                };
+                T3Row {
+                    disk: disk.number,
+                    counts: ErrorClass::ALL.map(|c| (c, record.counts[c as usize])).into(),
+                    level_percent: percent(record.level),
+                    threshold_percent: percent(finding.map_or(FULL, |f| f.threshold)),
+                    verdict,
+                    reason,
+                }
+            })
+            .collect()
+    }
+
+    /// The policy and every disk's health.
+    #[must_use]
+    pub fn health(&self) -> HealthReport {
+        HealthReport { policy: self.policy(), disks: self.table_t3() }
+    }
+
+    /// Sets the threshold of a class: errors at once that make a disk ailing.
+    ///
+    /// # Errors
+    /// If the threshold cannot be meant, or it cannot be committed.
+    pub async fn set_threshold(
+        self: &Rc<Self>,
+        class: ErrorClass,
+        threshold: u32,
+    ) -> Result<(), CommandError> {
+        let mut policy = self.policy();
+        policy.set_threshold(class, threshold).map_err(CommandError::Refused)?;
+        let what = format!("{threshold} {class} errors at once make a disk ailing from now on");
+        self.set_policy(policy, what).await
+    }
+
+    /// Sets what is done about an ailing disk.
+    ///
+    /// # Errors
+    /// If it cannot be committed.
+    pub async fn set_mode(self: &Rc<Self>, mode: Mode) -> Result<(), CommandError> {
+        let what = match mode {
+            Mode::Auto => "ailing disks are replaced by themselves",
+            Mode::Advise => "ailing disks are only told of",
+        };
+        self.set_policy(Policy { mode, ..self.policy() }, what.into()).await
+    }
+
+    async fn set_policy(self: &Rc<Self>, policy: Policy, what: String) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        self.commit(|next| next.health.policy = policy).await?;
+        self.event(Severity::Info, "policy-set", None, None, what);
+        Ok(())
+    }
+
+    /// Takes back a disk's verdict and forgets its errors.
+    ///
+    /// # Errors
+    /// If there is no such disk, or it cannot be committed.
+    pub async fn clear_health(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        if self.config.borrow().disk(disk).is_none() {
+            return Err(no_disk(disk));
+        }
+        {
+            let seen = self.drives.borrow().get(&disk).map(|d| d.errors.get()).unwrap_or_default();
+            let mut watches = self.watches.disks.borrow_mut();
+            watches.insert(disk, Watch { seen, ..Watch::default() });
+        }
+        self.commit(|next| self.keep_health(next)).await?;
+        let what = format!("the errors of disk {disk} were cleared");
+        self.event(Severity::Info, "health-cleared", Some(disk), None, what);
+        Ok(())
+    }
+}
+
+/// What is being done about an ill disk, or what to do.
+fn health_action(
+    config: &Configuration,
+    watch: &Watch,
+    number: DiskNumber,
+    jobs: &[JobReport],
+) -> String {
+    let place = config.slot_of(number);
+    let spare =
+        place.and_then(|(group, slot)| config.group(group)?.slots[usize::from(slot.0)].replacement);
+    let job = jobs.iter().find(|job| spare.is_some() && job.disk == spare);
+    match (job, spare) {
+        (Some(job), _) => job_words(job),
+        (None, Some(spare)) => format!("its copy to disk {spare} is about to start"),
+        (None, None) if !watch.ailing => {
+            "hosts are answered from its peers; it is read again after a while".into()
+        }
+        (None, None) if place.is_none() => format!(
+            "it is not used as a spare; trust it again with `forestall health clear {number}`, or remove it"
+        ),
+        (None, None) if config.health.policy.mode == Mode::Advise => {
+            format!("nothing is done by itself; `forestall replace {number}` copies it to a spare")
+        }
+        (None, None) if !watch.refused.is_empty() => watch.refused.clone(),
+        (None, None) => format!(
+            "it is copied to a spare as soon as its turn comes, or at once with `forestall replace {number}`"
+        ),
+    }
+}

@@ -1,0 +1,180 @@
+//! Stories of disks that are expected to fail, or are wrongly suspected.
+//!
+//! Owns the scripts; [`crate::scenarios`] lists them. Invariant: a story waits for a condition in virtual time, with a bound after which it
+//! complains.
+
+use forestall_engine::health::{ErrorClass, Mode, Verdict};
+use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level};
+
+use crate::scenarios::{act, degraded};
+use crate::script::{Script, stage_of};
+use crate::trace::Trace;
+
+const SECOND: u64 = 1_000_000_000;
+
+impl Script {
+    fn verdict(&self, disk: u32) -> Verdict {
+        let rows = self.machine.array.table_t3();
+        rows.iter().find(|row| row.disk == DiskNumber(disk)).map_or(Verdict::Out, |row| row.verdict)
+    }
+
+    fn event(&self, kind: &str) -> bool {
+        self.machine.array.events_after(0).iter().any(|event| event.kind == kind)
+    }
+
+    /// Goes on with `work` for at most `seconds` until `done` holds.
+    async fn until(
+        &mut self,
+        what: &str,
+        seconds: u64,
+        mut work: impl AsyncFnMut(&mut Self),
+        done: impl Fn(&Self) -> bool,
+    ) {
+        for _ in 0..seconds * 4 {
+            if done(self) {
+                return;
+            }
+            work(self).await;
+            self.machine.pause(SECOND / 4).await;
+        }
+        let table = self.machine.array.table_t3();
+        self.machine.complain(format!("{what} did not come about in {seconds} s: {table:?}"));
+    }
+
+    /// Lets the data space of a drive be unreadable in many places.
+    fn spoil(&self, name: &str) {
+        let bay = self.bay(name);
+        let size = bay.drive.size();
+        for at in (size / 4..size - 65_536).step_by(32_768) {
+            bay.drive.faults_mut().spoil(at..at + 512);
+        }
+    }
+
+    fn in_state(&self, disk: u32, state: DiskState) -> bool {
+        let report = self.machine.array.report();
+        report.disks.iter().any(|d| d.number == DiskNumber(disk) && d.state == state)
+    }
+
+    fn reads(&self, disk: u32) -> u64 {
+        let report = self.machine.array.report();
+        let found = report.disks.iter().find(|d| d.number == DiskNumber(disk));
+        found.map_or(0, |d| d.accesses.reads)
+    }
+}
+
+pub(crate) fn ailing_disk_is_replaced(seed: u64, trace: Trace) {
+    for (level, members) in
+        [(Level::Raid1, 2), (Level::Raid5, 4), (Level::Raid6, 5), (Level::Raid10, 4)]
+    {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 1);
+        let spare = members as u32 + 1;
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.scribble(60).await;
+            s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+            s.spoil("d1");
+            let ailing = |s: &Script| s.verdict(1) == Verdict::Ailing;
+            s.until("the verdict", 120, async |s| s.verify().await, ailing).await;
+            s.machine.pause(5 * SECOND).await;
+            if s.in_state(spare, DiskState::Rebuilding) || s.event("avoidance-started") {
+                s.machine.complain("a replacement was started under the policy to advise".into());
+            }
+        });
+        // The verdict outlives the restart; now something is done about it.
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.must(s.machine.array.set_mode(Mode::Auto).await, "policy set auto");
+            let swapped = move |s: &Script| s.in_state(spare, DiskState::InSync);
+            s.until("the swap", 120, async |s| s.scribble(3).await, swapped).await;
+            if !s.event("avoidance-started") {
+                s.machine.complain("nobody was told of the avoidance".into());
+            }
+            s.expect(1, DiskState::Replaced).await;
+            s.machine.audit().await;
+            s.kill("d2");
+            s.scribble(10).await;
+            s.verify().await;
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}
+
+pub(crate) fn ailing_spare_is_not_used(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid5, 3, 1);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.scribble(60).await;
+        s.must(s.machine.array.set_threshold(ErrorClass::RecoveredRead, 3).await, "health set");
+        // The spare served as a member before, and erred.
+        s.must(s.machine.array.replace(DiskNumber(1), Some(DiskNumber(4)), 0).await, "replace 1");
+        s.expect(4, DiskState::InSync).await;
+        s.must(s.machine.array.readd_disk(DiskNumber(1), None).await, "readd 1");
+        s.spoil("d4");
+        let swapped = |s: &Script| s.in_state(1, DiskState::InSync);
+        s.until("the swap back", 120, async |s| s.verify().await, swapped).await;
+        s.expect(4, DiskState::Replaced).await;
+        s.spoil("d2");
+        let told = |s: &Script| s.event("avoidance-refused");
+        s.until("the refusal", 120, async |s| s.verify().await, told).await;
+        s.expect(2, DiskState::InSync).await;
+        s.must(s.machine.array.clear_health(DiskNumber(2)).await, "health clear");
+        s.verify().await;
+    });
+}
+
+pub(crate) fn transport_burst(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid6, 5, 1);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.scribble(40).await;
+        s.must(s.machine.array.set_threshold(ErrorClass::Transport, 2).await, "health set");
+        for name in ["d1", "d2", "d3", "d4"] {
+            s.bay(name).drive.faults_mut().lose_on_the_way(4);
+        }
+        let told = |s: &Script| s.event("path-problem");
+        s.until("the path problem", 60, async |s| s.scribble(10).await, told).await;
+        s.machine.pause(30 * SECOND).await;
+        s.verify().await;
+        for disk in 1..=5 {
+            s.expect(disk, DiskState::InSync).await;
+            if s.verdict(disk) != Verdict::Healthy {
+                s.machine.complain(format!("disk {disk} was judged: {:?}", s.verdict(disk)));
+            }
+        }
+        s.expect(6, DiskState::Spare).await;
+        // One disk alone is another matter.
+        for _ in 0..3 {
+            s.bay("d2").drive.faults_mut().lose_on_the_way(1);
+            s.scribble(20).await;
+            s.verify().await;
+        }
+        let swapped = |s: &Script| s.in_state(6, DiskState::InSync);
+        s.until("the avoidance", 120, async |s| s.scribble(1).await, swapped).await;
+    });
+}
+
+pub(crate) fn slow_disk_is_sat_out(seed: u64, trace: Trace) {
+    for (level, members) in [(Level::Raid1, 3), (Level::Raid5, 4), (Level::Raid10, 4)] {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.scribble(40).await;
+            s.bay("d1").drive.faults_mut().slow_down(6);
+            let sat_out = |s: &Script| s.verdict(1) == Verdict::SatOut;
+            s.until("the sitting out", 30, async |s| s.verify().await, sat_out).await;
+            let before = s.reads(1);
+            s.verify().await;
+            if s.reads(1) != before {
+                s.machine.complain("a host read reached a disk that was sat out".into());
+            }
+            // Its peers slow down too: the next looks find nobody.
+            for other in 2..=members {
+                s.bay(&format!("d{other}")).drive.faults_mut().slow_down(6);
+            }
+            let back = |s: &Script| s.verdict(1) == Verdict::Healthy;
+            s.until("the end of the sitting", 60, async |s| s.verify().await, back).await;
+            for _ in 0..80 {
+                s.verify().await;
+                s.machine.pause(SECOND / 4).await;
+                if (1..=members as u32).any(|disk| s.verdict(disk) != Verdict::Healthy) {
+                    s.machine.complain("load that slows all disks accused one".into());
+                }
+            }
+        });
+    }
+}
