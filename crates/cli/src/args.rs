@@ -10,9 +10,11 @@ use clap_complete::Shell;
 
 use crate::size::{parse_rate, parse_size};
 
+mod health;
 mod inject;
 mod manage;
 
+pub use health::{HealthCommand, PolicyCommand};
 pub use inject::{FaultWord, InjectArgs, OpWord};
 pub use manage::{DiskCommand, GroupCommand, ReplaceArgs, RoleWord, ScrubArgs, VolumeCommand};
 
@@ -63,6 +65,12 @@ pub enum Command {
     Status(StatusArgs),
     /// Print a table of the design
     Show(ShowArgs),
+    /// Each disk's errors and verdict, and the thresholds that decide
+    #[command(subcommand)]
+    Health(HealthCommand),
+    /// What is done about a disk that is expected to fail
+    #[command(subcommand)]
+    Policy(PolicyCommand),
     /// Print the event log
     Events(EventsArgs),
     /// Make a disk misbehave (arrays created with --allow-injection only)
@@ -251,6 +259,8 @@ pub struct ShowArgs {
 pub enum TableWord {
     /// Groups with their volumes, disks and levels
     T1,
+    /// Disks with their errors, the level of each bucket, and the verdict
+    T3,
 }
 
 /// `events`.

@@ -5,6 +5,7 @@
 
 mod array;
 mod events;
+mod health;
 mod inject;
 mod inspect;
 mod jobs;
@@ -17,11 +18,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use forestall_engine::{ArrayReport, Health, T1Row};
+use forestall_engine::{ArrayReport, Health, T1Row, T3Row};
 use forestall_server::api::types::{Done, ServerInfo};
 use serde::Serialize;
 
-use crate::args::{Cli, Command, ShowArgs, StatusArgs};
+use crate::args::{Cli, Command, ShowArgs, StatusArgs, TableWord};
 use crate::client::Client;
 use crate::demo;
 use crate::render::{self, Paint};
@@ -49,6 +50,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Jobs(args) => jobs::jobs(&session, &args),
         Command::Status(args) => status(&session, &args),
         Command::Show(args) => show(&session, &args),
+        Command::Health(command) => health::health(&session, command),
+        Command::Policy(command) => health::policy(&session, command),
         Command::Events(args) => events::events(&session, &args),
         Command::Inject(args) => inject::inject(&session, &args),
         Command::Stop => stop(&session),
@@ -112,9 +115,17 @@ fn status(session: &Session, args: &StatusArgs) -> Result<ExitCode> {
 }
 
 fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
-    let crate::args::TableWord::T1 = args.table;
-    let rows: Vec<T1Row> = session.client()?.get("/v1/show/t1")?;
-    session.print(&rows, || render::tables::t1(&rows, io::stdout().is_terminal()))
+    let (client, aligned) = (session.client()?, io::stdout().is_terminal());
+    match args.table {
+        TableWord::T1 => {
+            let rows: Vec<T1Row> = client.get("/v1/show/t1")?;
+            session.print(&rows, || render::tables::t1(&rows, aligned))
+        }
+        TableWord::T3 => {
+            let rows: Vec<T3Row> = client.get("/v1/show/t3")?;
+            session.print(&rows, || render::tables::t3(&rows, aligned))
+        }
+    }
 }
 
 fn stop(session: &Session) -> Result<ExitCode> {

@@ -1,8 +1,9 @@
 //! The listings: disks, groups, volumes, jobs, events and table T1.
 
+use forestall_engine::health::ErrorClass;
 use forestall_engine::{
     DiskReport, DiskState, Event, GroupReport, Health, JobKind, JobReport, JobState, Level,
-    Severity, T1Row, VolumeReport,
+    Severity, T1Row, T3Row, VolumeReport,
 };
 
 use super::{Columns, Paint, health_word};
@@ -74,6 +75,7 @@ fn errors(disk: &DiskReport) -> String {
         (e.writes, "write", "writes"),
         (e.flushes, "flush", "flushes"),
         (e.timeouts, "timeout", "timeouts"),
+        (e.transports, "transport error", "transport errors"),
     ];
     let some: Vec<String> = classes
         .into_iter()
@@ -262,8 +264,33 @@ pub fn t1(rows: &[T1Row], aligned: bool) -> String {
             row.level.clone(),
         ]
     });
+    laid_out(&headings, cells, aligned)
+}
+
+/// Table T3: what each disk did and what is thought of it.
+#[must_use]
+pub fn t3(rows: &[T3Row], aligned: bool) -> String {
+    let classes: Vec<String> =
+        ErrorClass::ALL.iter().map(|class| class.word().replace('-', " ").to_uppercase()).collect();
+    let mut headings = vec!["DISK#"];
+    headings.extend(classes.iter().map(String::as_str));
+    headings.extend(["LEVEL", "THRESHOLD", "VERDICT", "REASON"]);
+    let cells = rows.iter().map(|row| {
+        let count = |class| row.counts.get(class).copied().unwrap_or(0).to_string();
+        let mut cells = vec![row.disk.to_string()];
+        cells.extend(ErrorClass::ALL.iter().map(count));
+        cells.push(format!("{:.1} %", row.level_percent));
+        cells.push(format!("{:.1} %", row.threshold_percent));
+        cells.extend([row.verdict.word().to_owned(), row.reason.clone()]);
+        cells
+    });
+    laid_out(&headings, cells, aligned)
+}
+
+/// Columns aligned for a terminal, else separated by tabs.
+fn laid_out(headings: &[&str], cells: impl Iterator<Item = Vec<String>>, aligned: bool) -> String {
     if aligned {
-        let mut table = Columns::new(&headings);
+        let mut table = Columns::new(headings);
         cells.for_each(|row| table.row(row));
         return table.to_string();
     }

@@ -39,7 +39,7 @@ fn usage_errors_exit_2_and_say_what_is_wrong() {
 fn help_and_version_exit_0() {
     let commands = [
         "create", "serve", "disk", "group", "volume", "replace", "scrub", "jobs", "status", "show",
-        "events", "inject", "inspect", "destroy", "stop", "demo",
+        "health", "policy", "events", "inject", "inspect", "destroy", "stop", "demo",
     ];
     let all = run(&mut forestall(&["--help"])).ok();
     for command in commands {

@@ -19,6 +19,7 @@ mod commands;
 mod crash;
 mod diverged;
 mod filesystems;
+mod health;
 mod levels;
 mod life;
 mod maintenance;

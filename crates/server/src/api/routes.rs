@@ -16,8 +16,8 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use forestall_disk::{ActiveRule, InjectKind};
 use forestall_engine::{
-    ArrayReport, CommandError, DiskReport, Event, GroupSpec, JobReport, T1Row, VolumeReport,
-    VolumeSpec,
+    ArrayReport, CommandError, DiskReport, Event, GroupSpec, HealthReport, JobReport, T1Row, T3Row,
+    VolumeReport, VolumeSpec,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +27,7 @@ use super::error::ApiError;
 use super::types::{
     AddDisk, DiskMade, Done, ErrorKind, GroupMade, GrowVolume, Inject, JobStarted, LimitJob,
     NameDisk, NameGroup, NameVolume, ReaddDisk, RenameVolume, ReplaceDisk, ScrubGroup, ServerInfo,
-    VolumeMade,
+    SetPolicy, SetThreshold, VolumeMade,
 };
 use crate::data::Context;
 
@@ -59,6 +59,11 @@ pub fn router(control: Shared) -> Router {
         .route("/v1/volumes", see(|c| -> Vec<VolumeReport> { c.array.volumes() }))
         .route("/v1/jobs", see(|c| -> Vec<JobReport> { c.array.jobs() }))
         .route("/v1/show/t1", see(|c| -> Vec<T1Row> { c.array.table_t1() }))
+        .route("/v1/show/t3", see(|c| -> Vec<T3Row> { c.array.table_t3() }))
+        .route("/v1/health", see(|c| -> HealthReport { c.array.health() }))
+        .route("/v1/health/set", command(health_set))
+        .route("/v1/health/clear", command(health_clear))
+        .route("/v1/policy/set", command(policy_set))
         .route("/v1/events", get(events))
         .route("/v1/disks/add", post(disk_add))
         .route("/v1/disks/remove", command(disk_remove))
@@ -252,6 +257,18 @@ fn volume_name(context: &Context, given: String) -> String {
 async fn replace(context: Rc<Context>, body: ReplaceDisk) -> Result<JobStarted, CommandError> {
     let job = context.array.replace(body.disk, body.with, body.rate).await?;
     Ok(JobStarted { job })
+}
+
+async fn health_set(context: Rc<Context>, body: SetThreshold) -> Result<Done, CommandError> {
+    context.array.set_threshold(body.class, body.threshold).await.map(|()| Done {})
+}
+
+async fn health_clear(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {
+    context.array.clear_health(body.disk).await.map(|()| Done {})
+}
+
+async fn policy_set(context: Rc<Context>, body: SetPolicy) -> Result<Done, CommandError> {
+    context.array.set_mode(body.mode).await.map(|()| Done {})
 }
 
 async fn scrub(context: Rc<Context>, body: ScrubGroup) -> Result<JobStarted, CommandError> {

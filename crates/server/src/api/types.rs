@@ -4,6 +4,7 @@
 //! second with 0 for no limit. Unknown fields are refused, so that a misspelt option is never silently ignored.
 
 use forestall_disk::InjectRule;
+use forestall_engine::health::{ErrorClass, Mode};
 use forestall_engine::{DiskNumber, DiskRole, GroupNumber, VolumeNumber};
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +37,7 @@ pub struct AddDisk {
     pub force: bool,
 }
 
-/// `POST /v1/disks/remove` and `/v1/disks/fail`.
+/// `POST /v1/disks/remove`, `/v1/disks/fail` and `/v1/health/clear`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameDisk {
@@ -103,6 +104,24 @@ pub struct ReplaceDisk {
     /// Limit of the copy.
     #[serde(default)]
     pub rate: u64,
+}
+
+/// `POST /v1/health/set`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetThreshold {
+    /// The class of errors.
+    pub class: ErrorClass,
+    /// So many of them at once make a disk ailing.
+    pub threshold: u32,
+}
+
+/// `POST /v1/policy/set`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPolicy {
+    /// What is done about an ailing disk.
+    pub mode: Mode,
 }
 
 /// `POST /v1/scrub`.

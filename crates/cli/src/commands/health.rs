@@ -1,0 +1,67 @@
+//! `health` and `policy`: what the array thinks of its disks, and what it does about it.
+
+use std::io::{self, IsTerminal};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use forestall_engine::health::{ErrorClass, LOWER_MARK, Mode, Policy};
+use forestall_engine::{DiskNumber, HealthReport};
+use forestall_server::api::types::{Done, NameDisk, SetPolicy, SetThreshold};
+
+use super::Session;
+use crate::args::{HealthCommand, PolicyCommand};
+use crate::render::tables;
+
+pub fn health(session: &Session, command: HealthCommand) -> Result<ExitCode> {
+    let client = session.client()?;
+    match command {
+        HealthCommand::Show => {
+            let report: HealthReport = client.get("/v1/health")?;
+            session.print(&report, || {
+                let table = tables::t3(&report.disks, io::stdout().is_terminal());
+                format!("{}\n{table}", policy_words(&report.policy))
+            })
+        }
+        HealthCommand::Set { class, threshold } => {
+            let class = ErrorClass::from(class);
+            let done: Done = client.post("/v1/health/set", &SetThreshold { class, threshold })?;
+            session.print(&done, || {
+                format!("{threshold} {class} errors at once make a disk ailing from now on")
+            })
+        }
+        HealthCommand::Clear { disk } => {
+            let done: Done =
+                client.post("/v1/health/clear", &NameDisk { disk: DiskNumber(disk) })?;
+            session.print(&done, || format!("the errors of disk {disk} are forgotten"))
+        }
+    }
+}
+
+pub fn policy(session: &Session, command: PolicyCommand) -> Result<ExitCode> {
+    let PolicyCommand::Set { mode } = command;
+    let mode = Mode::from(mode);
+    let done: Done = session.client()?.post("/v1/policy/set", &SetPolicy { mode })?;
+    session.print(&done, || mode_words(mode).to_owned())
+}
+
+fn mode_words(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Auto => "auto: an ailing disk is copied to a spare by itself",
+        Mode::Advise => "advise: of an ailing disk you are told, nothing is done by itself",
+    }
+}
+
+fn policy_words(policy: &Policy) -> String {
+    let thresholds: Vec<String> = ErrorClass::ALL
+        .into_iter()
+        .map(|class| format!("{class} {}", policy.thresholds[class as usize]))
+        .collect();
+    format!(
+        "policy      {}\nat once     {} disks\nthresholds  {}\nleak        {} % of a full bucket a day; watched from {} %\n",
+        mode_words(policy.mode),
+        policy.at_once,
+        thresholds.join(", "),
+        policy.leak_percent,
+        LOWER_MARK / 10_000
+    )
+}
