@@ -16,7 +16,9 @@ mod manage;
 
 pub use health::{HealthCommand, PolicyCommand};
 pub use inject::{FaultWord, InjectArgs, OpWord};
-pub use manage::{DiskCommand, GroupCommand, ReplaceArgs, RoleWord, ScrubArgs, VolumeCommand};
+pub use manage::{
+    DiskCommand, GroupCommand, ReplaceArgs, ReplaceCommand, RoleWord, ScrubArgs, VolumeCommand,
+};
 
 /// A disk array that acts before a disk fails.
 #[derive(Debug, Parser)]

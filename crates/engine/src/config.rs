@@ -211,6 +211,8 @@ pub struct HealthEntry {
     pub level: u32,
     /// Found ailing and not cleared since.
     pub ailing: bool,
+    /// An operator cancelled its replacement: it is not replaced by itself until it is cleared or replaced by command.
+    pub held: bool,
 }
 
 /// What is kept of health: the policy, and the disks of which there is anything to tell.

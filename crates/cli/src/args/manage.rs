@@ -129,15 +129,40 @@ pub enum VolumeCommand {
 
 /// `replace`.
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct ReplaceArgs {
+    /// What to do with a replacement under way.
+    #[command(subcommand)]
+    pub command: Option<ReplaceCommand>,
     /// The disk to be copied away
-    pub disk: u32,
+    #[arg(required = true)]
+    pub disk: Option<u32>,
     /// The disk that takes its place [default: a spare]
     #[arg(long, value_name = "DISK")]
     pub with: Option<u32>,
     /// Limit of the copy in MiB a second; 0 is no limit
     #[arg(long, value_parser = parse_rate, default_value = "0", value_name = "MIB_S")]
     pub rate: u64,
+}
+
+/// `replace pause`, `resume`, `cancel`.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum ReplaceCommand {
+    /// Let the copy stand still until it is resumed or the server starts again
+    Pause {
+        /// The disk being replaced
+        disk: u32,
+    },
+    /// Let a paused copy go on
+    Resume {
+        /// The disk being replaced
+        disk: u32,
+    },
+    /// Keep the old disk; the other one is a spare again
+    Cancel {
+        /// The disk being replaced
+        disk: u32,
+    },
 }
 
 /// `scrub`.

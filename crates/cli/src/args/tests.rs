@@ -92,7 +92,7 @@ fn what_was_typed_is_what_is_meant() {
     let Command::Replace(replace) = command("forestall replace 3 --rate 16") else {
         panic!("replace")
     };
-    assert_eq!((replace.disk, replace.with, replace.rate), (3, None, 16 << 20));
+    assert_eq!((replace.disk, replace.with, replace.rate), (Some(3), None, 16 << 20));
 }
 
 #[test]

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::Result;
 use forestall_engine::{DiskNumber, GroupNumber, JobReport, JobState};
-use forestall_server::api::types::{Done, JobStarted, LimitJob, ReplaceDisk, ScrubGroup};
+use forestall_server::api::types::{Done, JobStarted, LimitJob, NameDisk, ReplaceDisk, ScrubGroup};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::Session;
-use crate::args::{JobsArgs, ReplaceArgs, ScrubArgs};
+use crate::args::{JobsArgs, ReplaceArgs, ReplaceCommand, ScrubArgs};
 use crate::client::Client;
 use crate::render::tables;
 
@@ -19,18 +19,31 @@ use crate::render::tables;
 const LOOK: Duration = Duration::from_millis(250);
 
 pub fn replace(session: &Session, args: &ReplaceArgs) -> Result<ExitCode> {
-    let body = ReplaceDisk {
-        disk: DiskNumber(args.disk),
-        with: args.with.map(DiskNumber),
-        rate: args.rate,
+    let disk = match (args.command, args.disk) {
+        (Some(command), _) => return replacing(session, command),
+        (None, disk) => disk.expect("required without a subcommand"),
     };
+    let body =
+        ReplaceDisk { disk: DiskNumber(disk), with: args.with.map(DiskNumber), rate: args.rate };
     let started: JobStarted = session.client()?.post("/v1/replace", &body)?;
     session.print(&started, || {
         format!(
             "job {}: disk {} is being copied; `forestall jobs --wait` shows progress",
-            started.job, args.disk
+            started.job, disk
         )
     })
+}
+
+/// A replacement under way.
+fn replacing(session: &Session, command: ReplaceCommand) -> Result<ExitCode> {
+    let (path, disk, words) = match command {
+        ReplaceCommand::Pause { disk } => ("pause", disk, "stands still"),
+        ReplaceCommand::Resume { disk } => ("resume", disk, "goes on"),
+        ReplaceCommand::Cancel { disk } => ("cancel", disk, "was given up"),
+    };
+    let body = NameDisk { disk: DiskNumber(disk) };
+    let done: Done = session.client()?.post(&format!("/v1/replace/{path}"), &body)?;
+    session.print(&done, || format!("the replacement of disk {disk} {words}"))
 }
 
 pub fn scrub(session: &Session, args: &ScrubArgs) -> Result<ExitCode> {

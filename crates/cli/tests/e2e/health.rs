@@ -64,3 +64,46 @@ fn thresholds_that_cannot_be_meant_and_unknown_disks_are_refused() {
     server.ok(&["health", "set", "timeout", "7"]);
     assert!(server.ok(&["health", "show"]).contains("timeout 7"));
 }
+
+#[test]
+fn a_replacement_is_paused_resumed_and_cancelled() {
+    let dir = Dir::new();
+    dir.create(4, "64MiB", &["--level", "5", "--spares", "1"]);
+    let server = dir.serve(4);
+    let data = server.fill("vault", 4);
+    for verb in ["pause", "resume", "cancel"] {
+        server.run(&["replace", verb, "1"]).refused(&["disk 1 is not being replaced"]);
+        server.run(&["replace", verb, "9"]).refused(&["disk 9"]);
+    }
+    server.run(&["replace"]).usage(&["DISK"]);
+    server.ok(&["replace", "1", "--rate", "1"]);
+    server.ok(&["replace", "pause", "1"]);
+    server.run(&["replace", "pause", "1"]).refused(&["paused already"]);
+    let running = server.json(&["jobs"]).to_string();
+    assert!(!running.contains("\"running\""), "{running}");
+    assert_eq!(server.disk(4)["state"], "rebuilding");
+    server.verify("vault", &data, "while the copy stands still");
+    server.ok(&["replace", "cancel", "1"]);
+    assert_eq!(
+        (&server.disk(1)["state"], &server.disk(4)["state"]),
+        (&"in-sync".into(), &"spare".into())
+    );
+    server.run(&["status"]).exits(0);
+    server.run(&["replace", "resume", "1"]).refused(&["not being replaced"]);
+
+    server.ok(&["replace", "1", "--rate", "1"]);
+    server.ok(&["replace", "pause", "4"]);
+    let data = server.fill("vault", 5);
+    server.ok(&["replace", "resume", "4"]);
+    server.run(&["replace", "resume", "4"]).refused(&["not paused"]);
+    let job =
+        server.json(&["jobs"]).as_array().expect("a list").last().expect("a job")["id"].clone();
+    wait_for("the copy to be without a limit", || {
+        let run = server.run(&["jobs", "--limit", &job.to_string(), "--rate", "0"]);
+        let newest = server.json(&["jobs"]).as_array()?.last()?["state"].clone();
+        (run.code == Some(0) || newest == "done").then_some(())
+    });
+    wait_for("the swap", || (server.disk(4)["state"] == "in-sync").then_some(()));
+    server.ok(&["disk", "fail", "2"]);
+    server.verify("vault", &data, "from the replacement");
+}

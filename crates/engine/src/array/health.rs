@@ -41,6 +41,8 @@ struct Watch {
     sitting: Sitting,
     sat_out: bool,
     ailing: bool,
+    /// Not replaced by itself: an operator cancelled that.
+    held: bool,
     finding: Option<Finding>,
     /// Why it was not replaced by itself, said once.
     refused: String,
@@ -82,6 +84,7 @@ impl<E: Env> Array<E> {
         let watch = |entry: &HealthEntry| Watch {
             record: Record::new(entry.counts, entry.level.into()),
             ailing: entry.ailing,
+            held: entry.held,
             ..Watch::default()
         };
         *self.watches.disks.borrow_mut() =
@@ -93,10 +96,13 @@ impl<E: Env> Array<E> {
         let watches = self.watches.disks.borrow();
         next.health.disks = watches
             .iter()
-            .filter(|(disk, w)| next.disk(**disk).is_some() && (w.ailing || !w.record.is_clean()))
+            .filter(|(disk, w)| {
+                next.disk(**disk).is_some() && (w.ailing || w.held || !w.record.is_clean())
+            })
             .map(|(disk, w)| {
                 let level = w.record.level as u32; // At most twice a full bucket.
-                (*disk, HealthEntry { counts: w.record.counts, level, ailing: w.ailing })
+                let counts = w.record.counts;
+                (*disk, HealthEntry { counts, level, ailing: w.ailing, held: w.held })
             })
             .collect();
     }
@@ -316,10 +322,11 @@ impl<E: Env> Array<E> {
             let config = self.config.borrow();
             let watches = self.watches.disks.borrow();
             let is_ailing = |disk: DiskNumber| watches.get(&disk).is_some_and(|w| w.ailing);
+            let is_held = |disk: DiskNumber| watches.get(&disk).is_some_and(|w| w.held);
             let slots = || config.groups.iter().flat_map(|g| &g.slots);
             let in_sync = || slots().filter(|s| s.state == SlotState::InSync);
             let candidates: Vec<DiskNumber> = in_sync()
-                .filter(|s| s.replacement.is_none() && is_ailing(s.disk))
+                .filter(|s| s.replacement.is_none() && is_ailing(s.disk) && !is_held(s.disk))
                 .map(|s| s.disk)
                 .collect();
             let ailing = in_sync().filter(|s| is_ailing(s.disk)).count();
@@ -377,6 +384,11 @@ impl<E: Env> Array<E> {
     /// Whether a disk is expected to fail.
     pub(super) fn is_ailing(&self, disk: DiskNumber) -> bool {
         self.watches.disks.borrow().get(&disk).is_some_and(|w| w.ailing)
+    }
+
+    /// Whether a disk may be replaced by itself.
+    pub(super) fn hold(&self, disk: DiskNumber, held: bool) {
+        self.watches.disks.borrow_mut().entry(disk).or_default().held = held;
     }
 
     /// A disk that comes into the array, or leaves it, has no past.

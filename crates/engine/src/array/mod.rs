@@ -31,6 +31,7 @@ mod labels;
 mod maintain;
 mod readd;
 mod replace;
+mod replacing;
 mod spec;
 mod status;
 mod tend;
@@ -71,6 +72,8 @@ pub struct Array<E: Env> {
     changes: Cell<u64>,
     stopping: Cell<bool>,
     jobs: jobs::Jobs,
+    /// Replacements that an operator has paused, by the disk being filled; until resumed or the array stops.
+    paused: RefCell<BTreeSet<DiskNumber>>,
     /// Rate limits asked for fills, in bytes a second.
     rates: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), u64>>,
     log: events::EventLog,
@@ -111,6 +114,7 @@ impl<E: Env> Array<E> {
             changes: Cell::new(0),
             stopping: Cell::new(false),
             jobs: jobs::Jobs::default(),
+            paused: RefCell::default(),
             rates: RefCell::default(),
             log: events::EventLog::default(),
             watches: health::Watches::default(),

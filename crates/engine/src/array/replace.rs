@@ -72,6 +72,7 @@ impl<E: Env> Array<E> {
             })?,
         };
         self.engage(&group, slot, spare, rate).await?;
+        self.hold(disk, false);
         let running = self.jobs.running(number, |job| job.disk == Some(spare));
         Ok(running.map_or_else(|| self.jobs.upcoming(), |job| job.id()))
     }

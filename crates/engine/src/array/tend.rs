@@ -8,6 +8,7 @@ use std::rc::Rc;
 
 use super::Array;
 use crate::config::{Configuration, DiskRole, DropReason, SlotEntry, SlotState};
+use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::{FillEnd, Group};
 use crate::ids::{DiskNumber, GroupNumber, Slot};
@@ -82,7 +83,10 @@ impl<E: Env> Array<E> {
         if !group.is_resynced() {
             return Step::Resync;
         }
-        let filling = group.with_slots(|slots| slots.iter().position(|s| s.filler.is_some()));
+        let paused = self.paused.borrow();
+        let goes_on = |filler: &Rc<Drive<E>>| !paused.contains(&filler.number);
+        let filling = group
+            .with_slots(|slots| slots.iter().position(|s| s.filler.as_ref().is_some_and(goes_on)));
         if let Some(slot) = filling.map(|slot| Slot(slot as u8)) {
             return if group.can_fill(slot) { Step::Fill(slot) } else { Step::Rest };
         }
@@ -169,6 +173,9 @@ impl<E: Env> Array<E> {
             }
             FillEnd::SourcesFailed(why) => {
                 (JobState::Failed, format!("{why}: nothing more can be copied"))
+            }
+            FillEnd::Stopped if self.paused.borrow().contains(&disk) => {
+                (JobState::Stopped, "stopped by an operator".to_string())
             }
             FillEnd::Stopped => (JobState::Stopped, "goes on at the next start".to_string()),
         };

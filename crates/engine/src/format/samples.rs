@@ -59,7 +59,8 @@ pub fn configuration() -> Configuration {
         extents: extents.iter().map(|&(start, stripes)| Extent { start, stripes }).collect(),
         read_only: number == 2,
     };
-    let entry = HealthEntry { counts: [1, 2, 3, 4, 5, 6, 7, 8], level: 900_000, ailing: true };
+    let entry =
+        HealthEntry { counts: [1, 2, 3, 4, 5, 6, 7, 8], level: 900_000, ailing: true, held: true };
     Configuration {
         array: Uuid([0xaa; 16]),
         name: "tank 1".into(),

@@ -77,6 +77,9 @@ pub fn router(control: Shared) -> Router {
         .route("/v1/volumes/rename", command(volume_rename))
         .route("/v1/volumes/delete", command(volume_delete))
         .route("/v1/replace", command(replace))
+        .route("/v1/replace/pause", command(replace_pause))
+        .route("/v1/replace/resume", command(replace_resume))
+        .route("/v1/replace/cancel", command(replace_cancel))
         .route("/v1/scrub", command(scrub))
         .route("/v1/jobs/limit", command(job_limit))
         .route("/v1/inject", command(inject))
@@ -257,6 +260,18 @@ fn volume_name(context: &Context, given: String) -> String {
 async fn replace(context: Rc<Context>, body: ReplaceDisk) -> Result<JobStarted, CommandError> {
     let job = context.array.replace(body.disk, body.with, body.rate).await?;
     Ok(JobStarted { job })
+}
+
+async fn replace_pause(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {
+    context.array.pause_replace(body.disk).await.map(|()| Done {})
+}
+
+async fn replace_resume(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {
+    context.array.resume_replace(body.disk).await.map(|()| Done {})
+}
+
+async fn replace_cancel(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {
+    context.array.cancel_replace(body.disk).await.map(|()| Done {})
 }
 
 async fn health_set(context: Rc<Context>, body: SetThreshold) -> Result<Done, CommandError> {

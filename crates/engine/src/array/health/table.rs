@@ -152,6 +152,9 @@ fn health_action(
         (None, None) if config.health.policy.mode == Mode::Advise => {
             format!("nothing is done by itself; `forestall replace {number}` copies it to a spare")
         }
+        (None, None) if watch.held => {
+            format!("its replacement was cancelled; `forestall replace {number}` starts it again")
+        }
         (None, None) if !watch.refused.is_empty() => watch.refused.clone(),
         (None, None) => format!(
             "it is copied to a spare as soon as its turn comes, or at once with `forestall replace {number}`"

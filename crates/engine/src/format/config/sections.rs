@@ -248,7 +248,7 @@ fn write_health(w: &mut Writer, health: &HealthTable) {
     });
     let disks: Vec<_> = health.disks.iter().collect();
     w.list(&disks, |w, (disk, entry)| {
-        w.u32(disk.0).u32(entry.level).flag(entry.ailing);
+        w.u32(disk.0).u32(entry.level).flag(entry.ailing).flag(entry.held);
         w.list(&entry.counts, |w, count| {
             w.u64(*count);
         });
@@ -269,9 +269,10 @@ fn read_health(body: &[u8]) -> Result<HealthTable, CodecError> {
     let (leak_percent, at_once) = (r.u32()?, r.u32()?);
     let thresholds = eight(&mut r, "thresholds", Reader::u32)?;
     let disks = r.list(DISKS_MAX, "health of disks", |r| {
-        let (disk, level, ailing) = (DiskNumber(r.u32()?), r.u32()?, r.flag("ailing")?);
+        let (disk, level) = (DiskNumber(r.u32()?), r.u32()?);
+        let (ailing, held) = (r.flag("ailing")?, r.flag("held")?);
         let counts = eight(r, "counts", Reader::u64)?;
-        Ok::<_, CodecError>((disk, HealthEntry { counts, level, ailing }))
+        Ok::<_, CodecError>((disk, HealthEntry { counts, level, ailing, held }))
     })?;
     r.end()?;
     let policy = Policy { mode, thresholds, leak_percent, at_once };

@@ -1,0 +1,145 @@
+//! A replacement under way: pausing it, going on, giving it up.
+//!
+//! Owns the operator's hand on a copy. Invariants: the old member is in service all the while, so nothing here costs redundancy; a
+//! replacement is given up only while the old member still answers (rule A6), and its disk is filled from the start when it is used again.
+
+use std::rc::Rc;
+
+use super::Array;
+use super::disks::no_disk;
+use crate::config::SlotState;
+use crate::error::CommandError;
+use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::report::Severity;
+use crate::runtime::Env;
+
+/// A member and the disk being filled in its place.
+struct Replacing {
+    group: GroupNumber,
+    slot: Slot,
+    spare: DiskNumber,
+}
+
+impl<E: Env> Array<E> {
+    /// The replacement that `disk` is the old or the new part of.
+    fn replacing(&self, disk: DiskNumber) -> Result<Replacing, CommandError> {
+        let config = self.config.borrow();
+        if config.disk(disk).is_none() {
+            return Err(no_disk(disk));
+        }
+        let found = config.slot_of(disk).and_then(|(group, slot)| {
+            let spare = config.group(group)?.slots[usize::from(slot.0)].replacement?;
+            Some(Replacing { group, slot, spare })
+        });
+        found.ok_or_else(|| {
+            CommandError::Refused(format!(
+                "disk {disk} is not being replaced; `forestall jobs` shows what is under way"
+            ))
+        })
+    }
+
+    /// Lets a replacement stand still: what was copied stays in service, nothing more is copied until it is resumed or the array
+    /// starts again.
+    ///
+    /// # Errors
+    /// If there is no such disk, it is not being replaced, or the copy is paused already.
+    pub async fn pause_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let Replacing { group, spare, .. } = self.replacing(disk)?;
+        if !self.paused.borrow_mut().insert(spare) {
+            return Err(CommandError::Refused(format!(
+                "the replacement of disk {disk} is paused already; go on with `forestall replace resume {disk}`"
+            )));
+        }
+        self.jobs.stop_those(|job| job.disk == Some(spare));
+        self.jobs.ended(|job| job.disk == Some(spare)).await;
+        let what = format!("the copy to disk {spare} stands still");
+        self.event(Severity::Info, "replace-paused", Some(spare), Some(group), what);
+        Ok(())
+    }
+
+    /// Lets a paused replacement go on.
+    ///
+    /// # Errors
+    /// If there is no such disk, it is not being replaced, or the copy is not paused.
+    pub async fn resume_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let Replacing { group, spare, .. } = self.replacing(disk)?;
+        if !self.paused.borrow_mut().remove(&spare) {
+            return Err(CommandError::Refused(format!(
+                "the replacement of disk {disk} is not paused"
+            )));
+        }
+        let what = format!("the copy to disk {spare} goes on");
+        self.event(Severity::Info, "replace-resumed", Some(spare), Some(group), what);
+        self.note_change();
+        Ok(())
+    }
+
+    /// Gives a replacement up: the old member stays, the other disk is a spare again (rule A6). An ailing disk is then not replaced by
+    /// itself any more.
+    ///
+    /// # Errors
+    /// If there is no such disk, it is not being replaced, the old member no longer answers, or the copy ended meanwhile.
+    pub async fn cancel_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let Replacing { group, slot, spare } = self.replacing(disk)?;
+        // No copy starts between its stop and the commit.
+        let was_paused = !self.paused.borrow_mut().insert(spare);
+        self.jobs.stop_those(|job| job.disk == Some(spare));
+        self.jobs.ended(|job| job.disk == Some(spare)).await;
+        let cancelled = self.cancel_stopped(disk, group, slot, spare).await;
+        if cancelled.is_ok() || !was_paused {
+            self.paused.borrow_mut().remove(&spare);
+        }
+        self.note_change();
+        cancelled
+    }
+
+    async fn cancel_stopped(
+        self: &Rc<Self>,
+        disk: DiskNumber,
+        group: GroupNumber,
+        slot: Slot,
+        spare: DiskNumber,
+    ) -> Result<(), CommandError> {
+        let at = usize::from(slot.0);
+        let too_late = || {
+            CommandError::Refused(format!(
+                "the replacement of disk {disk} ended while it was being cancelled; see `forestall status`"
+            ))
+        };
+        let entry = self.config.borrow().group(group).map(|g| g.slots[at].clone());
+        let entry = entry.filter(|s| s.replacement == Some(spare)).ok_or_else(too_late)?;
+        let runtime = self.group(group)?;
+        let answers = runtime.with_slots(|slots| slots[at].main.is_some());
+        if entry.state != SlotState::InSync || !answers {
+            return Err(CommandError::Refused(format!(
+                "disk {} no longer answers: its replacement by disk {spare} goes on",
+                entry.disk
+            )));
+        }
+        self.hold(entry.disk, true);
+        let committed = self
+            .commit(|next| {
+                if let Some(entry) = next.group_mut(group) {
+                    let slot = &mut entry.slots[at];
+                    if slot.state == SlotState::InSync && slot.replacement == Some(spare) {
+                        slot.replacement = None;
+                    }
+                }
+                self.keep_health(next);
+            })
+            .await;
+        if let Err(error) = committed {
+            self.hold(entry.disk, false);
+            return Err(error);
+        }
+        let what = format!(
+            "disk {} stays in slot {slot} of group {group}; disk {spare} is a spare again",
+            entry.disk
+        );
+        self.event(Severity::Info, "replace-cancelled", Some(entry.disk), Some(group), what);
+        Ok(())
+    }
+}
