@@ -5,8 +5,8 @@ use std::time::Duration;
 use forestall_engine::Level;
 use forestall_faultsim::{Injected, Lines, Options, Report, Search, search, simulate};
 
-/// Seeds of each level; with all cores some hundred simulations in about a minute.
-const SEEDS: u64 = 60;
+/// Seeds of each level; six hundred simulations in all.
+const SEEDS: u64 = 100;
 
 fn search_level(level: Option<Level>, first: u64) -> Report {
     let options = Options { lines: Lines::Keep, level };

@@ -118,6 +118,18 @@ pub enum VolumeCommand {
         /// Its new name
         name: String,
     },
+    /// Refuse writes to a volume, or allow them again
+    #[command(group(clap::ArgGroup::new("access").required(true)))]
+    Set {
+        /// Its name or number
+        volume: String,
+        /// Refuse writes from now on, those of connected clients too
+        #[arg(long, group = "access")]
+        read_only: bool,
+        /// Allow writes; clients that found it read only see it when they connect anew
+        #[arg(long, group = "access")]
+        read_write: bool,
+    },
     /// Delete a volume and everything in it
     Delete {
         /// Its name or number

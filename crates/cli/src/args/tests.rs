@@ -38,6 +38,8 @@ fn every_promised_line_parses() {
         "forestall volume create v --group 1 --size 18GB --number 4",
         "forestall volume grow v --size 1TiB",
         "forestall volume rename v w",
+        "forestall volume set v --read-only",
+        "forestall volume set v --read-write",
         "forestall volume delete v",
         "forestall volume list",
         "forestall replace 1 --with 2 --rate 16",

@@ -9,7 +9,7 @@ use forestall_engine::{
 };
 use forestall_server::api::types::{
     AddDisk, DiskMade, Done, GroupMade, GrowVolume, NameDisk, NameGroup, NameVolume, ReaddDisk,
-    RenameVolume, VolumeMade,
+    RenameVolume, SetVolume, VolumeMade,
 };
 
 use super::{Session, absolute_disk};
@@ -102,6 +102,13 @@ pub fn volume(session: &Session, command: VolumeCommand) -> Result<ExitCode> {
             let body = RenameVolume { volume: volume.clone(), name: name.clone() };
             let done: Done = client.post("/v1/volumes/rename", &body)?;
             session.print(&done, || format!("volume {volume} is called {name} now"))
+        }
+        // One of the two flags was given, by the grammar.
+        VolumeCommand::Set { volume, read_only, read_write: _ } => {
+            let body = SetVolume { volume: volume.clone(), read_only };
+            let done: Done = client.post("/v1/volumes/set", &body)?;
+            let word = if read_only { "read only" } else { "writable" };
+            session.print(&done, || format!("volume {volume} is {word} now"))
         }
         VolumeCommand::Delete { volume } => {
             let done: Done =

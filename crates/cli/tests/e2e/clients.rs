@@ -73,6 +73,44 @@ fn nbdinfo_sees_size_flags_exports_and_allocation() {
 }
 
 #[test]
+fn a_read_only_volume_refuses_writes_of_every_client_until_it_is_writable_again() {
+    let dir = Dir::new();
+    let server = served(&dir);
+    let mut before = server.connect("vault");
+    before.write(0, &[1; 4096], true).expect("writable");
+    server.ok(&["volume", "set", "vault", "--read-only"]);
+    for refused in [
+        before.write(0, &[2; 4096], false),
+        before.trim(0, 4096, false),
+        server.connect("vault").write(0, &[2; 4096], false),
+    ] {
+        let error = refused.expect_err("read only").to_string();
+        assert!(error.contains("EPERM"), "{error}");
+    }
+    let mut seen = [0; 4096];
+    before.read(0, &mut seen).expect("reads go on");
+    assert_eq!(seen, [1; 4096]);
+    let can_write = |server: &Server| {
+        run(Command::new("nbdinfo").args(["--can", "write", &server.uri("vault")])).code
+    };
+    let nbdinfo = tools::have(&["nbdinfo"], "read-only exports with nbdinfo");
+    if nbdinfo {
+        assert_eq!(can_write(&server), Some(2), "nbdinfo says no with 2");
+    }
+    server.stop();
+
+    let server = dir.serve(4);
+    assert_eq!(server.json(&["volume", "list"])[0]["read_only"], true, "it outlives a restart");
+    server.ok(&["volume", "set", "1", "--read-write"]);
+    if nbdinfo {
+        assert_eq!(can_write(&server), Some(0));
+    }
+    server.connect("vault").write(0, &[3; 4096], true).expect("writable again");
+    let events = server.ok(&["events"]);
+    assert!(events.contains("is read only now") && events.contains("is writable now"), "{events}");
+}
+
+#[test]
 fn nbdcopy_goes_both_ways() {
     if !tools::have(&["nbdcopy"], "copies with nbdcopy") {
         return;

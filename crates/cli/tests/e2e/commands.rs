@@ -18,6 +18,8 @@ fn usage_errors_exit_2_and_say_what_is_wrong() {
         (&["serve"], &["PATH"]),
         (&["serve", "d1", "--io", "magic"], &["magic", "uring", "pread"]),
         (&["volume", "create", "x", "--group", "1"], &["--size"]),
+        (&["volume", "set", "x"], &["--read-only", "--read-write"]),
+        (&["volume", "set", "x", "--read-only", "--read-write"], &["cannot be used with"]),
         (&["group", "create", "--level", "5"], &["--disks"]),
         (&["disk", "fail", "two"], &["two"]),
         (&["inject", "disk", "1"], &["--kind"]),

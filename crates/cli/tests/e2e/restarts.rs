@@ -219,3 +219,31 @@ fn a_start_waits_for_disks() {
     let server = dir.serve_with(&dir.disks(3), &["--wait", "1"]);
     assert_eq!(server.health(), "degraded");
 }
+
+#[test]
+fn too_many_disks_at_once_pause_hosts_until_an_operator_lets_them_go_on() {
+    let dir = Dir::new();
+    dir.create(5, "16MiB", &["--level", "1", "--allow-injection"]);
+    let server = dir.serve(5);
+    for disk in ["3", "4", "5"] {
+        server.ok(&["inject", "disk", disk, "--kind", "death"]);
+    }
+    // Rule C3: two of five is too few to go on unasked, although one copy would do.
+    let mut client = server.connect("vault");
+    let writer = std::thread::spawn(move || client.write(0, &[7; 4096], true));
+    let paused = wait_for("the pause", || {
+        let status = server.status();
+        (status["groups"][0]["paused"] == true).then_some(status)
+    });
+    assert_eq!(paused["health"], "failed", "{paused}");
+    assert!(paused["problems"].to_string().contains("forestall group continue 1"), "{paused}");
+    server.run(&["status"]).exits(4);
+    assert!(!writer.is_finished(), "neither answered nor failed");
+
+    server.ok(&["group", "continue", "1"]);
+    writer.join().expect("no panic").expect("the write was only late");
+    let mut seen = [0; 4096];
+    server.connect("vault").read(0, &mut seen).expect("it goes on");
+    assert_eq!(seen, [7; 4096]);
+    assert_eq!(server.health(), "degraded");
+}

@@ -1,4 +1,4 @@
-//! Volumes: making, growing, renaming, deleting.
+//! Volumes: making, growing, renaming, protecting, deleting.
 //!
 //! Owns where volumes lie. Invariants: extents are whole units of the unwritten map, so no stripe serves two volumes; a new or grown
 //! volume reads as zeroes where nobody has written, whatever lay there before (rule M6).
@@ -221,6 +221,34 @@ impl<E: Env> Array<E> {
         .await?;
         let what = format!("volume {} {name:?} is now called {new:?}", volume.number);
         self.event(Severity::Info, "volume-renamed", None, Some(volume.group), what);
+        Ok(())
+    }
+
+    /// Makes a volume read only, or writable again. Connected clients get an error for each write from then on; writes that were accepted
+    /// before run to their end.
+    ///
+    /// # Errors
+    /// If there is no such volume.
+    pub async fn set_read_only(
+        self: &Rc<Self>,
+        name: &str,
+        read_only: bool,
+    ) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let volume = find(&self.config.borrow(), name)?.clone();
+        if volume.read_only == read_only {
+            return Ok(());
+        }
+        self.commit(|next| {
+            if let Some(v) = next.volumes.iter_mut().find(|v| v.number == volume.number) {
+                v.read_only = read_only;
+            }
+        })
+        .await?;
+        let what = if read_only { "read only" } else { "writable" };
+        let message = format!("volume {} {name:?} is {what} now", volume.number);
+        let kind = if read_only { "volume-read-only" } else { "volume-writable" };
+        self.event(Severity::Info, kind, None, Some(volume.group), message);
         Ok(())
     }
 

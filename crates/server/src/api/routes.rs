@@ -27,7 +27,7 @@ use super::error::ApiError;
 use super::types::{
     AddDisk, DiskMade, Done, ErrorKind, GroupMade, GrowVolume, Inject, JobStarted, LimitJob,
     NameDisk, NameGroup, NameVolume, ReaddDisk, RenameVolume, ReplaceDisk, ScrubGroup, ServerInfo,
-    SetPolicy, SetThreshold, VolumeMade,
+    SetPolicy, SetThreshold, SetVolume, VolumeMade,
 };
 use crate::data::Context;
 
@@ -75,6 +75,7 @@ pub fn router(control: Shared) -> Router {
         .route("/v1/volumes/create", command(volume_create))
         .route("/v1/volumes/grow", command(volume_grow))
         .route("/v1/volumes/rename", command(volume_rename))
+        .route("/v1/volumes/set", command(volume_set))
         .route("/v1/volumes/delete", command(volume_delete))
         .route("/v1/replace", command(replace))
         .route("/v1/replace/pause", command(replace_pause))
@@ -236,6 +237,13 @@ async fn volume_grow(context: Rc<Context>, body: GrowVolume) -> Result<Done, Com
 async fn volume_rename(context: Rc<Context>, body: RenameVolume) -> Result<Done, CommandError> {
     let name = volume_name(&context, body.volume);
     context.array.rename_volume(&name, &body.name).await?;
+    context.exports_changed();
+    Ok(Done {})
+}
+
+async fn volume_set(context: Rc<Context>, body: SetVolume) -> Result<Done, CommandError> {
+    let name = volume_name(&context, body.volume);
+    context.array.set_read_only(&name, body.read_only).await?;
     context.exports_changed();
     Ok(Done {})
 }

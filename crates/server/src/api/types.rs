@@ -92,6 +92,16 @@ pub struct RenameVolume {
     pub name: String,
 }
 
+/// `POST /v1/volumes/set`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetVolume {
+    /// The volume.
+    pub volume: String,
+    /// Whether writes to it are refused.
+    pub read_only: bool,
+}
+
 /// `POST /v1/replace`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
