@@ -14,6 +14,7 @@
 mod bad_clients;
 mod bad_disks;
 mod bad_requests;
+mod block_devices;
 mod clients;
 mod commands;
 mod crash;
