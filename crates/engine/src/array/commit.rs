@@ -225,7 +225,14 @@ impl<E: Env> Array<E> {
         };
         let wrote = drive.write_meta_or(slot.offset, buf, give_up).await;
         wrote.map_err(|f| format!("{f} on writing its configuration"))?;
-        drive.flush_or(give_up).await.map_err(|f| format!("{f} on flushing its configuration"))
+        let flushed = drive.flush_or(give_up).await;
+        flushed.map_err(|f| {
+            let why = format!("{f} on flushing its configuration");
+            // Drawn at once, not when the slowest disk has answered: what the drive lost must not be read (rule F2).
+            let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
+            groups.iter().for_each(|group| group.flush_failed_in(drive, &why));
+            why
+        })
     }
 
     /// Takes every failing disk out of `next`.

@@ -145,6 +145,13 @@ impl<E: Env> Group<E> {
         false
     }
 
+    /// [`Group::flush_failed`], if the drive is one of this group's.
+    pub(crate) fn flush_failed_in(&self, drive: &Rc<Drive<E>>, reason: &str) {
+        if self.drives_in_service().iter().any(|mine| Rc::ptr_eq(mine, drive)) {
+            self.flush_failed(drive, reason.into());
+        }
+    }
+
     /// Flushes one drive; one that takes too long is given up if it can be spared, else waited for.
     pub(super) async fn flush_drive(&self, drive: &Rc<Drive<E>>) -> Result<(), DiskFault> {
         drive.flush_or(|| self.give_up(drive, "a flush timed out".into())).await
