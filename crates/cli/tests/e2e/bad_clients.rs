@@ -295,14 +295,19 @@ fn clients(server: &Server) -> u64 {
 #[test]
 fn a_management_api_that_is_talked_nonsense_to() {
     let bench = Bench::new();
-    let ask = |bytes: &[u8]| {
+    // Nonsense ends with the stream. A whole request does not: the HTTP server takes a closed stream for a client that left, and
+    // owes it no answer.
+    let send = |bytes: &[u8], end: bool| {
         let mut stream = UnixStream::connect(&bench.server.socket).expect("it listens");
         let _ = stream.write_all(bytes);
-        let _ = stream.shutdown(Shutdown::Write);
+        if end {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         String::from_utf8_lossy(&answer).into_owned()
     };
+    let ask = |bytes: &[u8]| send(bytes, false);
     let post = |path: &str, body: &str| {
         let head = "host: localhost\r\ncontent-type: application/json\r\nconnection: close\r\n";
         ask(format!("POST {path} HTTP/1.1\r\n{head}content-length: {}\r\n\r\n{body}", body.len())
@@ -313,7 +318,7 @@ fn a_management_api_that_is_talked_nonsense_to() {
     assert!(post("/v1/nothing", "{}").starts_with("HTTP/1.1 404"));
     let get = ask(b"GET /v1/stop HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     assert!(get.contains("bad-request"), "{get}");
-    ask(&noise(5, 3000));
-    ask(b"");
+    send(&noise(5, 3000), true);
+    send(b"", true);
     bench.unharmed();
 }
