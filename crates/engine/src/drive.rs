@@ -251,28 +251,22 @@ impl<E: Env> Drive<E> {
     }
 
     /// What the disk answers to a request; one that did not reach it is tried again.
-    async fn reach<T>(
+    async fn reach(
         &self,
-        mut request: impl AsyncFnMut() -> (Result<(), DiskFault>, T),
-    ) -> (Result<(), DiskFault>, T) {
-        for pause_ns in TRANSPORT_PAUSES_NS {
-            let (result, rest) = request().await;
-            if self.gone.get() || !self.is_transport(&result) {
-                return (result, rest);
+        mut request: impl AsyncFnMut() -> Result<(), DiskFault>,
+    ) -> Result<(), DiskFault> {
+        let mut pauses = TRANSPORT_PAUSES_NS.into_iter();
+        loop {
+            let result = request().await;
+            if !matches!(result, Err(fault) if fault.kind == FaultKind::Transport) {
+                return result;
             }
-            self.rt.sleep_ns(pause_ns).await;
-        }
-        let (result, rest) = request().await;
-        self.is_transport(&result);
-        (result, rest)
-    }
-
-    fn is_transport(&self, result: &Result<(), DiskFault>) -> bool {
-        let transport = matches!(result, Err(fault) if fault.kind == FaultKind::Transport);
-        if transport {
             self.count_error(|e| e.transports += 1);
+            match pauses.next() {
+                Some(pause_ns) if !self.gone.get() => self.rt.sleep_ns(pause_ns).await,
+                _ => return result,
+            }
         }
-        transport
     }
 
     /// Reads metadata at an offset of the whole disk.
@@ -296,10 +290,9 @@ impl<E: Env> Drive<E> {
                 let (result, back) =
                     drive.disk.read(offset, buf.take().expect("handed back each time")).await;
                 buf = Some(back);
-                (result, ())
+                result
             };
-            let (result, ()) = drive.reach(read).await;
-            (result, buf.expect("handed back"))
+            (drive.reach(read).await, buf.expect("handed back"))
         };
         match self.timed(request).await {
             Timed::Done((result, buf)) => self.listen(result.map(|()| buf)),
@@ -346,7 +339,7 @@ impl<E: Env> Drive<E> {
 
     async fn write_through(&self, offset: u64, buf: Buf) -> Result<(), DiskFault> {
         let buf = buf.aligned();
-        self.reach(async || (self.disk.write(offset, buf.clone()).await, ())).await.0
+        self.reach(async || self.disk.write(offset, buf.clone()).await).await
     }
 
     fn note_unflushed(&self, address: u64, len: u64) {

@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use forestall_engine::health::{ErrorClass, LOWER_MARK, Mode, Policy};
+use forestall_engine::health::{ErrorClass, LOWER_MARK, Mode, Policy, percent};
 use forestall_engine::{DiskNumber, HealthReport};
 use forestall_server::api::types::{Done, NameDisk, SetPolicy, SetThreshold};
 
@@ -62,6 +62,6 @@ fn policy_words(policy: &Policy) -> String {
         policy.at_once,
         thresholds.join(", "),
         policy.leak_percent,
-        LOWER_MARK / 10_000
+        percent(LOWER_MARK)
     )
 }

@@ -1,4 +1,4 @@
-//! The listings: disks, groups, volumes, jobs, events and table T1.
+//! The listings: disks, groups, volumes, jobs, events, tables T1 and T3.
 
 use forestall_engine::health::ErrorClass;
 use forestall_engine::{

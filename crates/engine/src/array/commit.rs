@@ -230,7 +230,9 @@ impl<E: Env> Array<E> {
             let why = format!("{f} on flushing its configuration");
             // Drawn at once, not when the slowest disk has answered: what the drive lost must not be read (rule F2).
             let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
-            groups.iter().for_each(|group| group.flush_failed_in(drive, &why));
+            for group in groups {
+                group.flush_failed(drive, why.clone());
+            }
             why
         })
     }

@@ -14,8 +14,8 @@ use crate::config::{Configuration, HealthEntry, SlotState};
 use crate::drive::Drive;
 use crate::group::Group;
 use crate::health::{
-    ErrorClass, FULL, Finding, Latencies, Member, Mode, Paths, Policy, Record, Sitting, Verdict,
-    brake, is_slow, judge,
+    ErrorClass, Finding, Latencies, Member, Mode, Paths, Policy, Record, Sitting, Verdict, brake,
+    is_slow, judge,
 };
 use crate::ids::{DiskNumber, GroupNumber, Slot, SlotSet};
 use crate::report::{ErrorCounts, Severity};
@@ -150,10 +150,12 @@ impl<E: Env> Array<E> {
             let errors = drive.errors.get();
             for (class, n) in news(&watch.seen, &errors).into_iter().filter(|(_, n)| *n > 0) {
                 self.watches.changed.set(true);
-                // Whose transport errors are is told once it is known whether others have them too.
-                watch.record.add(policy, class, n, class != ErrorClass::Transport);
                 if class == ErrorClass::Transport {
+                    // Whose they are is told once it is known whether others have them too.
+                    watch.record.count(class, n);
                     paths.add(*disk, n, now);
+                } else {
+                    watch.record.add(policy, class, n);
                 }
             }
             watch.seen = errors;
@@ -161,8 +163,7 @@ impl<E: Env> Array<E> {
         let settled = paths.settle(now);
         for (disk, n) in settled.own {
             if let Some(watch) = watches.get_mut(&disk) {
-                let fills = policy.weight(ErrorClass::Transport).saturating_mul(n);
-                watch.record.level = (watch.record.level + fills).min(2 * FULL);
+                watch.record.fill(policy, ErrorClass::Transport, n);
             }
         }
         if !settled.path.is_empty() {
@@ -203,7 +204,7 @@ impl<E: Env> Array<E> {
             let slow = is_slow(own, &peers);
             let watch = watches.entry(*disk).or_default();
             if watch.sitting.look(slow.is_some(), now) {
-                watch.record.add(policy, ErrorClass::Slow, 1, true);
+                watch.record.add(policy, ErrorClass::Slow, 1);
                 self.watches.changed.set(true);
                 let (mine, theirs) = slow.unwrap_or_default();
                 self.event(
@@ -220,7 +221,6 @@ impl<E: Env> Array<E> {
                 );
             }
         }
-        drop(watches);
     }
 
     /// Judges every disk beside those that share its fate, tells of changes, and keeps hosts' reads off those that are ill.
@@ -247,7 +247,7 @@ impl<E: Env> Array<E> {
                     .iter()
                     .map(|disk| {
                         let watch = watches.entry(*disk).or_default();
-                        watch.sat_out = watch.sitting.is_sat_out(now).0;
+                        watch.sat_out = watch.sitting.is_sat_out(now);
                         Member {
                             disk: *disk,
                             record: watch.record,
@@ -274,7 +274,7 @@ impl<E: Env> Array<E> {
 
     fn note_finding(self: &Rc<Self>, group: Option<GroupNumber>, finding: Finding) {
         let disk = finding.disk;
-        let (before, path) = {
+        let before = {
             let mut watches = self.watches.disks.borrow_mut();
             let watch = watches.entry(disk).or_default();
             if finding.verdict == Verdict::Ailing && !watch.ailing {
@@ -282,8 +282,7 @@ impl<E: Env> Array<E> {
                 self.watches.changed.set(true);
                 self.watches.urgent.set(true);
             }
-            let before = watch.finding.replace(finding.clone()).map(|f| f.verdict);
-            (before.unwrap_or_default(), self.path_of(disk))
+            watch.finding.replace(finding.clone()).map(|f| f.verdict).unwrap_or_default()
         };
         if before == finding.verdict {
             return;
@@ -294,9 +293,7 @@ impl<E: Env> Array<E> {
             Verdict::Healthy if before != Verdict::Ailing => (Severity::Info, "disk-well"),
             Verdict::Healthy | Verdict::SatOut | Verdict::Out => return,
         };
-        let word = finding.verdict.word().to_lowercase();
-        let what = format!("disk {disk} ({path}) is {word}: {}", finding.reason);
-        self.event(severity, kind, Some(disk), group, what);
+        self.event(severity, kind, Some(disk), group, finding.words(&self.path_of(disk)));
     }
 
     async fn save_health(self: &Rc<Self>) {
@@ -321,15 +318,14 @@ impl<E: Env> Array<E> {
         let (candidates, ailing, disks, running) = {
             let config = self.config.borrow();
             let watches = self.watches.disks.borrow();
-            let is_ailing = |disk: DiskNumber| watches.get(&disk).is_some_and(|w| w.ailing);
             let is_held = |disk: DiskNumber| watches.get(&disk).is_some_and(|w| w.held);
             let slots = || config.groups.iter().flat_map(|g| &g.slots);
             let in_sync = || slots().filter(|s| s.state == SlotState::InSync);
             let candidates: Vec<DiskNumber> = in_sync()
-                .filter(|s| s.replacement.is_none() && is_ailing(s.disk) && !is_held(s.disk))
+                .filter(|s| s.replacement.is_none() && self.is_ailing(s.disk) && !is_held(s.disk))
                 .map(|s| s.disk)
                 .collect();
-            let ailing = in_sync().filter(|s| is_ailing(s.disk)).count();
+            let ailing = in_sync().filter(|s| self.is_ailing(s.disk)).count();
             let running = slots().filter(|s| s.replacement.is_some()).count();
             (candidates, ailing, slots().count(), running)
         };
@@ -386,7 +382,7 @@ impl<E: Env> Array<E> {
         self.watches.disks.borrow().get(&disk).is_some_and(|w| w.ailing)
     }
 
-    /// Whether a disk may be replaced by itself.
+    /// Keeps a disk from being replaced by itself, or allows it again.
     pub(super) fn hold(&self, disk: DiskNumber, held: bool) {
         self.watches.disks.borrow_mut().entry(disk).or_default().held = held;
     }

@@ -127,8 +127,8 @@ impl<E: Env> Group<E> {
     }
 
     /// Rule F2: what a drive took since its last good flush is unknown. It is given up (answers `true`), or, if it cannot be
-    /// spared, those blocks are lost from now on.
-    pub(super) fn flush_failed(&self, drive: &Rc<Drive<E>>, reason: String) -> bool {
+    /// spared, those blocks are lost from now on. A drive of another group does not concern this one.
+    pub(crate) fn flush_failed(&self, drive: &Rc<Drive<E>>, reason: String) -> bool {
         if self.give_up(drive, reason) {
             return true;
         }
@@ -143,13 +143,6 @@ impl<E: Env> Group<E> {
             self.force_out(slot, "the map of its lost blocks is full");
         }
         false
-    }
-
-    /// [`Group::flush_failed`], if the drive is one of this group's.
-    pub(crate) fn flush_failed_in(&self, drive: &Rc<Drive<E>>, reason: &str) {
-        if self.drives_in_service().iter().any(|mine| Rc::ptr_eq(mine, drive)) {
-            self.flush_failed(drive, reason.into());
-        }
     }
 
     /// Flushes one drive; one that takes too long is given up if it can be spared, else waited for.

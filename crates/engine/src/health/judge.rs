@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{FULL, LOWER_MARK, Record};
+use super::{FULL, LOWER_MARK, Record, percent};
 use crate::ids::DiskNumber;
 
 /// What is thought of a disk; the words of T3.
@@ -66,6 +66,15 @@ pub struct Finding {
     pub reason: String,
 }
 
+impl Finding {
+    /// The verdict and its reason in words, for a disk at `path`.
+    #[must_use]
+    pub fn words(&self, path: &str) -> String {
+        let verdict = self.verdict.word().to_lowercase();
+        format!("disk {} ({path}) is {verdict}: {}", self.disk, self.reason)
+    }
+}
+
 /// Judges disks that share a fate: the members of one group, or one disk that is in none.
 #[must_use]
 pub fn judge(members: &[Member]) -> Vec<Finding> {
@@ -77,8 +86,12 @@ pub fn judge(members: &[Member]) -> Vec<Finding> {
 fn find(member: &Member, past_mark: usize, threshold: u64) -> Finding {
     let Member { disk, record, .. } = *member;
     let level = record.level;
-    let figures =
-        format!("level {} % of {} % after {}", percent(level), percent(threshold), record.words());
+    let figures = format!(
+        "level {:.1} % of {:.1} % after {}",
+        percent(level),
+        percent(threshold),
+        record.words()
+    );
     let (verdict, reason) = if level >= threshold {
         let lowered = if threshold < FULL {
             format!("; {past_mark} members of its group err, so the threshold is lower")
@@ -91,18 +104,16 @@ fn find(member: &Member, past_mark: usize, threshold: u64) -> Finding {
     } else if member.sat_out {
         (Verdict::SatOut, format!("much slower than its peers; {figures}"))
     } else if level >= LOWER_MARK {
-        (Verdict::Watched, format!("past the lower mark of {} %; {figures}", percent(LOWER_MARK)))
+        (
+            Verdict::Watched,
+            format!("past the lower mark of {:.1} %; {figures}", percent(LOWER_MARK)),
+        )
     } else if record.is_clean() {
         (Verdict::Healthy, "no errors".into())
     } else {
         (Verdict::Healthy, figures)
     };
     Finding { disk, threshold, verdict, reason }
-}
-
-/// A level in percent of a full bucket, for people.
-fn percent(level: u64) -> String {
-    format!("{:.1}", level as f64 * 100.0 / FULL as f64)
 }
 
 /// Whether so many disks look ill at once that something they share is likelier than all of them: then nothing is done by itself.

@@ -30,6 +30,12 @@ pub const THRESHOLD_MAX: u32 = 1_000_000;
 /// Avoidances under way at once in an array where nothing else was said.
 pub const AT_ONCE: u32 = 2;
 
+/// A level in percent of a full bucket, for people.
+#[must_use]
+pub fn percent(level: u64) -> f64 {
+    level as f64 * 100.0 / FULL as f64
+}
+
 const DAY_NS: u128 = 86_400_000_000_000;
 
 /// What kind of error a disk made; the columns of T3.
@@ -178,14 +184,22 @@ impl Record {
         Self { counts, level: level.min(2 * FULL), rest: 0 }
     }
 
-    /// Counts `n` errors of a class. `judged`: they fill the bucket too.
-    pub fn add(&mut self, policy: &Policy, class: ErrorClass, n: u64, judged: bool) {
+    /// Counts `n` errors of a class and fills the bucket by them.
+    pub fn add(&mut self, policy: &Policy, class: ErrorClass, n: u64) {
+        self.count(class, n);
+        self.fill(policy, class, n);
+    }
+
+    /// Counts `n` errors of a class that are not judged, or not yet.
+    pub fn count(&mut self, class: ErrorClass, n: u64) {
         let count = &mut self.counts[class as usize];
         *count = count.saturating_add(n);
-        if judged {
-            let filled = policy.weight(class).saturating_mul(n);
-            self.level = self.level.saturating_add(filled).min(2 * FULL);
-        }
+    }
+
+    /// Fills the bucket by `n` errors of a class that were counted before.
+    pub fn fill(&mut self, policy: &Policy, class: ErrorClass, n: u64) {
+        let filled = policy.weight(class).saturating_mul(n);
+        self.level = self.level.saturating_add(filled).min(2 * FULL);
     }
 
     /// Lets `elapsed_ns` of running time leak. Nothing is lost to rounding, however short the steps are.

@@ -140,15 +140,9 @@ impl Sitting {
         true
     }
 
-    /// Whether the disk is sat out at `now_ns`; a sitting that is over ends. `true` in the second place: it just ended.
-    pub fn is_sat_out(&mut self, now_ns: u64) -> (bool, bool) {
-        match self.until_ns {
-            Some(until) if now_ns < until => (true, false),
-            Some(_) => {
-                self.until_ns = None;
-                (false, true)
-            }
-            None => (false, false),
-        }
+    /// Whether the disk is sat out at `now_ns`; a sitting that is over ends.
+    pub fn is_sat_out(&mut self, now_ns: u64) -> bool {
+        self.until_ns = self.until_ns.filter(|until| now_ns < *until);
+        self.until_ns.is_some()
     }
 }

@@ -10,7 +10,7 @@ use crate::array::disks::no_disk;
 use crate::array::status::job_words;
 use crate::config::Configuration;
 use crate::error::CommandError;
-use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict};
+use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict, percent};
 use crate::ids::DiskNumber;
 use crate::report::{DiskReport, Health, HealthReport, JobReport, Problem, Severity, T3Row};
 use crate::runtime::Env;
@@ -28,10 +28,8 @@ impl<E: Env> Array<E> {
         let ill = found.filter_map(|disk| {
             let watch = watches.get(&disk.number).filter(|w| w.ailing || w.sat_out)?;
             let finding = watch.finding.as_ref()?;
-            let (number, path) = (disk.number, &disk.identity.path);
-            let word = finding.verdict.word().to_lowercase();
-            let what = format!("disk {number} ({path}) is {word}: {}", finding.reason);
-            let action = health_action(config, watch, number, jobs);
+            let what = finding.words(&disk.identity.path);
+            let action = health_action(config, watch, disk.number, jobs);
             let risk = "it still answers: nothing is lost if it fails before its copy is done, as long as its group may lose a disk";
             Some(Problem { health: Health::Degraded, what, action, risk: risk.into() })
         });
@@ -43,7 +41,6 @@ impl<E: Env> Array<E> {
     pub fn table_t3(&self) -> Vec<T3Row> {
         let config = self.config.borrow();
         let watches = self.watches.disks.borrow();
-        let percent = |level: u64| level as f64 * 100.0 / FULL as f64;
         config
             .disks
             .iter()
