@@ -97,6 +97,35 @@ pub(crate) fn ailing_disk_is_replaced(seed: u64, trace: Trace) {
     }
 }
 
+/// A pause ends with what was paused: when the old member dies, and when the disk being filled does.
+pub(crate) fn pause_gives_way(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 1);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.scribble(60).await;
+        s.must(s.machine.array.replace(DiskNumber(1), None, 100_000).await, "replace 1");
+        s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "replace pause 1");
+        s.kill("d1");
+        let rebuilt = |s: &Script| s.in_state(4, DiskState::InSync);
+        s.until("the rebuild", 600, async |s| s.scribble(3).await, rebuilt).await;
+        s.kill("d2");
+        s.verify().await;
+    });
+    act(&mut stage, degraded(), |s| async move { s.verify().await });
+
+    let mut stage = stage_of(seed, trace, Level::Raid5, 3, 1);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.scribble(60).await;
+        s.must(s.machine.array.replace(DiskNumber(1), None, 100_000).await, "replace 1");
+        s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "replace pause 1");
+        s.must(s.machine.array.fail_disk(DiskNumber(4)).await, "fail 4");
+        s.must(s.machine.array.readd_disk(DiskNumber(4), None).await, "readd 4");
+        s.must(s.machine.array.fail_disk(DiskNumber(2)).await, "fail 2");
+        let rebuilt = |s: &Script| s.in_state(4, DiskState::InSync);
+        s.until("the rebuild", 120, async |s| s.scribble(3).await, rebuilt).await;
+        s.verify().await;
+    });
+}
+
 pub(crate) fn ailing_spare_is_not_used(seed: u64, trace: Trace) {
     let mut stage = stage_of(seed, trace, Level::Raid5, 3, 1);
     act(&mut stage, AssembleOptions::default(), |mut s| async move {

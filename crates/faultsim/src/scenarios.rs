@@ -11,7 +11,8 @@ use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Leve
 
 use crate::catch::caught;
 use crate::health::{
-    ailing_disk_is_replaced, ailing_spare_is_not_used, slow_disk_is_sat_out, transport_burst,
+    ailing_disk_is_replaced, ailing_spare_is_not_used, pause_gives_way, slow_disk_is_sat_out,
+    transport_burst,
 };
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
@@ -84,6 +85,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "ailing-spare-is-not-used",
         story: "with no spare, only an ailing one or the policy to advise, an ailing member stays and somebody is told",
         script: ailing_spare_is_not_used,
+    },
+    Scenario {
+        name: "pause-gives-way",
+        story: "a paused copy goes on when the old member dies, and a disk whose copy was paused is filled again later",
+        script: pause_gives_way,
     },
     Scenario {
         name: "transport-burst",

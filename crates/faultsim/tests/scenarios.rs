@@ -40,6 +40,7 @@ scenarios! {
     resync_then_lose_any = "resync-then-lose-any",
     an_ailing_disk_is_replaced = "ailing-disk-is-replaced",
     an_ailing_spare_is_not_used = "ailing-spare-is-not-used",
+    a_pause_gives_way = "pause-gives-way",
     a_burst_of_transport_errors = "transport-burst",
     a_slow_disk_is_sat_out = "slow-disk-is-sat-out",
 }

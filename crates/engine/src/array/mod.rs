@@ -72,7 +72,8 @@ pub struct Array<E: Env> {
     changes: Cell<u64>,
     stopping: Cell<bool>,
     jobs: jobs::Jobs,
-    /// Replacements that an operator has paused, by the disk being filled; until resumed or the array stops.
+    /// Replacements that an operator has paused, by the disk being filled; until resumed, until the old member or the
+    /// copy is gone, or until the array stops.
     paused: RefCell<BTreeSet<DiskNumber>>,
     /// Rate limits asked for fills, in bytes a second.
     rates: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), u64>>,
@@ -198,6 +199,11 @@ impl<E: Env> Array<E> {
         self.failing
             .borrow_mut()
             .retain(|disk, _| config.disk(*disk).is_some_and(|d| d.in_service()));
+        // A pause ends with the copy it was for; redundancy that was lost meanwhile is restored without being asked.
+        self.paused.borrow_mut().retain(|disk| {
+            let mut slots = config.groups.iter().flat_map(|g| &g.slots);
+            slots.any(|s| s.replacement == Some(*disk) && s.state == SlotState::InSync)
+        });
         self.alarmed.borrow_mut().retain(|disk| config.disk(*disk).is_some_and(|d| d.in_service()));
         for entry in &config.groups {
             let group = self.groups.borrow().get(&entry.number).cloned();
