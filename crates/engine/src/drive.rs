@@ -37,6 +37,8 @@ pub(crate) struct Drive<E: Env> {
     rt: E::Runtime,
     timeout_ns: u64,
     gone: Cell<bool>,
+    /// Counts what makes answers still on their way doubtful: being given up, a failed flush (rule F2).
+    doubts: Cell<u64>,
     /// Requests that timed out and still run.
     late: Rc<LateCount>,
     /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
@@ -104,6 +106,7 @@ impl<E: Env> Drive<E> {
             rt,
             timeout_ns,
             gone: Cell::new(false),
+            doubts: Cell::new(0),
             late: Rc::default(),
             unflushed: RefCell::default(),
             flushes: Cell::new(0),
@@ -162,6 +165,7 @@ impl<E: Env> Drive<E> {
     /// Gives the drive up.
     pub(crate) fn retire(&self) {
         self.gone.set(true);
+        self.doubts.set(self.doubts.get() + 1);
     }
 
     pub(crate) fn count_access(&self, change: impl FnOnce(&mut AccessCounts)) {
@@ -237,8 +241,13 @@ impl<E: Env> Drive<E> {
             a.reads += 1;
             a.read_bytes += len;
         });
-        let begun = self.rt.now_ns();
+        let (begun, doubts) = (self.rt.now_ns(), self.doubts.get());
         let result = self.read_at(self.layout.data.offset + address, buf).await;
+        if self.doubts.get() != doubts {
+            // What the disk lost meanwhile may be what it gave: the caller looks again at what may be read (rule F2).
+            let kind = if self.gone.get() { FaultKind::Gone } else { FaultKind::Medium };
+            return result.and(Err(DiskFault::new(kind)));
+        }
         if result.is_ok() {
             self.note_latency(SizeClass::of(false, len), begun);
         }
@@ -442,6 +451,7 @@ impl<E: Env> Drive<E> {
         let result = self.patiently(timed, Request::Other, give_up).await;
         if result.is_err() {
             self.count_error(|e| e.flushes += 1);
+            self.doubts.set(self.doubts.get() + 1);
             let mut doomed = self.doomed.borrow_mut();
             doomed.extend(self.flushing.take());
             doomed.extend(self.unflushed.take());

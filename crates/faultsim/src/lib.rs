@@ -8,6 +8,7 @@
 mod catch;
 mod client;
 mod disk;
+mod doubts;
 mod executor;
 mod faults;
 mod health;

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
 
 use crate::catch::caught;
+use crate::doubts::{copy_of_a_lone_disk, reads_while_a_flush_fails};
 use crate::health::{
     ailing_disk_is_replaced, ailing_spare_is_not_used, pause_gives_way, slow_disk_is_sat_out,
     transport_burst,
@@ -100,6 +101,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "slow-disk-is-sat-out",
         story: "a disk five times slower than its peers is not read within seconds; where all are slow nobody is accused",
         script: slow_disk_is_sat_out,
+    },
+    Scenario {
+        name: "copy-of-a-lone-disk",
+        story: "the only copy of everything is copied to a spare while hosts write, with crashes: what was read stays",
+        script: copy_of_a_lone_disk,
+    },
+    Scenario {
+        name: "reads-while-a-flush-fails",
+        story: "a read is on its way while the same disk fails a flush and forgets what it took: old data is not served",
+        script: reads_while_a_flush_fails,
     },
 ];
 

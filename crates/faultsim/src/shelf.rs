@@ -7,7 +7,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use forestall_engine::{ArrayReport, DiskIdentity, DiskNumber, DiskState, GroupReport, NewDisk};
+use forestall_engine::{
+    ArrayReport, DiskIdentity, DiskNumber, DiskReport, DiskState, GroupReport, NewDisk,
+};
 
 use crate::disk::Drive;
 use crate::executor::SimRuntime;
@@ -104,17 +106,24 @@ impl Shelf {
         group: &GroupReport,
         also: Option<&Bay>,
     ) -> Vec<bool> {
-        let members = group.members.iter();
+        let unreliable = |disk: DiskNumber| {
+            self.of(report, disk).is_none_or(|bay| {
+                bay.impaired() || also.is_some_and(|a| a.drive.name() == bay.drive.name())
+            })
+        };
+        let members = group.members.iter().enumerate();
         members
-            .map(|&disk| {
+            .map(|(slot, &disk)| {
+                let of_slot = |d: &&DiskReport| {
+                    d.group == Some(group.number) && d.slot.map(usize::from) == Some(slot)
+                };
                 let in_sync =
                     report.disks.iter().any(|d| d.number == disk && d.state == DiskState::InSync);
-                let bay = self.of(report, disk);
+                // What is wrong with a disk that fills the slot is the slot's once it has taken its place.
                 group.absent.contains(&disk)
                     || !in_sync
-                    || bay.is_none_or(|b| {
-                        b.impaired() || also.is_some_and(|a| a.drive.name() == b.drive.name())
-                    })
+                    || unreliable(disk)
+                    || report.disks.iter().filter(of_slot).any(|d| unreliable(d.number))
             })
             .collect()
     }

@@ -43,6 +43,8 @@ scenarios! {
     a_pause_gives_way = "pause-gives-way",
     a_burst_of_transport_errors = "transport-burst",
     a_slow_disk_is_sat_out = "slow-disk-is-sat-out",
+    the_copy_of_a_lone_disk = "copy-of-a-lone-disk",
+    reads_while_a_flush_fails = "reads-while-a-flush-fails",
 }
 
 #[test]

@@ -320,6 +320,11 @@ impl<E: Env> Group<E> {
         alive: &impl Fn() -> bool,
     ) -> Result<(), IoError> {
         let cursor = self.slots.borrow()[usize::from(slot.0)].cursor;
+        if !self.has_redundancy() && self.flush_drives().await.is_err() {
+            // What was copied was written before any intent bit was kept and may not be durable where it came from: after
+            // a crash the two would differ unmarked. The cursor stays behind until it is.
+            return Ok(());
+        }
         if let Err(fault) = target.flush().await {
             self.give_up(target, format!("{fault} on flush"));
             return Err(IoError::Io);

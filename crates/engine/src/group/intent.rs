@@ -117,7 +117,7 @@ impl<E: Env> Group<E> {
         self: &Rc<Self>,
         address: u64,
     ) -> Result<Option<Busy<E>>, IoError> {
-        if !self.has_redundancy() {
+        if !self.has_two_of_anything() {
             return Ok(None);
         }
         let region = self.intent.region_of(address);
@@ -164,7 +164,7 @@ impl<E: Env> Group<E> {
     /// not dirty, and nobody out who would need them (rules M2, M3).
     pub(crate) async fn sweep_intent(self: &Rc<Self>, all: bool) -> Result<(), IoError> {
         let recent = self.intent.recent.take();
-        if self.keeps_intent() || !self.has_redundancy() {
+        if self.keeps_intent() {
             return Ok(());
         }
         let pages: BTreeSet<usize> = {

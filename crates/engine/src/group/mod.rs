@@ -155,6 +155,11 @@ impl<E: Env> Group<E> {
         self.geometry.level() != Level::Raid0
     }
 
+    /// Whether a write goes to more than one place: also a group without redundancy has two while a disk is copied.
+    fn has_two_of_anything(&self) -> bool {
+        self.has_redundancy() || self.slots.borrow().iter().any(|slot| slot.filler.is_some())
+    }
+
     fn has_parity(&self) -> bool {
         self.geometry.parity_columns() > 0
     }

@@ -1,0 +1,59 @@
+//! Stories of answers that must not be believed: from a disk whose flush fails meanwhile, from two copies that a crash made differ.
+//!
+//! Owns the scripts; [`crate::scenarios`] lists them.
+
+use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level};
+
+use crate::machine::Latch;
+use crate::scenarios::act;
+use crate::script::{Script, stage_of};
+use crate::trace::Trace;
+
+/// Crashes while a RAID0 of one disk is copied to a spare: the two may hold different versions of what was not flushed
+/// (rules A2, F4, M4). What a host read once is what it reads ever after, also once the spare has taken over.
+pub(crate) fn copy_of_a_lone_disk(seed: u64, trace: Trace) {
+    for round in 0..12 {
+        let mut stage = stage_of(seed * 100 + round, trace.clone(), Level::Raid0, 1, 1);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(30).await });
+        let cut = stage.rng.within(300..3000);
+        stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+            let mut s = Script::new(&machine);
+            s.scribble(5).await;
+            s.must(s.machine.array.replace(DiskNumber(1), None, 4 << 20).await, "replace 1");
+            s.scribble(1000).await;
+        });
+        stage.end(false);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            s.verify().await;
+            s.verify().await;
+            s.machine.quiet().await;
+            s.verify().await;
+        });
+    }
+}
+
+/// Reads of one mirror's disk that were sent before its flush failed and answered after (rule F2).
+pub(crate) fn reads_while_a_flush_fails(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        for round in 0..12 {
+            s.write(round * 65_536, 49_152).await;
+            s.bay("d2").drive.faults_mut().fail_flushes(1);
+            let latch = Latch::default();
+            for task in 0..6 {
+                let host = s.machine.connect("v1");
+                latch.spawn(&s.machine.runtime, async move {
+                    let result = match task {
+                        0 => host.flush().await,
+                        _ => host.read(round * 65_536, 49_152).await,
+                    };
+                    host.must(result, "a request while a flush fails");
+                });
+            }
+            latch.all().await;
+            s.expect(2, DiskState::Failed).await;
+            s.must(s.machine.array.readd_disk(DiskNumber(2), None).await, "readd 2");
+            s.expect(2, DiskState::InSync).await;
+        }
+    });
+}
