@@ -155,8 +155,10 @@ impl<E: Env> Array<E> {
         self.forget_health(number);
         let drive = self.drives.borrow_mut().remove(&number);
         if let Some(drive) = drive {
-            let answers = drive.late_requests() == 0;
             drive.retire();
+            // A page of the event log on its way to it must not land on what is wiped now (rule F3).
+            self.log_written().await;
+            let answers = drive.late_requests() == 0;
             if answers {
                 // The disk is out already; one that cannot be wiped keeps a label that this array disowns.
                 let _ = self.in_time(labels::wipe(drive.raw())).await;
