@@ -198,16 +198,10 @@ impl Machine {
     pub fn may_lose(&self, report: &ArrayReport, bay: &Bay) -> bool {
         report.groups.iter().all(|group| {
             let after = self.world.shelf.impaired(report, group, Some(bay));
-            !self.belongs_to(report, group, bay)
+            !Shelf::belongs(report, group, bay)
                 || survives(group.level, &after)
                     && !(has_write_hole(group.level) && group.dirty_regions > 0)
         }) && !report.groups.iter().any(|g| g.level == Level::Raid0 && self.holds(report, g, bay))
-    }
-
-    /// Whether a group relies on the drive, as a member or as what fills a slot.
-    fn belongs_to(&self, report: &ArrayReport, group: &GroupReport, bay: &Bay) -> bool {
-        let number = Shelf::number_of(report, bay);
-        report.disks.iter().any(|d| Some(d.number) == number && d.group == Some(group.number))
     }
 
     fn holds(&self, report: &ArrayReport, group: &GroupReport, bay: &Bay) -> bool {

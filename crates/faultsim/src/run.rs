@@ -23,6 +23,7 @@ use crate::operator::{
 };
 use crate::rng::Rng;
 use crate::shape::{Shape, has_write_hole, survives};
+use crate::shelf::Shelf;
 use crate::stage::{RunEnd, Stage};
 use crate::trace::{Lines, Trace};
 
@@ -257,10 +258,9 @@ impl Simulation {
     fn withhold(&mut self, report: &ArrayReport, clean: bool) {
         for bay in self.stage.world.shelf.all() {
             let allowed = report.groups.iter().all(|group| {
-                let before = self.stage.world.shelf.impaired(report, group, None);
                 let after = self.stage.world.shelf.impaired(report, group, Some(&bay));
                 let whole = clean && group.dirty_regions == 0 || !has_write_hole(group.level);
-                before == after || whole && survives(group.level, &after)
+                !Shelf::belongs(report, group, &bay) || whole && survives(group.level, &after)
             });
             // A disk being filled may have become a member in the last moment.
             let filling = report

@@ -98,6 +98,13 @@ impl Shelf {
         report.disks.iter().find(|d| d.identity.path == bay.drive.name()).map(|d| d.number)
     }
 
+    /// Whether a group relies on the drive, as a member or as what fills a slot.
+    #[must_use]
+    pub fn belongs(report: &ArrayReport, group: &GroupReport, bay: &Bay) -> bool {
+        let number = Self::number_of(report, bay);
+        report.disks.iter().any(|d| Some(d.number) == number && d.group == Some(group.number))
+    }
+
     /// Which members of the group cannot be relied on, in slot order; with `also` counted in.
     #[must_use]
     pub fn impaired(
