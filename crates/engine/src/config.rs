@@ -11,6 +11,12 @@ use serde::{Deserialize, Serialize};
 use crate::health::Policy;
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 
+mod backups;
+
+pub use backups::{
+    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, ShieldedVolume, Strategy, WorkEntry,
+};
+
 /// RAID level of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, Serialize, Deserialize)]
 pub enum Level {
@@ -54,6 +60,8 @@ pub enum DiskRole {
     Spare,
     /// Labelled and unused.
     Free,
+    /// Holds a copy of a work-disk set's log.
+    Work,
 }
 
 /// Why a disk is no longer in service.
@@ -254,6 +262,8 @@ pub struct Configuration {
     pub volumes: Vec<VolumeEntry>,
     /// Health of the disks. Persisted now and then, with a change of verdict, and at an orderly stop: no state depends on it.
     pub health: HealthTable,
+    /// Failure avoidance: what is shielded and where writes go meanwhile.
+    pub backups: BackupTable,
 }
 
 impl Configuration {

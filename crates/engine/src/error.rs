@@ -46,6 +46,9 @@ pub enum AssembleError {
     /// A parity group stopped uncleanly and lacks a member.
     #[error("{0}")]
     WriteHole(String),
+    /// What holds redirected writes is missing or cannot be read.
+    #[error("{0}")]
+    Shield(String),
     /// A label or configuration of a newer version.
     #[error("{0}")]
     TooNew(String),

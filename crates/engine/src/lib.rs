@@ -22,6 +22,7 @@ mod progress;
 pub mod quorum;
 mod report;
 mod runtime;
+mod shield;
 mod sync;
 mod volume;
 
@@ -30,8 +31,9 @@ pub use array::{
 };
 pub use buf::Buf;
 pub use config::{
-    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
-    HistoryEntry, Level, Service, SlotEntry, SlotState, VolumeEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
+    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, Service,
+    ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
 };
 pub use disk::{Disk, DiskFault, DiskIdentity, FaultKind};
 pub use error::{AssembleError, CommandError, CreateError, IoError};
@@ -40,7 +42,8 @@ pub use ids::{
 };
 pub use report::{
     AccessCounts, ArrayReport, DiskReport, DiskState, ErrorCounts, Event, GroupReport, Health,
-    HealthReport, JobKind, JobReport, JobState, Problem, Severity, T1Row, T3Row, VolumeReport,
+    HealthReport, JobKind, JobReport, JobState, Problem, Severity, T1Row, T3Row, T4Row, T5Row,
+    T6Row, T7Row, VolumeReport,
 };
 pub use runtime::{Env, Runtime, Task};
 pub use volume::{AllocationRun, VolumeHandle};

@@ -42,6 +42,10 @@ pub enum DiskState {
     Missing,
     /// Replaced; may be removed.
     Replaced,
+    /// Replaced, and kept as a last resort until what was written meanwhile is back home; then tested.
+    Retiring,
+    /// Holds a copy of a work-disk set's log.
+    Work,
 }
 
 /// Errors a disk made since the array started, by class.
@@ -150,6 +154,8 @@ pub struct VolumeReport {
     pub size: u64,
     /// Hosts may only read.
     pub read_only: bool,
+    /// Kept for redirected writes of other volumes: not served.
+    pub reserved: bool,
 }
 
 /// Kinds of long work.
@@ -158,6 +164,8 @@ pub struct VolumeReport {
 pub enum JobKind {
     /// Filling a spare in a failed member's slot from its peers.
     Rebuild,
+    /// Taking home what was written elsewhere while the group was shielded.
+    WriteBack,
     /// Copying a member to its replacement.
     Replace,
     /// Bringing a returned disk up to date.
@@ -327,4 +335,58 @@ pub struct HealthReport {
     pub policy: Policy,
     /// Table T3.
     pub disks: Vec<T3Row>,
+}
+
+/// One row of table T4 (drawings, FIG. 11A).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct T4Row {
+    /// WORK VOLUME#.
+    pub work_volume: VolumeNumber,
+    /// CAPACITY, in decimal units, rounded.
+    pub capacity: String,
+    /// PRIMARY VOLUME#: the volumes whose writes come here; empty is NULL.
+    pub primary_volumes: Vec<VolumeNumber>,
+    /// TERMINAL ADDRESS: the slot used last, from 1.
+    pub terminal_address: Option<u64>,
+    /// DIFFERENTIAL BITMAP: for each slot whether it holds what is not yet written back, then `...`.
+    pub differential_bitmap: String,
+}
+
+/// One row of table T5 (drawings, FIG. 15A).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct T5Row {
+    /// DISK#.
+    pub disk: DiskNumber,
+    /// CAPACITY, in decimal units, rounded.
+    pub capacity: String,
+    /// STATUS; `None` is NULL.
+    pub status: Option<String>,
+}
+
+/// One row of table T6 (drawings, FIG. 15B).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct T6Row {
+    /// DISK#: the work-disk set.
+    pub disk: DiskNumber,
+    /// CAPACITY of each of its legs, in decimal units, rounded.
+    pub capacity: String,
+    /// STATUS: `IN USE` or `UNUSED`.
+    pub status: String,
+    /// MAIN DISK#: the disks of the groups whose writes come here; empty is NULL.
+    pub main_disks: Vec<DiskNumber>,
+    /// TERMINAL ADDRESS: the slot used last, from 1.
+    pub terminal_address: Option<u64>,
+}
+
+/// One row of table T7 (drawings, FIG. 16).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct T7Row {
+    /// MAIN DISK#: the disk that is in the slot at this moment.
+    pub main_disk: DiskNumber,
+    /// MAIN DISK ADDRESS, in units of 4 KiB from 1.
+    pub main_disk_address: u64,
+    /// WORK DISK#.
+    pub work_disk: DiskNumber,
+    /// WORK DISK ADDRESS: the slot, from 1.
+    pub work_disk_address: u64,
 }

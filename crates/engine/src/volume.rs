@@ -18,7 +18,8 @@ use crate::group::Group;
 use crate::ids::{BLOCK_SIZE, Stripe};
 use crate::report::VolumeReport;
 use crate::runtime::{Env, Runtime};
-use crate::sync::{Event, Hold, RangeLocks, oneshot};
+use crate::shield::Shield;
+use crate::sync::{Event, Hold, Mutex, RangeLocks, oneshot};
 
 /// Zeroes are written in pieces of this many bytes.
 const ZEROES_AT_ONCE: u64 = 1 << 20;
@@ -35,6 +36,13 @@ pub(crate) struct VolumeRt<E: Env> {
     closed: Cell<bool>,
     in_flight: Cell<u64>,
     idle: Event,
+    /// Requests accepted so far.
+    requests: Cell<u64>,
+    /// Where the volume's writes go while its group is shielded.
+    shield: RefCell<Option<Rc<Shield<E>>>>,
+    flush_turn: Mutex,
+    /// Kept for redirected writes: no host's business.
+    reserved: Cell<bool>,
 }
 
 /// A volume being served. Requests run to their end as tasks of the engine, whatever becomes of the returned future.
@@ -79,6 +87,10 @@ impl<E: Env> VolumeRt<E> {
             closed: Cell::new(false),
             in_flight: Cell::new(0),
             idle: Event::default(),
+            requests: Cell::new(0),
+            shield: RefCell::default(),
+            flush_turn: Mutex::default(),
+            reserved: Cell::new(false),
         })
     }
 
@@ -90,6 +102,47 @@ impl<E: Env> VolumeRt<E> {
     /// Answers every request from now on with an error.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+    }
+
+    /// The volume's group.
+    pub(crate) fn group(&self) -> &Rc<Group<E>> {
+        &self.group
+    }
+
+    pub(crate) fn runtime(&self) -> &E::Runtime {
+        &self.rt
+    }
+
+    /// Host requests accepted so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.get()
+    }
+
+    /// The shield over the volume, if there is one.
+    pub(crate) fn shield(&self) -> Option<Rc<Shield<E>>> {
+        self.shield.borrow().clone()
+    }
+
+    /// Raises, changes or takes away the shield; a counting configuration says so.
+    pub(crate) fn set_shield(&self, shield: Option<Rc<Shield<E>>>) {
+        *self.shield.borrow_mut() = shield;
+    }
+
+    /// Completes when every request that came before has ended: what comes later sees what was changed before this call.
+    pub(crate) async fn pass(&self) {
+        drop(self.locks.lock(0..u64::MAX, Hold::Exclusive).await);
+    }
+
+    /// Makes everything written so far durable, wherever it went.
+    pub(crate) async fn flush_all(&self) -> Result<(), IoError> {
+        match self.shield() {
+            Some(shield) => {
+                // One at a time: what an earlier one has taken to be cleared is cleared before this one is answered.
+                let _turn = self.flush_turn.lock().await;
+                shield.flush(self).await
+            }
+            None => self.group.flush().await,
+        }
     }
 
     /// Completes when no request is under way.
@@ -105,11 +158,22 @@ impl<E: Env> VolumeRt<E> {
             group: entry.group,
             size: entry.size,
             read_only: entry.read_only,
+            reserved: self.reserved.get(),
         }
     }
 
+    /// Whether any of it was ever written and not given up since.
+    pub(crate) fn holds_data(&self) -> bool {
+        !self.written_parts(0..self.entry.borrow().size).is_empty()
+    }
+
+    /// Takes the volume from hosts, or gives it back: it is kept for redirected writes.
+    pub(crate) fn reserve(&self, reserved: bool) {
+        self.reserved.set(reserved);
+    }
+
     fn begin(self: &Rc<Self>, offset: u64, len: u64) -> Result<InFlight<E>, IoError> {
-        if self.closed.get() {
+        if self.closed.get() || self.reserved.get() {
             return Err(IoError::Stopped);
         }
         let end = offset.checked_add(len).ok_or(IoError::OutOfRange)?;
@@ -117,6 +181,7 @@ impl<E: Env> VolumeRt<E> {
             return Err(IoError::OutOfRange);
         }
         self.in_flight.set(self.in_flight.get() + 1);
+        self.requests.set(self.requests.get() + 1);
         Ok(InFlight(Rc::clone(self)))
     }
 
@@ -145,6 +210,21 @@ impl<E: Env> VolumeRt<E> {
     }
 
     async fn read_blocks(&self, range: Range<u64>) -> Result<Vec<Buf>, IoError> {
+        match self.shield() {
+            Some(shield) => shield.read(self, range).await,
+            None => self.read_home(range).await,
+        }
+    }
+
+    async fn write_blocks(&self, offset: u64, data: Buf) -> Result<(), IoError> {
+        match self.shield() {
+            Some(shield) => shield.write(self, offset, data).await,
+            None => self.write_home(offset, data).await,
+        }
+    }
+
+    /// Reads whole blocks from the volume's own group.
+    pub(crate) async fn read_home(&self, range: Range<u64>) -> Result<Vec<Buf>, IoError> {
         let mut bufs = Vec::new();
         for part in self.parts(range) {
             let read = self.group.read(part.start, part.end - part.start).await?;
@@ -157,7 +237,8 @@ impl<E: Env> VolumeRt<E> {
         Ok(bufs)
     }
 
-    async fn write_blocks(&self, offset: u64, data: Buf) -> Result<(), IoError> {
+    /// Writes whole blocks to the volume's own group.
+    pub(crate) async fn write_home(&self, offset: u64, data: Buf) -> Result<(), IoError> {
         let mut at = 0;
         for part in self.parts(offset..offset + data.len() as u64) {
             let len = (part.end - part.start) as usize;
@@ -251,7 +332,42 @@ impl<E: Env> VolumeRt<E> {
         written
     }
 
+    /// Makes whole blocks of the volume's own group zero.
+    pub(crate) async fn zero_home(&self, range: Range<u64>) -> Result<(), IoError> {
+        let zeroes = Buf::zeroed(ZEROES_AT_ONCE.min(range.end - range.start) as usize);
+        for at in range.clone().step_by(zeroes.len()) {
+            let len = (zeroes.len() as u64).min(range.end - at);
+            self.write_home(at, zeroes.slice(0..len as usize)).await?;
+        }
+        Ok(())
+    }
+
+    /// Zeroes under a shield: whole blocks are not written as data.
+    async fn zero_shielded(&self, shield: &Shield<E>, range: Range<u64>) -> Result<(), IoError> {
+        let (first, last) =
+            (range.start.next_multiple_of(BLOCK_SIZE), range.end / BLOCK_SIZE * BLOCK_SIZE);
+        if first >= last {
+            let zeroes = Buf::zeroed((range.end - range.start) as usize);
+            return self.write_bytes(range.start, zeroes).await;
+        }
+        if range.start < first {
+            self.write_bytes(range.start, Buf::zeroed((first - range.start) as usize)).await?;
+        }
+        for at in (first..last).step_by(ZEROES_AT_ONCE as usize) {
+            shield
+                .zero(self, at / BLOCK_SIZE..(at + ZEROES_AT_ONCE).min(last) / BLOCK_SIZE)
+                .await?;
+        }
+        if last < range.end {
+            self.write_bytes(last, Buf::zeroed((range.end - last) as usize)).await?;
+        }
+        Ok(())
+    }
+
     async fn zero(&self, range: Range<u64>) -> Result<(), IoError> {
+        if let Some(shield) = self.shield() {
+            return self.zero_shielded(&shield, range).await;
+        }
         let zeroes = Buf::zeroed(ZEROES_AT_ONCE.min(range.end - range.start) as usize);
         let mut at = range.start;
         while at < range.end {
@@ -267,6 +383,13 @@ impl<E: Env> VolumeRt<E> {
 
     /// Makes a range read as zeroes, giving up what space can be given up. The caller holds the lock.
     async fn forget(&self, range: Range<u64>) -> Result<(), IoError> {
+        if let Some(shield) = self.shield() {
+            // Never an unmark: home may hold something older. What nobody ever wrote is zero already.
+            for part in self.written_parts_under(&shield, range) {
+                self.zero_shielded(&shield, part).await?;
+            }
+            return Ok(());
+        }
         let (units, edges) = self.units_and_edges(range);
         for unit in units {
             self.group.forget_units(unit).await;
@@ -279,7 +402,26 @@ impl<E: Env> VolumeRt<E> {
         Ok(())
     }
 
-    async fn lock(&self, offset: u64, len: u64, hold: Hold) -> crate::sync::RangeGuard {
+    /// [`VolumeRt::written_parts`], and what a shield holds.
+    fn written_parts_under(&self, shield: &Shield<E>, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut at = range.start;
+        let mut written: Vec<Range<u64>> = Vec::new();
+        for part in self.parts(range) {
+            for stripe in self.group.geometry.stripe_ranges(part.start, part.end - part.start) {
+                let end = at + stripe.within.end - stripe.within.start;
+                if !self.group.reads_zero(stripe.stripe) || shield.holds_any(at..end) {
+                    match written.last_mut() {
+                        Some(last) if last.end == at => last.end = end,
+                        _ => written.push(at..end),
+                    }
+                }
+                at = end;
+            }
+        }
+        written
+    }
+
+    pub(crate) async fn lock(&self, offset: u64, len: u64, hold: Hold) -> crate::sync::RangeGuard {
         self.locks.lock(whole_blocks(offset, len), hold).await
     }
 
@@ -354,7 +496,7 @@ impl<E: Env> VolumeHandle<E> {
             let guard = volume.lock(offset, data.len() as u64, Hold::Exclusive).await;
             volume.write_bytes(offset, data).await?;
             drop(guard);
-            if fua { volume.group.flush().await } else { Ok(()) }
+            if fua { volume.flush_all().await } else { Ok(()) }
         };
         self.volume.detached(work).await
     }
@@ -369,7 +511,7 @@ impl<E: Env> VolumeHandle<E> {
         self.volume
             .detached(async move {
                 let _in_flight = in_flight;
-                volume.group.flush().await
+                volume.flush_all().await
             })
             .await
     }
@@ -414,12 +556,15 @@ impl<E: Env> VolumeHandle<E> {
                 volume.forget(offset..offset + len).await?;
             }
             drop(guard);
-            if fua { volume.group.flush().await } else { Ok(()) }
+            if fua { volume.flush_all().await } else { Ok(()) }
         };
         self.volume.detached(work).await
     }
 
     fn is_fast_to_zero(&self, offset: u64, len: u64) -> bool {
+        if let Some(shield) = self.volume.shield() {
+            return self.volume.written_parts_under(&shield, offset..offset + len).is_empty();
+        }
         let (_, edges) = self.volume.units_and_edges(offset..offset + len);
         edges.into_iter().all(|edge| self.volume.written_parts(edge).is_empty())
     }
@@ -440,11 +585,15 @@ impl<E: Env> VolumeHandle<E> {
         }
         let group = &self.volume.group;
         let most = STRIPES_LOOKED_AT * group.geometry.stripe_len();
+        let shield = self.volume.shield();
+        let mut at = offset;
         let mut runs: Vec<AllocationRun> = Vec::new();
         for part in self.volume.parts(offset..offset + len.min(most)) {
             for range in group.geometry.stripe_ranges(part.start, part.end - part.start) {
                 let len = range.within.end - range.within.start;
-                let hole = group.reads_zero(Stripe(range.stripe.0));
+                let redirected = shield.as_ref().is_some_and(|s| s.holds_any(at..at + len));
+                let hole = group.reads_zero(Stripe(range.stripe.0)) && !redirected;
+                at += len;
                 let full = runs.len() == max_runs.max(1);
                 match runs.last_mut() {
                     Some(run) if run.hole == hole => run.len += len,

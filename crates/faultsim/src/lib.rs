@@ -26,6 +26,7 @@ mod script;
 mod search;
 mod shape;
 mod shelf;
+mod shield;
 mod stage;
 mod target;
 mod trace;

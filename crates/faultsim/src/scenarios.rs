@@ -17,6 +17,10 @@ use crate::health::{
 };
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
+use crate::shield::{
+    another_member_dies, cancel_while_shielded, crash_while_shielded, leg_dies, log_fills_up,
+    shielded_replace, spare_dies_in_copy,
+};
 use crate::stage::{RunEnd, Stage};
 use crate::trace::{Lines, Trace};
 
@@ -111,6 +115,41 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "reads-while-a-flush-fails",
         story: "a read is on its way while the same disk fails a flush and forgets what it took: old data is not served",
         script: reads_while_a_flush_fails,
+    },
+    Scenario {
+        name: "shielded-replace",
+        story: "while a disk is copied, hosts' writes never reach the group and their reads never the ailing disk",
+        script: shielded_replace,
+    },
+    Scenario {
+        name: "crash-while-shielded",
+        story: "crashes in every state of an avoidance: nothing flushed is lost, nothing that was read changes",
+        script: crash_while_shielded,
+    },
+    Scenario {
+        name: "another-member-dies",
+        story: "another member dies in the middle of the copy: what the ailing disk still reads is not lost",
+        script: another_member_dies,
+    },
+    Scenario {
+        name: "spare-dies-in-copy",
+        story: "the spare dies under the shield, and the next one: the old member stays and the shield comes down",
+        script: spare_dies_in_copy,
+    },
+    Scenario {
+        name: "leg-dies",
+        story: "a work disk loses legs while it holds the newest writes",
+        script: leg_dies,
+    },
+    Scenario {
+        name: "log-fills-up",
+        story: "far more is written than the work disk holds: nothing is refused and its space comes back",
+        script: log_fills_up,
+    },
+    Scenario {
+        name: "cancel-while-shielded",
+        story: "an avoidance is given up half-way: updates go home with the old member in its place",
+        script: cancel_while_shielded,
     },
 ];
 

@@ -45,6 +45,13 @@ scenarios! {
     a_slow_disk_is_sat_out = "slow-disk-is-sat-out",
     the_copy_of_a_lone_disk = "copy-of-a-lone-disk",
     reads_while_a_flush_fails = "reads-while-a-flush-fails",
+    shielded_replace = "shielded-replace",
+    crash_while_shielded = "crash-while-shielded",
+    another_member_dies = "another-member-dies",
+    spare_dies_in_copy = "spare-dies-in-copy",
+    leg_dies = "leg-dies",
+    log_fills_up = "log-fills-up",
+    cancel_while_shielded = "cancel-while-shielded",
 }
 
 #[test]

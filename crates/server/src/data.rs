@@ -304,6 +304,11 @@ async fn end(context: &Rc<Context>, listeners: Vec<(NbdAddr, Listener)>) -> Resu
 struct Volumes(Rc<Array<ServerEnv>>);
 
 impl Volumes {
+    /// Volumes kept for redirected writes are no host's business.
+    fn served(&self) -> Vec<VolumeReport> {
+        self.0.volumes().into_iter().filter(|volume| !volume.reserved).collect()
+    }
+
     fn info(volume: &VolumeReport) -> ExportInfo {
         ExportInfo {
             read_only: volume.read_only,
@@ -316,12 +321,12 @@ impl Volumes {
 
 impl Exports for Volumes {
     fn list(&self) -> Vec<ExportInfo> {
-        self.0.volumes().iter().map(Self::info).collect()
+        self.served().iter().map(Self::info).collect()
     }
 
     /// The empty name stands for the only volume, if there is only one.
     fn find(&self, name: &str) -> Option<ExportInfo> {
-        let volumes = self.0.volumes();
+        let volumes = self.served();
         match (name, &volumes[..]) {
             ("", [only]) => Some(Self::info(only)),
             _ => volumes.iter().find(|volume| volume.name == name).map(Self::info),
@@ -333,7 +338,7 @@ impl Catalog for Volumes {
     type Export = VolumeHandle<ServerEnv>;
 
     fn open(&self, name: &str) -> Option<Self::Export> {
-        self.0.open_volume(name)
+        self.0.open_volume(name).filter(|volume| !volume.info().reserved)
     }
 }
 

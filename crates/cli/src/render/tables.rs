@@ -42,8 +42,8 @@ pub fn disks(disks: &[DiskReport], paint: Paint) -> Columns {
 pub fn disk_health(disk: &DiskReport) -> Health {
     match disk.state {
         DiskState::Failed | DiskState::Missing => Health::Failed,
-        DiskState::Rebuilding | DiskState::Replaced => Health::Degraded,
-        DiskState::InSync | DiskState::Spare | DiskState::Free => {
+        DiskState::Rebuilding | DiskState::Replaced | DiskState::Retiring => Health::Degraded,
+        DiskState::InSync | DiskState::Spare | DiskState::Free | DiskState::Work => {
             if errors(disk) == "-" && disk.notes.is_empty() {
                 Health::Healthy
             } else {
@@ -64,6 +64,8 @@ pub fn disk_word(state: DiskState) -> &'static str {
         DiskState::Failed => "FAILED",
         DiskState::Missing => "MISSING",
         DiskState::Replaced => "replaced",
+        DiskState::Retiring => "retiring",
+        DiskState::Work => "work",
     }
 }
 
@@ -200,6 +202,7 @@ pub fn job_title(job: &JobReport) -> String {
         JobKind::Resync => "resync",
         JobKind::Check => "check",
         JobKind::Repair => "repair",
+        JobKind::WriteBack => "write-back",
     };
     match job.disk {
         Some(disk) => format!("{work} group {} on disk {disk}", job.group),

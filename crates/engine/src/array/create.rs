@@ -6,7 +6,8 @@
 use super::assemble::open_drive;
 use super::{Array, CreateGroup, CreateSpec, NewDisk, Notes, disks, groups, labels, volumes};
 use crate::config::{
-    Configuration, DiskEntry, DiskRole, Extent, GroupEntry, HealthTable, HistoryEntry, VolumeEntry,
+    BackupTable, Configuration, DiskEntry, DiskRole, Extent, GroupEntry, HealthTable, HistoryEntry,
+    VolumeEntry,
 };
 use crate::disk::{Disk, DiskFault};
 use crate::drive::TIMEOUT_NS_DEFAULT;
@@ -144,6 +145,7 @@ fn plan<E: Env>(
         groups,
         volumes,
         health: HealthTable::default(),
+        backups: BackupTable::default(),
     };
     Ok((blanks, config, notes))
 }

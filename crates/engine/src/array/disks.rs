@@ -139,6 +139,20 @@ impl<E: Env> Array<E> {
                 "disk {number} is in slot {slot} of group {group}; {what}"
             )));
         }
+        if let Some(set) = config.backups.set_of_leg(number) {
+            return Err(CommandError::Refused(format!(
+                "disk {number} is a leg of {}: the set is removed as a whole, `forestall work-disk remove N`",
+                set.place
+            )));
+        }
+        if let Some(avoidance) =
+            config.backups.avoidances.iter().find(|a| a.retiring == Some(number))
+        {
+            return Err(CommandError::Refused(format!(
+                "disk {number} was replaced in group {} and is kept until the group's updates are home; see `forestall jobs`",
+                avoidance.group
+            )));
+        }
         if config.in_service().count() == 1 && disk.in_service() {
             return Err(CommandError::Refused(format!(
                 "disk {number} is the last one of the array"
@@ -153,6 +167,19 @@ impl<E: Env> Array<E> {
         })
         .await?;
         self.forget_health(number);
+        self.let_go(number).await;
+        self.event(
+            Severity::Info,
+            "disk-removed",
+            Some(number),
+            None,
+            format!("disk {number} was removed"),
+        );
+        Ok(())
+    }
+
+    /// Closes a disk that the configuration no longer names, and wipes its label if it still answers.
+    pub(super) async fn let_go(self: &Rc<Self>, number: DiskNumber) {
         let drive = self.drives.borrow_mut().remove(&number);
         if let Some(drive) = drive {
             drive.retire();
@@ -165,14 +192,6 @@ impl<E: Env> Array<E> {
             }
         }
         self.holds.borrow_mut().remove(&number);
-        self.event(
-            Severity::Info,
-            "disk-removed",
-            Some(number),
-            None,
-            format!("disk {number} was removed"),
-        );
-        Ok(())
     }
 
     /// Stops using a disk, as if it had failed.

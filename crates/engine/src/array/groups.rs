@@ -215,6 +215,14 @@ impl<E: Env> Array<E> {
         if let Some((group, _)) = config.slot_of(number) {
             return Err(CommandError::Refused(format!("disk {number} is in use by group {group}")));
         }
+        if let Some(set) = config.backups.set_of_leg(number) {
+            return Err(CommandError::Refused(format!("disk {number} is a leg of {}", set.place)));
+        }
+        if config.backups.avoidances.iter().any(|a| a.retiring == Some(number)) {
+            return Err(CommandError::Refused(format!(
+                "disk {number} was just replaced and is kept until its group's updates are home"
+            )));
+        }
         if !disk.in_service() {
             return Err(CommandError::Refused(format!(
                 "disk {number} is out of service; see `forestall disk list`"

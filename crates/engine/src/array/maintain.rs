@@ -38,6 +38,11 @@ impl<E: Env> Array<E> {
                 "group {group} lacks a member: there is nothing to compare with until it is rebuilt"
             )));
         }
+        if self.config.borrow().backups.of_group(group).is_some() {
+            return Err(CommandError::Refused(format!(
+                "group {group} is shielded: it is scrubbed when its updates are home again"
+            )));
+        }
         if let Some(job) = self.jobs.running(group, |_| true) {
             return Err(CommandError::Refused(format!(
                 "job {} works on group {group}: wait for it",

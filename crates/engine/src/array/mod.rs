@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use crate::config::{Configuration, DropReason, SlotState};
+use crate::config::{BackupPlace, Configuration, DropReason, SlotState};
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
 use crate::group::{Group, SlotRt, Stale, Trouble};
@@ -16,10 +16,12 @@ use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
+use crate::shield::{LegFailures, Log};
 use crate::sync::{Event, Mutex};
 use crate::volume::VolumeRt;
 
 mod assemble;
+mod avoidance;
 mod commit;
 mod create;
 mod disks;
@@ -34,8 +36,11 @@ mod replace;
 mod replacing;
 mod spec;
 mod status;
+mod strategy;
+mod tables;
 mod tend;
 mod volumes;
+mod work;
 
 pub use labels::wipe;
 pub use spec::{AssembleOptions, CreateGroup, CreateSpec, GroupSpec, NewDisk, VolumeSpec};
@@ -79,6 +84,9 @@ pub struct Array<E: Env> {
     rates: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), u64>>,
     log: events::EventLog,
     watches: health::Watches,
+    /// Logs of redirected writes in use, or about to be.
+    logs: RefCell<BTreeMap<BackupPlace, Rc<Log<E>>>>,
+    leg_failures: RefCell<Option<Rc<LegFailures>>>,
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
@@ -95,7 +103,7 @@ impl<E: Env> Array<E> {
         scrub_every_s: u64,
     ) -> Rc<Self> {
         let timeout_ns = if timeout_ns == 0 { TIMEOUT_NS_DEFAULT } else { timeout_ns };
-        Rc::new(Self {
+        let array = Rc::new(Self {
             started_at_ms: rt.unix_ms(),
             rt,
             written: RefCell::new(config.clone()),
@@ -119,10 +127,15 @@ impl<E: Env> Array<E> {
             rates: RefCell::default(),
             log: events::EventLog::default(),
             watches: health::Watches::default(),
+            logs: RefCell::default(),
+            leg_failures: RefCell::default(),
             timeout_ns,
             scrub_every_s,
             command_turn: Mutex::default(),
-        })
+        });
+        let failures = array.leg_failures();
+        *array.leg_failures.borrow_mut() = Some(failures);
+        array
     }
 
     /// Wakes whoever waits for a change.
@@ -262,6 +275,7 @@ impl<E: Env> Array<E> {
         }
         self.groups.borrow_mut().retain(|number, _| config.group(*number).is_some());
         self.apply_volumes(&config);
+        self.apply_shields(&config);
         self.note_change();
     }
 
@@ -292,6 +306,12 @@ impl<E: Env> Array<E> {
         }
         let mut clean = Vec::new();
         let mut wrong = Vec::new();
+        for volume in volumes.iter().filter(|v| v.shield().is_some()) {
+            if let Err(error) = volume.flush_all().await {
+                let name = volume.report().name;
+                wrong.push(format!("volume {name:?}: {error} while flushing what was redirected"));
+            }
+        }
         for group in &groups {
             match group.sweep(true).await {
                 Ok(()) => clean.push((group.number, group.is_resynced())),

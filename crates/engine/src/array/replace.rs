@@ -6,8 +6,10 @@
 use std::rc::Rc;
 
 use super::Array;
+use super::avoidance::Raising;
 use super::disks::no_disk;
-use crate::config::{Configuration, DiskRole, DropReason, SlotState};
+use crate::config::{AvoidanceState, Configuration, DiskRole, DropReason, SlotState, Strategy};
+use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
 use crate::ids::{DiskNumber, Slot};
@@ -25,6 +27,20 @@ impl<E: Env> Array<E> {
         disk: DiskNumber,
         with: Option<DiskNumber>,
         rate: u64,
+    ) -> Result<u64, CommandError> {
+        self.replace_shielded(disk, with, rate, Strategy::Auto).await
+    }
+
+    /// [`Array::replace`], with a word on where the group's writes go meanwhile.
+    ///
+    /// # Errors
+    /// As for [`Array::replace`]; or if the strategy asked for cannot be had.
+    pub async fn replace_shielded(
+        self: &Rc<Self>,
+        disk: DiskNumber,
+        with: Option<DiskNumber>,
+        rate: u64,
+        asked: Strategy,
     ) -> Result<u64, CommandError> {
         let _turn = self.command_turn.lock().await;
         let config = self.config.borrow().clone();
@@ -71,7 +87,7 @@ impl<E: Env> Array<E> {
                 ))
             })?,
         };
-        self.engage(&group, slot, spare, rate).await?;
+        self.engage(&group, slot, spare, rate, asked).await?;
         self.hold(disk, false);
         let running = self.jobs.running(number, |job| job.disk == Some(spare));
         Ok(running.map_or_else(|| self.jobs.upcoming(), |job| job.id()))
@@ -100,6 +116,7 @@ impl<E: Env> Array<E> {
         slot: Slot,
         spare: DiskNumber,
         rate: u64,
+        asked: Strategy,
     ) -> Result<(), CommandError> {
         let number = group.number;
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
@@ -109,8 +126,37 @@ impl<E: Env> Array<E> {
             .get(&spare)
             .cloned()
             .ok_or_else(|| failed("it is not open".into()))?;
+        let config = self.config.borrow().clone();
+        let raising = match config.backups.of_group(number) {
+            Some(_) => None, // The shield is up already, and covers this copy too.
+            None => self.prepare_shield(&config, group, slot, asked)?,
+        };
+        let engaged = self.fill_slot(group, slot, (spare, &drive), rate, raising.as_ref()).await;
+        if let (Err(_), Some(raising)) = (&engaged, &raising) {
+            self.forgo_shield(raising);
+        }
+        engaged?;
+        let what = format!("disk {spare} fills slot {slot} of group {number}");
+        self.event(Severity::Info, "spare-engaged", Some(spare), Some(number), what);
+        if let Some(raising) = &raising {
+            self.tell_of_shield(raising);
+        }
+        Ok(())
+    }
+
+    /// Readies a spare and commits that it fills a slot, with the shield that comes up for it.
+    async fn fill_slot(
+        self: &Rc<Self>,
+        group: &Rc<Group<E>>,
+        slot: Slot,
+        (spare, drive): (DiskNumber, &Rc<Drive<E>>),
+        rate: u64,
+        raising: Option<&Raising>,
+    ) -> Result<(), CommandError> {
+        let number = group.number;
+        let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
         group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
-        let copied = match group.write_all_pages(&drive).await {
+        let copied = match group.write_all_pages(drive).await {
             Ok(copied) => copied,
             Err(fault) => {
                 self.note_failing(
@@ -132,12 +178,16 @@ impl<E: Env> Array<E> {
             } else {
                 slot.replacement = Some(spare);
             }
+            match (next.backups.of_group_mut(number), raising) {
+                (Some(avoidance), _) if avoidance.state == AvoidanceState::WritingBack => {
+                    avoidance.state = AvoidanceState::Entering;
+                }
+                (None, Some(raising)) => Self::enter_shield(next, raising),
+                _ => {}
+            }
         })
         .await?;
-        group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))?;
-        let what = format!("disk {spare} fills slot {slot} of group {number}");
-        self.event(Severity::Info, "spare-engaged", Some(spare), Some(number), what);
-        Ok(())
+        group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))
     }
 }
 

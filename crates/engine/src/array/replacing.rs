@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::Array;
 use super::disks::no_disk;
-use crate::config::SlotState;
+use crate::config::{AvoidanceState, SlotState};
 use crate::error::CommandError;
 use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::report::Severity;
@@ -53,9 +53,27 @@ impl<E: Env> Array<E> {
         }
         self.jobs.stop_those(|job| job.disk == Some(spare));
         self.jobs.ended(|job| job.disk == Some(spare)).await;
+        self.keep_paused(group, true).await?;
         let what = format!("the copy to disk {spare} stands still");
         self.event(Severity::Info, "replace-paused", Some(spare), Some(group), what);
         Ok(())
+    }
+
+    /// Makes a pause outlive a restart, where there is an avoidance to keep it with.
+    async fn keep_paused(
+        self: &Rc<Self>,
+        group: GroupNumber,
+        paused: bool,
+    ) -> Result<(), CommandError> {
+        if self.config.borrow().backups.of_group(group).is_none_or(|a| a.paused == paused) {
+            return Ok(());
+        }
+        self.commit(|next| {
+            if let Some(avoidance) = next.backups.of_group_mut(group) {
+                avoidance.paused = paused;
+            }
+        })
+        .await
     }
 
     /// Lets a paused replacement go on.
@@ -70,6 +88,7 @@ impl<E: Env> Array<E> {
                 "the replacement of disk {disk} is not paused"
             )));
         }
+        self.keep_paused(group, false).await?;
         let what = format!("the copy to disk {spare} goes on");
         self.event(Severity::Info, "replace-resumed", Some(spare), Some(group), what);
         self.note_change();
@@ -127,6 +146,11 @@ impl<E: Env> Array<E> {
                     if slot.state == SlotState::InSync && slot.replacement == Some(spare) {
                         slot.replacement = None;
                     }
+                }
+                // Rule A6: updates go home, with the old member in its place.
+                if let Some(avoidance) = next.backups.of_group_mut(group) {
+                    avoidance.state = AvoidanceState::WritingBack;
+                    avoidance.paused = false;
                 }
                 self.keep_health(next);
             })

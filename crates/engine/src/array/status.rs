@@ -109,12 +109,16 @@ impl<E: Env> Array<E> {
         {
             return DiskState::Failed;
         }
+        if config.backups.avoidances.iter().any(|a| a.retiring == Some(disk.number)) {
+            return DiskState::Retiring;
+        }
         let slot = config.groups.iter().flat_map(|g| &g.slots).find(|s| s.disk == disk.number);
         match (slot, disk.role) {
             (Some(slot), _) if slot.state == SlotState::InSync => DiskState::InSync,
             (Some(_), _) => DiskState::Rebuilding,
             (None, _) if config.slot_of(disk.number).is_some() => DiskState::Rebuilding,
             (None, DiskRole::Spare) => DiskState::Spare,
+            (None, DiskRole::Work) => DiskState::Work,
             (None, DiskRole::Free | DiskRole::Member) => DiskState::Free,
         }
     }
@@ -175,6 +179,8 @@ impl<E: Env> Array<E> {
                 | DiskState::Spare
                 | DiskState::Free
                 | DiskState::Failed
+                | DiskState::Retiring
+                | DiskState::Work
                 | DiskState::Replaced => {
                     format!("{} has failed", name(disk))
                 }
@@ -307,6 +313,7 @@ pub(super) fn job_words(job: &JobReport) -> String {
         crate::JobKind::Resync => "resyncing",
         crate::JobKind::Check => "checking",
         crate::JobKind::Repair => "repairing",
+        crate::JobKind::WriteBack => "taking updates home",
     };
     let eta = job.eta_s.map(|s| format!(", about {s} s left")).unwrap_or_default();
     format!("{kind}: {percent} % at {:.1} MiB/s{eta}", job.rate as f64 / 1_048_576.0)

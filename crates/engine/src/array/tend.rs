@@ -7,7 +7,10 @@
 use std::rc::Rc;
 
 use super::Array;
-use crate::config::{Configuration, DiskRole, DropReason, SlotEntry, SlotState};
+use crate::config::{
+    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, GroupEntry, SlotEntry,
+    SlotState, Strategy,
+};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::{FillEnd, Group};
@@ -21,6 +24,9 @@ enum Step {
     Resync,
     Fill(Slot),
     Engage(Slot, DiskNumber),
+    Enter,
+    Leave,
+    WriteBack,
     Rest,
 }
 
@@ -64,6 +70,9 @@ impl<E: Env> Array<E> {
                     Step::Resync => array.run_resync(&group).await,
                     Step::Fill(slot) => array.run_fill(&group, slot).await,
                     Step::Engage(slot, spare) => array.run_engage(&group, slot, spare).await,
+                    Step::Enter => array.run_enter(&group).await,
+                    Step::Leave => array.run_leave(&group).await,
+                    Step::WriteBack => array.run_write_back(&group).await,
                     Step::Rest => false,
                 };
                 if !went_on {
@@ -83,6 +92,11 @@ impl<E: Env> Array<E> {
         if !group.is_resynced() {
             return Step::Resync;
         }
+        let config = self.config.borrow();
+        let avoidance = config.backups.of_group(group.number);
+        if avoidance.is_some_and(|a| a.state == AvoidanceState::Entering) {
+            return Step::Enter;
+        }
         let paused = self.paused.borrow();
         let goes_on = |filler: &Rc<Drive<E>>| !paused.contains(&filler.number);
         let filling = group
@@ -90,7 +104,6 @@ impl<E: Env> Array<E> {
         if let Some(slot) = filling.map(|slot| Slot(slot as u8)) {
             return if group.can_fill(slot) { Step::Fill(slot) } else { Step::Rest };
         }
-        let config = self.config.borrow();
         let Some(entry) = config.group(group.number) else { return Step::Rest };
         let out = entry.slots.iter().position(|s| s.state == SlotState::Out);
         let spare = self.pick_spare(&config, group.member_len());
@@ -98,7 +111,31 @@ impl<E: Env> Array<E> {
             (Some(slot), Some(spare)) if group.can_rebuild(Slot(slot as u8)) => {
                 Step::Engage(Slot(slot as u8), spare)
             }
-            _ => Step::Rest,
+            _ => self.next_of_avoidance(group, entry, avoidance, spare),
+        }
+    }
+
+    /// What an avoidance does next when no slot is filled and no slot that is out can be.
+    fn next_of_avoidance(
+        &self,
+        group: &Rc<Group<E>>,
+        entry: &GroupEntry,
+        avoidance: Option<&AvoidanceEntry>,
+        spare: Option<DiskNumber>,
+    ) -> Step {
+        let Some(avoidance) = avoidance else { return Step::Rest };
+        if avoidance.state == AvoidanceState::WritingBack {
+            return Step::WriteBack;
+        }
+        if group.with_slots(|slots| slots.iter().any(|s| s.filler.is_some() || s.uncommitted)) {
+            return Step::Rest; // It is paused, or a failure is about to be committed.
+        }
+        // The disk that was being filled is gone: the next one starts over.
+        let slot = &entry.slots[usize::from(avoidance.slot.0)];
+        let waits = avoidance.retiring.is_none() && slot.state == SlotState::InSync;
+        match spare {
+            Some(spare) if waits => Step::Engage(avoidance.slot, spare),
+            _ => Step::Leave,
         }
     }
 
@@ -141,7 +178,10 @@ impl<E: Env> Array<E> {
         // Somebody may have acted while we waited for our turn.
         match self.next_step(group) {
             Step::Engage(s, d) if (s, d) == (slot, spare) => {
-                self.engage(group, slot, spare, 0).await.is_ok()
+                // The next spare of the same avoidance is filled as fast as was asked for the first.
+                let goes_on = self.avoidance(group.number).is_some();
+                let rate = if goes_on { self.rate_of(group.number, slot) } else { 0 };
+                self.engage(group, slot, spare, rate, Strategy::Auto).await.is_ok()
             }
             _ => true,
         }
@@ -227,6 +267,7 @@ impl<E: Env> Array<E> {
         let filling = |s: &SlotEntry| {
             s.replacement == Some(filled) || s.disk == filled && s.state != SlotState::Out
         };
+        let old_disk = before.as_ref().map(|s| s.disk).filter(|old| *old != filled);
         group.set_swapping(slot, true);
         let swapped = self.commit(|next| {
             // A drive that failed at the last moment was dropped before this change: then nothing is swapped.
@@ -240,20 +281,46 @@ impl<E: Env> Array<E> {
             if let Some(disk) = next.disk_mut(filled) {
                 disk.role = DiskRole::Member;
             }
+            self.retire_under_shield(next, group.number, old_disk);
         });
         let swapped = swapped.await;
         group.set_swapping(slot, false);
         swapped?;
         let after = slot_of(&self.config.borrow());
         let in_place = after.is_some_and(|s| s.disk == filled && s.state == SlotState::InSync);
-        let old = before.map(|s| s.disk).filter(|old| *old != filled);
+        let old = old_disk;
         if !in_place {
             self.put_back(group, slot, old).await?;
             return Err(CommandError::Failed(format!("disk {filled} failed at the last moment")));
         }
+        let retiring = self.config.borrow().backups.of_group(group.number).and_then(|a| a.retiring);
         match old {
+            Some(old) if retiring == Some(old) => Ok(()), // Rule A4.
             Some(old) => self.commit(|next| self.drop_disk(next, old, DropReason::Replaced)).await,
             None => Ok(()),
+        }
+    }
+
+    /// Rules A3, A4: under a shield the old disk stays as a last resort, and updates go home once nothing is left to be filled.
+    fn retire_under_shield(
+        &self,
+        next: &mut Configuration,
+        group: GroupNumber,
+        old: Option<DiskNumber>,
+    ) {
+        let whole = next.group(group).is_some_and(|g| {
+            g.slots.iter().all(|s| s.state == SlotState::InSync && s.replacement.is_none())
+        });
+        let Some(avoidance) = next.backups.of_group_mut(group) else { return };
+        let before = match old {
+            Some(old) => avoidance.retiring.replace(old),
+            None => None,
+        };
+        if whole {
+            avoidance.state = AvoidanceState::WritingBack;
+        }
+        if let Some(before) = before {
+            self.drop_disk(next, before, DropReason::Replaced);
         }
     }
 
@@ -275,6 +342,12 @@ impl<E: Env> Array<E> {
                 let state =
                     if group.can_rebuild(slot) { SlotState::Catching } else { SlotState::InSync };
                 entry.slots[at] = SlotEntry { disk: old, state, replacement: None };
+            }
+            if let Some(avoidance) = next.backups.of_group_mut(group.number)
+                && avoidance.retiring == Some(old)
+            {
+                avoidance.retiring = None;
+                avoidance.state = AvoidanceState::Copying;
             }
         })
         .await
@@ -308,5 +381,6 @@ fn word(kind: JobKind) -> &'static str {
         JobKind::Resync => "resync",
         JobKind::Check => "check",
         JobKind::Repair => "repair",
+        JobKind::WriteBack => "write-back",
     }
 }

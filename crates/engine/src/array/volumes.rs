@@ -5,8 +5,9 @@
 
 use std::rc::Rc;
 
+use super::work::refuse_if_relied_on;
 use super::{Array, VolumeSpec};
-use crate::config::{Configuration, Extent, GroupEntry, VolumeEntry};
+use crate::config::{BackupPlace, Configuration, Extent, GroupEntry, VolumeEntry};
 use crate::error::CommandError;
 use crate::format::config::name_is_valid;
 use crate::geometry::Geometry;
@@ -166,6 +167,7 @@ impl<E: Env> Array<E> {
         let _turn = self.command_turn.lock().await;
         let config = self.config.borrow().clone();
         let volume = find(&config, name)?.clone();
+        refuse_if_relied_on(&config, &volume, "grown")?;
         let size = size
             .checked_next_multiple_of(BLOCK_SIZE)
             .ok_or_else(|| too_large(volume.group, 0, size))?;
@@ -259,9 +261,22 @@ impl<E: Env> Array<E> {
     pub async fn delete_volume(self: &Rc<Self>, name: &str) -> Result<(), CommandError> {
         let _turn = self.command_turn.lock().await;
         let volume = find(&self.config.borrow(), name)?.clone();
+        refuse_if_relied_on(&self.config.borrow(), &volume, "deleted")?;
         let running = self.volumes.borrow().get(&volume.number).cloned();
         let group = self.group(volume.group)?;
-        self.commit(|next| next.volumes.retain(|v| v.number != volume.number)).await?;
+        self.commit(|next| {
+            next.volumes.retain(|v| v.number != volume.number);
+            next.backups.strategies.remove(&volume.number);
+            for avoidance in &mut next.backups.avoidances {
+                avoidance.volumes.retain(|v| v.volume != volume.number);
+            }
+            for work in &mut next.backups.work {
+                if matches!(work.place, BackupPlace::WorkVolume(_)) {
+                    work.serves.retain(|number| *number != volume.number.0);
+                }
+            }
+        })
+        .await?;
         if let Some(running) = running {
             running.drained().await;
         }
@@ -295,7 +310,7 @@ impl<E: Env> Array<E> {
     }
 
     /// Rule M6: what lies in these extents is not the new volume's.
-    async fn blank(
+    pub(super) async fn blank(
         &self,
         group: &Rc<crate::group::Group<E>>,
         extents: &[Extent],
@@ -328,7 +343,10 @@ impl<E: Env> Array<E> {
     }
 }
 
-fn find<'a>(config: &'a Configuration, name: &str) -> Result<&'a VolumeEntry, CommandError> {
+pub(super) fn find<'a>(
+    config: &'a Configuration,
+    name: &str,
+) -> Result<&'a VolumeEntry, CommandError> {
     let by_name = config.volumes.iter().find(|v| v.name == name);
     by_name.or_else(|| config.volumes.iter().find(|v| v.number.0.to_string() == name)).ok_or_else(
         || {

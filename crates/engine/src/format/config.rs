@@ -5,6 +5,7 @@
 //! may add one: a section not known here is skipped if its writer allowed that, else the whole slot is refused as too new. Which slot to
 //! write and which configuration to believe is left to `commit` and `quorum`.
 
+mod backups;
 mod check;
 mod sections;
 
@@ -27,7 +28,7 @@ pub const SECTION_HEADER: usize = 8;
 /// Flag of a section: software that does not know it may go on without it.
 pub const SECTION_MAY_IGNORE: u16 = 1;
 
-/// A section's tag. Each stands there once; only health may be missing.
+/// A section's tag. Each stands there once; only the last two may be missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Section {
     /// Name, commit time, `inject` allowed.
@@ -44,6 +45,8 @@ pub enum Section {
     Volumes = 6,
     /// Health of the disks; software that does not know it may go on without it.
     Health = 7,
+    /// Failure avoidance; missing where nothing was ever set up.
+    Backups = 8,
 }
 
 /// Why a configuration was not encoded.
@@ -93,6 +96,9 @@ pub fn encode(config: &Configuration, slot_len: u64) -> Result<Buf, EncodeError>
     let mut payload = Writer::new();
     for (tag, body) in sections::write(config) {
         let len = u32::try_from(body.len()).expect("a configuration is far below 4 GiB");
+        if tag == Section::Backups && config.backups.is_empty() {
+            continue; // Software that does not know it can go on.
+        }
         let flags = if tag == Section::Health { SECTION_MAY_IGNORE } else { 0 };
         payload.u16(tag as u16).u16(flags).u32(len).bytes(&body);
     }
@@ -146,8 +152,8 @@ pub fn decode(slot: &[u8]) -> Result<Configuration, ConfigError> {
 }
 
 /// The known sections of a payload, in the order of their tags.
-fn split(payload: &[u8]) -> Result<[&[u8]; 7], ConfigError> {
-    let mut found: [Option<&[u8]>; 7] = [None; 7];
+fn split(payload: &[u8]) -> Result<[&[u8]; 8], ConfigError> {
+    let mut found: [Option<&[u8]>; 8] = [None; 8];
     let mut reader = Reader::new(payload);
     while reader.left() > 0 {
         let (tag, flags, len) = (reader.u16()?, reader.u16()?, reader.u32()? as usize);
@@ -160,9 +166,11 @@ fn split(payload: &[u8]) -> Result<[&[u8]; 7], ConfigError> {
             None => return Err(ConfigError::TooNew(format!("section {tag} is not known"))),
         }
     }
-    let optional = Section::Health as usize - 1;
-    found[optional] = found[optional].or(Some(&[]));
-    let mut bodies = [&[][..]; 7];
+    for optional in [Section::Health, Section::Backups] {
+        let body = &mut found[optional as usize - 1];
+        *body = body.or(Some(&[]));
+    }
+    let mut bodies = [&[][..]; 8];
     for (body, found) in bodies.iter_mut().zip(found) {
         *body = found.ok_or(CodecError::Value("section: one is not there"))?;
     }

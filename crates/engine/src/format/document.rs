@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use super::codec::{CRC_AT, Reader};
 use super::label::{RawLabel, RawRegion, RegionKind, named_regions};
 use super::layout::Layout;
-use super::{config, events, label, layout, owner, page, samples};
+use super::{config, events, label, layout, log, owner, page, samples};
 use crate::ids::{BLOCK_SIZE, Slot, Uuid};
 use crate::report::{Event, Severity};
 
@@ -83,6 +83,8 @@ fn constants_are_those_of_the_code() {
         ("EVENTS_HEADER", events::EVENTS_HEADER as u64),
         ("KIND_MAX", events::KIND_MAX as u64),
         ("MESSAGE_MAX", events::MESSAGE_MAX as u64),
+        ("ENTRY_LEN", log::ENTRY_LEN as u64),
+        ("ENTRIES_PER_PAGE", log::ENTRIES_PER_PAGE),
     ]);
     let rows = rows("1. Every record begins alike", "constant");
     let told: BTreeMap<&str, u64> = rows.iter().map(|row| (row[0], number(row[1]))).collect();
@@ -290,4 +292,33 @@ fn events_are_those_of_the_code() {
     walk(&mut reader, &items, "event");
     walk(&mut reader, &items, "event");
     assert_eq!(reader.left(), 0, "an event has more than the document says");
+}
+
+#[test]
+fn entries_of_a_log_are_those_of_the_code() {
+    let entry = log::LogEntry {
+        kind: log::EntryKind::Cleared,
+        log: 1,
+        volume: 2,
+        block: 3,
+        sequence: 4,
+        durable: 5,
+        payload: 6,
+    };
+    let bytes = entry.encode();
+    assert_record(
+        "8. Log of redirected blocks",
+        &bytes,
+        &[
+            ("crc", &bytes[..4]),
+            ("payload", &6_u32.to_le_bytes()),
+            ("kind", &[3]),
+            ("reserved", &[0; 3]),
+            ("volume", &2_u32.to_le_bytes()),
+            ("log", &1_u64.to_le_bytes()),
+            ("block", &3_u64.to_le_bytes()),
+            ("sequence", &4_u64.to_le_bytes()),
+            ("durable", &5_u64.to_le_bytes()),
+        ],
+    );
 }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod events;
 pub mod label;
 pub mod layout;
+pub mod log;
 pub mod owner;
 pub mod page;
 

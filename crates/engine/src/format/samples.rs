@@ -3,11 +3,12 @@
 use super::label::Label;
 use super::layout::Layout;
 use crate::config::{
-    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
-    HistoryEntry, Level, Service, SlotEntry, SlotState, VolumeEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
+    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, Service,
+    ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
 };
 use crate::health::{Mode, Policy};
-use crate::ids::{DiskNumber, GroupNumber, Uuid, VolumeNumber};
+use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 
 /// The label of disk 7 of an array, on a disk of `size` bytes.
 pub fn label(size: u64) -> Label {
@@ -44,6 +45,7 @@ pub fn configuration() -> Configuration {
     }
     disks[4].role = DiskRole::Spare;
     disks[4].serial = "WD-42".into();
+    disks[5].role = DiskRole::Work;
     let missed =
         Service::Dropped { history: 11, generation: 3, reason: DropReason::Failed, at_ms: 5 };
     disks[1].service = missed;
@@ -89,5 +91,27 @@ pub fn configuration() -> Configuration {
             policy: Policy { mode: Mode::Advise, ..Policy::default() },
             disks: [(DiskNumber(2), entry)].into(),
         },
+        backups: backups(),
+    }
+}
+
+/// Group 1 is shielded by a work disk and then a work volume.
+fn backups() -> BackupTable {
+    let places = [BackupPlace::WorkDisk(DiskNumber(600)), BackupPlace::WorkVolume(VolumeNumber(2))];
+    BackupTable {
+        avoidances: vec![AvoidanceEntry {
+            group: GroupNumber(1),
+            slot: Slot(0),
+            state: AvoidanceState::Copying,
+            paused: true,
+            asked: Strategy::WorkDisk,
+            retiring: Some(DiskNumber(6)),
+            volumes: vec![ShieldedVolume { volume: VolumeNumber(1), chain: places.to_vec() }],
+        }],
+        work: vec![
+            WorkEntry { place: places[0], legs: vec![DiskNumber(6)], serves: vec![1], log: 77 },
+            WorkEntry { place: places[1], legs: Vec::new(), serves: vec![1], log: 78 },
+        ],
+        strategies: [(VolumeNumber(2), Strategy::Direct)].into(),
     }
 }

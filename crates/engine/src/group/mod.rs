@@ -112,6 +112,8 @@ pub(crate) struct Group<E: Env> {
     paused: Cell<bool>,
     /// Slots not to be read while anything else gives the block.
     avoid: Cell<SlotSet>,
+    /// The slot whose disk is being copied away: its filler is read first, it itself last.
+    copied: Cell<Option<Slot>>,
 }
 
 impl<E: Env> Group<E> {
@@ -142,6 +144,7 @@ impl<E: Env> Group<E> {
             background: Cell::new(0),
             paused: Cell::new(false),
             avoid: Cell::default(),
+            copied: Cell::default(),
         })
     }
 
@@ -217,6 +220,12 @@ impl<E: Env> Group<E> {
         self.geometry.still_whole(self.missing().with(slot))
     }
 
+    /// How many more members may fail, whichever they are, before something of the group is gone.
+    pub(crate) fn failures_left(&self) -> u32 {
+        let missing = self.missing().or(self.silent());
+        self.geometry.failures_left(missing)
+    }
+
     /// Whether there is anything to compare.
     pub(crate) fn can_compare(&self) -> bool {
         self.has_redundancy()
@@ -267,7 +276,16 @@ impl<E: Env> Group<E> {
                 readable = readable.minus(parity);
             }
         }
-        View { readable, preferred: readable.minus(self.avoid.get()), writable }
+        let mut preferred = readable.minus(self.avoid.get());
+        if let Some(copied) = self.copied.get() {
+            let filled = self.slots.borrow()[usize::from(copied.0)].filler_is_current(address);
+            preferred = if filled {
+                preferred.or(readable.and(SlotSet::one(copied)))
+            } else {
+                preferred.without(copied)
+            };
+        }
+        View { readable, preferred, writable }
     }
 
     /// The drives that give and take `slot` at `address`: the main, and the filler where it is current.
@@ -285,7 +303,10 @@ impl<E: Env> Group<E> {
         address: u64,
         len: usize,
     ) -> Result<Buf, DiskFault> {
-        let (main, filler) = self.drives_at(slot, address);
+        let (mut main, mut filler) = self.drives_at(slot, address);
+        if self.copied.get() == Some(slot) && filler.is_some() {
+            std::mem::swap(&mut main, &mut filler);
+        }
         let mut fault = DiskFault::new(FaultKind::Gone);
         for drive in main.into_iter().chain(filler) {
             match drive.read_data(address, Buf::scratch(len)).await {
@@ -453,6 +474,11 @@ impl<E: Env> Group<E> {
             drive.retire();
             (self.sink)(drive.number, why.into(), Trouble::Untrusted);
         }
+    }
+
+    /// The slot whose disk is being copied away, if one is.
+    pub(crate) fn set_copied(&self, slot: Option<Slot>) {
+        self.copied.set(slot);
     }
 
     /// Keeps hosts' reads off these slots where anything else gives the block.

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use forestall_engine::{DiskEntry, HealthTable, HistoryEntry, Uuid};
+use forestall_engine::{BackupTable, DiskEntry, HealthTable, HistoryEntry, Uuid};
 use tempfile::NamedTempFile;
 
 use super::*;
@@ -31,6 +31,7 @@ fn configuration(generation: u64) -> Configuration {
         groups: Vec::new(),
         volumes: Vec::new(),
         health: HealthTable::default(),
+        backups: BackupTable::default(),
     }
 }
 

@@ -64,6 +64,7 @@ fn healthy() -> ArrayReport {
             group: GroupNumber(1),
             size: 4 << 30,
             read_only: false,
+            reserved: false,
         }],
         jobs: Vec::new(),
     }

@@ -9,7 +9,8 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::config::{
-    Configuration, DiskEntry, Extent, GroupEntry, Service, SlotState, VolumeEntry,
+    BackupPlace, Configuration, DiskEntry, DiskRole, Extent, GroupEntry, Service, SlotState,
+    VolumeEntry,
 };
 use crate::geometry::Geometry;
 use crate::health::{FULL, LEAK_PERCENT_MAX, THRESHOLD_MAX};
@@ -71,7 +72,49 @@ pub fn check(config: &Configuration) -> Result<(), Invalid> {
     check_disks(config)?;
     check_groups(config)?;
     check_volumes(config)?;
-    check_health(config)
+    check_health(config)?;
+    check_backups(config)
+}
+
+fn check_backups(config: &Configuration) -> Result<(), Invalid> {
+    let table = &config.backups;
+    let has_volume = |volume| config.volumes.iter().any(|v: &VolumeEntry| v.number == volume);
+    let mut places = BTreeSet::new();
+    let mut legs = BTreeSet::new();
+    for work in &table.work {
+        require(places.insert(work.place), || format!("{} stands twice", work.place))?;
+        let there = match work.place {
+            BackupPlace::WorkVolume(volume) => work.legs.is_empty() && has_volume(volume),
+            BackupPlace::WorkDisk(set) => !work.legs.is_empty() && config.disk(set).is_none(),
+        };
+        require(there, || format!("{} does not exist", work.place))?;
+        for leg in &work.legs {
+            let role = config.disk(*leg).map(|disk| disk.role);
+            require(role == Some(DiskRole::Work) && legs.insert(leg), || {
+                format!("disk {leg} is no leg of {}", work.place)
+            })?;
+        }
+    }
+    ascending("avoidance of group", table.avoidances.iter().map(|a| a.group.0))?;
+    for avoidance in &table.avoidances {
+        let group = config.group(avoidance.group);
+        require(group.is_some_and(|g| usize::from(avoidance.slot.0) < g.slots.len()), || {
+            format!("group {} is shielded and does not exist", avoidance.group)
+        })?;
+        for shielded in &avoidance.volumes {
+            require(has_volume(shielded.volume), || {
+                format!("volume {} is shielded and does not exist", shielded.volume)
+            })?;
+            for place in &shielded.chain {
+                let in_use = table.work_at(*place).is_some_and(|work| work.log != 0);
+                require(in_use, || format!("{place} backs a volume and holds no log"))?;
+            }
+        }
+    }
+    let strategies = table.strategies.keys();
+    require(strategies.clone().all(|volume| has_volume(*volume)), || {
+        "a strategy is set for a volume that does not exist".into()
+    })
 }
 
 fn check_health(config: &Configuration) -> Result<(), Invalid> {

@@ -4,11 +4,11 @@
 //! left to `check`.
 
 use super::super::codec::{CodecError, Reader, Writer};
-use super::Section;
 use super::check::{
     DISKS_MAX, EXTENTS_MAX, GROUPS_MAX, HISTORY_MAX, NAME_MAX, PATH_MAX, SERIAL_MAX, UNCOUNTED_MAX,
     VOLUMES_MAX,
 };
+use super::{Section, backups};
 use crate::config::{
     Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
     HistoryEntry, Level, Service, SlotEntry, SlotState, VolumeEntry,
@@ -17,7 +17,7 @@ use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, MEMBERS_MAX, Uuid, VolumeNumber};
 
 /// Every section of `config` in the order of the tags.
-pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 7] {
+pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 8] {
     let body = |fill: &dyn Fn(&mut Writer)| {
         let mut writer = Writer::new();
         fill(&mut writer);
@@ -49,6 +49,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 7] {
         w.list(&config.volumes, write_volume);
     });
     let health = body(&|w| write_health(w, &config.health));
+    let backups = body(&|w| backups::write(w, &config.backups));
     [
         (Section::Array, array),
         (Section::History, history),
@@ -57,6 +58,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 7] {
         (Section::Groups, groups),
         (Section::Volumes, volumes),
         (Section::Health, health),
+        (Section::Backups, backups),
     ]
 }
 
@@ -64,9 +66,9 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 7] {
 pub fn read(
     array: Uuid,
     generation: u64,
-    bodies: &[&[u8]; 7],
+    bodies: &[&[u8]; 8],
 ) -> Result<Configuration, CodecError> {
-    let [of_array, history, uncounted, disks, groups, volumes, health] = *bodies;
+    let [of_array, history, uncounted, disks, groups, volumes, health, backups] = *bodies;
     let mut r = Reader::new(of_array);
     let (name, committed_at_ms) = (r.string(NAME_MAX, "name")?, r.u64()?);
     let allow_injection = r.flag("allow_injection")?;
@@ -89,6 +91,7 @@ pub fn read(
         groups: whole(groups, GROUPS_MAX, "groups", read_group)?,
         volumes: whole(volumes, VOLUMES_MAX, "volumes", read_volume)?,
         health: read_health(health)?,
+        backups: backups::read(backups)?,
     })
 }
 
@@ -110,6 +113,7 @@ fn write_disk(w: &mut Writer, disk: &DiskEntry) {
         DiskRole::Member => 1,
         DiskRole::Spare => 2,
         DiskRole::Free => 3,
+        DiskRole::Work => 4,
     };
     w.u32(disk.number.0).bytes(&disk.uuid.0).u64(disk.data_len).u8(role);
     match disk.service {
@@ -136,6 +140,7 @@ fn read_disk(r: &mut Reader<'_>) -> Result<DiskEntry, CodecError> {
         1 => DiskRole::Member,
         2 => DiskRole::Spare,
         3 => DiskRole::Free,
+        4 => DiskRole::Work,
         _ => return Err(CodecError::Value("role")),
     };
     let reason = match r.u8()? {

@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Extent, HealthTable, Service};
+use crate::config::{BackupPlace, BackupTable, DiskRole, Extent, HealthTable, Service, Strategy};
 use crate::format::samples::configuration;
-use crate::ids::{DiskNumber, GroupNumber};
+use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 
 const SLOT: u64 = 16 << 10;
 
@@ -80,15 +80,15 @@ fn an_unknown_section_is_ignored_only_if_it_may_be() {
     assert!(matches!(decode(&newer), Err(ConfigError::TooNew(_))));
 }
 
-/// Bytes of the last section, health.
-fn health_section(payload: &[u8]) -> usize {
+/// Bytes of a section and all that follow it.
+fn from_section(payload: &[u8], wanted: Section) -> usize {
     let mut reader = Reader::new(payload);
     loop {
         let left = reader.left();
         let (tag, _, len) =
             (reader.u16().unwrap(), reader.u16().unwrap(), reader.u32().unwrap() as usize);
         reader.bytes(len).unwrap();
-        if tag == Section::Health as u16 {
+        if tag == wanted as u16 {
             return left;
         }
     }
@@ -101,19 +101,34 @@ fn sections_stand_once_each() {
     assert!(matches!(decode_payload(&[]), Err(ConfigError::Unreadable(_))));
     let twice = [&whole[..], &whole[..]].concat();
     assert!(matches!(decode_payload(&twice), Err(ConfigError::Unreadable(_))));
-    let without_health = whole.len() - health_section(&whole);
-    for len in (1..whole.len()).filter(|len| *len != without_health) {
+    let without = |section| whole.len() - from_section(&whole, section);
+    let (no_health, no_backups) = (without(Section::Health), without(Section::Backups));
+    for len in (1..whole.len()).filter(|len| ![no_health, no_backups].contains(len)) {
         assert!(decode_payload(&whole[..len]).is_err(), "cut to {len}");
     }
-    let old = decode_payload(&whole[..without_health]).expect("health may be missing");
-    assert_eq!(old, Configuration { health: HealthTable::default(), ..configuration() });
+    let unshielded = Configuration { backups: BackupTable::default(), ..configuration() };
+    assert_eq!(decode_payload(&whole[..no_backups]), Ok(unshielded.clone()));
+    let older = Configuration { health: HealthTable::default(), ..unshielded.clone() };
+    assert_eq!(decode_payload(&whole[..no_health]), Ok(older));
+    let encoded = encode(&unshielded, SLOT).unwrap();
+    assert_eq!(decode(&encoded), Ok(unshielded), "an empty table is left out and read as empty");
 }
 
 type Spoil = fn(&mut Configuration);
 
 #[test]
 fn what_contradicts_itself_is_neither_written_nor_read() {
-    let cases: [(&str, Spoil); 27] = [
+    let cases: [(&str, Spoil); 33] = [
+        ("a leg that is no leg", |c| c.disks[5].role = DiskRole::Free),
+        ("a set named like a disk", |c| {
+            c.backups.work[0].place = BackupPlace::WorkDisk(DiskNumber(6))
+        }),
+        ("a place twice", |c| c.backups.work[1] = c.backups.work[0].clone()),
+        ("a shield over no group", |c| c.backups.avoidances[0].group = GroupNumber(9)),
+        ("a backup without a log", |c| c.backups.work[1].log = 0),
+        ("a strategy for no volume", |c| {
+            c.backups.strategies.insert(VolumeNumber(99), Strategy::Pair);
+        }),
         ("counted ahead", |c| c.counted_generation = 9),
         ("array name", |c| c.name = "tab\there".into()),
         ("array name empty", |c| c.name = String::new()),

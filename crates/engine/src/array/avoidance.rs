@@ -1,0 +1,387 @@
+//! Failure avoidance: raising a group's shield, entering, leaving, taking updates home (rules A1 to A6).
+//!
+//! Owns the state machine's steps; `tend` decides which comes next. Invariants: each state is committed before it takes effect; a shield is up
+//! from the commit that names it until a commit that takes it away, which comes only when everything is home and durable; the copy begins only
+//! when no write of before is on its way to the group.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::Array;
+use super::strategy::{Offer, Plan, choose};
+use crate::config::{
+    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, DropReason, Strategy,
+};
+use crate::error::CommandError;
+use crate::group::Group;
+use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
+use crate::progress::Progress;
+use crate::report::{JobKind, JobState, Severity};
+use crate::runtime::{Env, Runtime};
+use crate::shield::{DrainEnd, LegFailures, Log, Shield, Space};
+use crate::volume::VolumeRt;
+
+/// A shield about to be raised.
+pub(super) struct Raising {
+    plan: Plan,
+    entry: AvoidanceEntry,
+    /// Logs that come into use, with their identity.
+    logs: Vec<(BackupPlace, u64)>,
+}
+
+impl<E: Env> Array<E> {
+    /// Chooses the backups of a group and opens the logs that come into use. `None`: everything would go home anyway.
+    pub(super) fn prepare_shield(
+        self: &Rc<Self>,
+        config: &Configuration,
+        group: &Rc<Group<E>>,
+        slot: Slot,
+        asked: Strategy,
+    ) -> Result<Option<Raising>, CommandError> {
+        let entry = config.group(group.number).expect("the group is configured");
+        let offers: BTreeMap<BackupPlace, Offer> =
+            config.backups.work.iter().map(|w| (w.place, self.offer(w.place))).collect();
+        let tolerance = group.geometry.tolerance() as u32;
+        let plan =
+            choose(config, entry, tolerance, asked, &offers).map_err(CommandError::Refused)?;
+        let places: std::collections::BTreeSet<BackupPlace> =
+            plan.volumes.iter().flat_map(|v| &v.chain).copied().collect();
+        if places.is_empty() {
+            return Ok(None);
+        }
+        let mut logs = Vec::new();
+        for place in places {
+            if self.logs.borrow().contains_key(&place) {
+                continue;
+            }
+            let id = self.rt.random_u64() | 1;
+            let log = self.open_space(place).and_then(|space| Log::new(id, space));
+            let log = log.ok_or_else(|| {
+                CommandError::Refused(format!("{place} has no room for a single record"))
+            })?;
+            self.logs.borrow_mut().insert(place, log);
+            logs.push((place, id));
+        }
+        let avoidance = AvoidanceEntry {
+            group: group.number,
+            slot,
+            state: AvoidanceState::Entering,
+            paused: false,
+            asked,
+            retiring: None,
+            volumes: plan.volumes.clone(),
+        };
+        Ok(Some(Raising { plan, entry: avoidance, logs }))
+    }
+
+    /// The logs of a shield that was not raised are not needed.
+    pub(super) fn forgo_shield(&self, raising: &Raising) {
+        let in_use =
+            |place| self.config.borrow().backups.work_at(place).is_some_and(|w| w.log != 0);
+        for (place, _) in &raising.logs {
+            if !in_use(*place) {
+                self.logs.borrow_mut().remove(place);
+            }
+        }
+    }
+
+    /// Enters a shield into a configuration to be committed.
+    pub(super) fn enter_shield(next: &mut Configuration, raising: &Raising) {
+        for (place, id) in &raising.logs {
+            if let Some(work) = next.backups.work_at_mut(*place) {
+                work.log = *id;
+            }
+        }
+        let at = next.backups.avoidances.partition_point(|a| a.group < raising.entry.group);
+        next.backups.avoidances.insert(at, raising.entry.clone());
+    }
+
+    /// Tells of a shield that was raised.
+    pub(super) fn tell_of_shield(&self, raising: &Raising) {
+        let group = raising.entry.group;
+        let what = format!(
+            "group {group} is shielded: writes go elsewhere while its disk is copied ({})",
+            raising.plan.why.join("; ")
+        );
+        self.event(Severity::Warning, "shield-raised", None, Some(group), what);
+    }
+
+    fn offer(&self, place: BackupPlace) -> Offer {
+        let logs = self.logs.borrow();
+        if let Some(log) = logs.get(&place) {
+            let (used, all) = log.usage();
+            return Offer { spare_copies: log.space().spare_copies(), free: all - used };
+        }
+        drop(logs);
+        let space = self.open_space(place);
+        let none = Offer { spare_copies: 0, free: 0 };
+        space.map_or(none, |s| Offer { spare_copies: s.spare_copies(), free: s.blocks() / 2 })
+    }
+
+    /// The space of a work place, of what is in service and open of it.
+    pub(super) fn open_space(&self, place: BackupPlace) -> Option<Space<E>> {
+        match place {
+            BackupPlace::WorkVolume(volume) => {
+                self.volumes.borrow().get(&volume).cloned().map(Space::Volume)
+            }
+            BackupPlace::WorkDisk(_) => {
+                let config = self.config.borrow();
+                let drives = self.drives.borrow();
+                let work = config.backups.work_at(place)?;
+                let serves = |leg: &&DiskNumber| config.disk(**leg).is_some_and(|d| d.in_service());
+                let legs: Vec<_> = work
+                    .legs
+                    .iter()
+                    .filter(serves)
+                    .filter_map(|leg| drives.get(leg).filter(|d| !d.is_gone()).cloned())
+                    .collect();
+                if legs.is_empty() {
+                    return None;
+                }
+                Some(Space::Legs(legs.into(), self.leg_failures.borrow().clone()?))
+            }
+        }
+    }
+
+    /// What the spaces of logs call when a leg fails.
+    pub(super) fn leg_failures(self: &Rc<Self>) -> Rc<LegFailures> {
+        let (noting, committing) = (Rc::downgrade(self), Rc::downgrade(self));
+        Rc::new(LegFailures {
+            note: Rc::new(move |disk, reason, drop| {
+                if let Some(array) = noting.upgrade() {
+                    array.note_failing(disk, reason, drop);
+                    array.tend_failures();
+                }
+            }),
+            committed: Rc::new(move || {
+                let array = committing.upgrade();
+                Box::pin(async move {
+                    match array {
+                        Some(array) => array.commit_failures().await.is_ok(),
+                        None => false,
+                    }
+                })
+            }),
+        })
+    }
+
+    /// Brings the shields in memory in line with the configuration, which counts now.
+    pub(super) fn apply_shields(&self, config: &Configuration) {
+        let logs = self.logs.borrow();
+        for disk in config.disks.iter().filter(|d| !d.in_service()) {
+            logs.values().for_each(|log| log.space().forget_leg(disk.number));
+        }
+        for (number, group) in self.groups.borrow().iter() {
+            let copied = config.backups.of_group(*number);
+            let copied = copied.filter(|a| a.state != AvoidanceState::WritingBack);
+            group.set_copied(copied.map(|a| a.slot));
+        }
+        for (number, volume) in self.volumes.borrow().iter() {
+            volume.reserve(config.backups.work_at(BackupPlace::WorkVolume(*number)).is_some());
+            let shielded = config.backups.avoidances.iter().find_map(|a| {
+                let entry = a.volumes.iter().find(|v| v.volume == *number)?;
+                let chain: Option<Vec<_>> =
+                    entry.chain.iter().map(|place| logs.get(place).cloned()).collect();
+                Some((a.state, chain.filter(|chain| !chain.is_empty())?))
+            });
+            let Some((state, chain)) = shielded else {
+                volume.set_shield(None);
+                continue;
+            };
+            let redirect = state != AvoidanceState::WritingBack;
+            match volume.shield().filter(|shield| shield.is_over(&chain)) {
+                Some(shield) => shield.set_redirect(redirect),
+                None => {
+                    let tolerance = volume.group().geometry.tolerance() as u32;
+                    volume.set_shield(Some(Shield::new(*number, tolerance, redirect, chain)));
+                }
+            }
+        }
+    }
+
+    /// Whether everything that holds redirected writes is there, at assembly, before any byte is changed.
+    pub(super) fn check_logs(&self) -> Result<(), String> {
+        let config = self.config.borrow().clone();
+        let mut in_use = config.backups.work.iter().filter(|w| w.log != 0);
+        match in_use.find(|work| self.open_space(work.place).is_none()) {
+            Some(work) => Err(unreachable(&config, work.place)),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads the logs in use back, at assembly: nothing of what they back may be served before.
+    pub(super) async fn recover_logs(self: &Rc<Self>) -> Result<(), String> {
+        let config = self.config.borrow().clone();
+        for work in config.backups.work.iter().filter(|w| w.log != 0) {
+            let lost = || unreachable(&config, work.place);
+            let space = self.open_space(work.place).ok_or_else(lost)?;
+            let log = Log::recover(work.log, space).await.map_err(|_| lost())?;
+            self.logs.borrow_mut().insert(work.place, log);
+        }
+        let config = self.config.borrow().clone();
+        self.apply_shields(&config);
+        for avoidance in config.backups.avoidances.iter().filter(|a| a.paused) {
+            let slots = config.group(avoidance.group).map(|g| g.slots.clone()).unwrap_or_default();
+            self.paused.borrow_mut().extend(slots.iter().filter_map(|s| s.replacement));
+        }
+        Ok(())
+    }
+
+    /// The avoidance under way in a group.
+    #[must_use]
+    pub fn avoidance(&self, group: GroupNumber) -> Option<AvoidanceEntry> {
+        self.config.borrow().backups.of_group(group).cloned()
+    }
+
+    /// The shielded volumes of a group.
+    fn shielded(&self, group: GroupNumber) -> Vec<(Rc<VolumeRt<E>>, Rc<Shield<E>>)> {
+        let volumes = self.volumes.borrow();
+        let of_group = volumes.values().filter(|v| v.group().number == group);
+        of_group.filter_map(|v| Some((Rc::clone(v), v.shield()?))).collect()
+    }
+
+    /// Commits a change of a group's avoidance, if it is still there.
+    async fn commit_avoidance(
+        self: &Rc<Self>,
+        group: GroupNumber,
+        change: impl FnOnce(&mut AvoidanceEntry),
+    ) -> Result<(), CommandError> {
+        self.commit(|next| {
+            if let Some(avoidance) = next.backups.of_group_mut(group) {
+                change(avoidance);
+            }
+        })
+        .await
+    }
+
+    /// Rule A1: what was on its way home when the shield came up is drained and flushed, the intent bits are cleared, and only
+    /// then the copy begins.
+    pub(super) async fn run_enter(self: &Rc<Self>, group: &Rc<Group<E>>) -> bool {
+        for (volume, _) in self.shielded(group.number) {
+            volume.pass().await;
+        }
+        if group.sweep(true).await.is_err() {
+            return false;
+        }
+        let entered = self.commit_avoidance(group.number, |avoidance| {
+            if avoidance.state == AvoidanceState::Entering {
+                avoidance.state = AvoidanceState::Copying;
+            }
+        });
+        entered.await.is_ok()
+    }
+
+    /// Nothing is left to copy, or nothing to copy to: updates go home.
+    pub(super) async fn run_leave(self: &Rc<Self>, group: &Rc<Group<E>>) -> bool {
+        let left = self.commit_avoidance(group.number, |avoidance| {
+            avoidance.state = AvoidanceState::WritingBack;
+        });
+        left.await.is_ok()
+    }
+
+    /// Takes every update home, then the shield down.
+    pub(super) async fn run_write_back(self: &Rc<Self>, group: &Rc<Group<E>>) -> bool {
+        let number = group.number;
+        let volumes = self.shielded(number);
+        let total: u64 = volumes.iter().map(|(_, shield)| shield.marks()).sum();
+        let progress = Progress::new(total * crate::ids::BLOCK_SIZE, 0, self.rt.now_ns());
+        let job = self.begin_job(JobKind::WriteBack, number, None, Rc::clone(&progress));
+        let end = self.drain_all(group, &volumes, &progress).await;
+        let (state, message, severity) = match end {
+            DrainEnd::Done => match self.lower_shield(number).await {
+                Ok(()) => (
+                    JobState::Done,
+                    format!("{} blocks are home; the shield is down", progress.done.get() / 4096),
+                    Severity::Info,
+                ),
+                Err(error) => (JobState::Failed, error.to_string(), Severity::Warning),
+            },
+            DrainEnd::Stopped => {
+                (JobState::Stopped, "goes on at the next start".into(), Severity::Info)
+            }
+            DrainEnd::Failed(why) => (JobState::Failed, why, Severity::Critical),
+        };
+        self.end_job(&job, state, message.clone());
+        let what = format!("write-back of group {number}: {message}");
+        self.event(severity, "write-back-ended", None, Some(number), what);
+        if state == JobState::Failed {
+            // What does not answer now may do so later.
+            const AGAIN_NS: u64 = 10_000_000_000;
+            self.rt.sleep_ns(AGAIN_NS).await;
+            return true;
+        }
+        state == JobState::Done || self.wants_spare(group)
+    }
+
+    async fn drain_all(
+        &self,
+        group: &Rc<Group<E>>,
+        volumes: &[(Rc<VolumeRt<E>>, Rc<Shield<E>>)],
+        progress: &Progress,
+    ) -> DrainEnd {
+        for (volume, shield) in volumes {
+            // Writes that were redirected before the state changed have ended, and are marked.
+            volume.pass().await;
+            match shield.drain(volume, progress, &|| self.wants_spare(group)).await {
+                DrainEnd::Done => {}
+                end => return end,
+            }
+        }
+        DrainEnd::Done
+    }
+
+    /// Everything is home: one commit takes the shield down and lets its logs and the replaced disk go.
+    async fn lower_shield(self: &Rc<Self>, group: GroupNumber) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let idle = |volume: VolumeNumber| {
+            let volumes = self.volumes.borrow();
+            volumes.get(&volume).and_then(|v| v.shield()).is_none_or(|s| s.marks() == 0)
+        };
+        self.commit(|next| {
+            let Some(avoidance) = next.backups.of_group(group).cloned() else { return };
+            let drained = avoidance.state == AvoidanceState::WritingBack
+                && avoidance.volumes.iter().all(|v| idle(v.volume));
+            if !drained {
+                return; // A new avoidance began under the same shield.
+            }
+            next.backups.avoidances.retain(|a| a.group != group);
+            let table = &mut next.backups;
+            for at in 0..table.work.len() {
+                if table.users_of(table.work[at].place).next().is_none() {
+                    table.work[at].log = 0;
+                }
+            }
+            if let Some(old) = avoidance.retiring {
+                self.drop_disk(next, old, DropReason::Replaced);
+            }
+        })
+        .await?;
+        let config = self.config.borrow();
+        let in_use = |place| config.backups.work_at(place).is_some_and(|w| w.log != 0);
+        self.logs.borrow_mut().retain(|place, _| in_use(*place));
+        Ok(())
+    }
+
+    /// A slot that waits for a spare which is there: better filled under the shield than written back into.
+    fn wants_spare(&self, group: &Rc<Group<E>>) -> bool {
+        let config = self.config.borrow();
+        let out = config
+            .group(group.number)
+            .and_then(|g| g.slots.iter().position(|s| s.state == crate::config::SlotState::Out));
+        out.is_some_and(|slot| group.can_rebuild(Slot(slot as u8)))
+            && self.pick_spare(&config, group.member_len()).is_some()
+    }
+}
+
+/// Words for redirected writes that cannot be had.
+fn unreachable(config: &Configuration, place: BackupPlace) -> String {
+    let users: Vec<String> = config
+        .backups
+        .users_of(place)
+        .map(|(a, volume)| format!("volume {volume} of group {}", a.group))
+        .collect();
+    format!(
+        "{place} holds the newest writes of {} and cannot be read: bring its disks back",
+        users.join(", ")
+    )
+}

@@ -1,0 +1,158 @@
+//! Choosing where a shielded group's writes go (design of the five strategies).
+//!
+//! Owns the decision, a pure function of the configuration and of what the places can take at this moment. Invariants: redirected data is never
+//! less redundant than home (rule B6); a target that is shielded itself, or that lies in the same group, is not chosen (rule B8).
+//! Opening logs and committing is `avoidance`'s matter.
+
+use std::collections::BTreeMap;
+
+use crate::config::{BackupPlace, Configuration, GroupEntry, ShieldedVolume, Strategy};
+use crate::ids::{GroupNumber, VolumeNumber};
+
+/// What a place can take at this moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Offer {
+    /// Failures that what it takes survives.
+    pub(super) spare_copies: u32,
+    /// Slots of 4 KiB that are free.
+    pub(super) free: u64,
+}
+
+/// What was chosen.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Plan {
+    /// Each volume of the group with its backups; none: direct.
+    pub(super) volumes: Vec<ShieldedVolume>,
+    /// Why, in words.
+    pub(super) why: Vec<String>,
+}
+
+/// Chooses backups for every volume of `group`, which survives `tolerance` failures.
+///
+/// # Errors
+/// If one strategy was asked for and cannot be had for any volume, with the reason.
+pub(super) fn choose(
+    config: &Configuration,
+    group: &GroupEntry,
+    tolerance: u32,
+    asked: Strategy,
+    offers: &BTreeMap<BackupPlace, Offer>,
+) -> Result<Plan, String> {
+    let mut plan = Plan { volumes: Vec::new(), why: Vec::new() };
+    let mut refusals: Vec<String> = Vec::new();
+    let mut load: BTreeMap<BackupPlace, usize> =
+        offers.keys().map(|p| (*p, config.backups.users_of(*p).count())).collect();
+    for volume in config.volumes.iter().filter(|v| v.group == group.number) {
+        let number = volume.number;
+        let set = config.backups.strategies.get(&number).copied().unwrap_or_default();
+        let wanted = if asked == Strategy::Auto { set } else { asked };
+        if config.backups.work_at(BackupPlace::WorkVolume(number)).is_some() {
+            plan.why.push(format!("volume {number} is a work volume itself: direct"));
+            plan.volumes.push(ShieldedVolume { volume: number, chain: Vec::new() });
+            continue;
+        }
+        let mut chain = Vec::new();
+        for kind in [Strategy::WorkVolume, Strategy::WorkDisk] {
+            if wanted != Strategy::Auto && wanted != kind {
+                continue;
+            }
+            let (fit, unfit) = candidates(config, group, number, tolerance, kind, offers);
+            refusals.extend(unfit);
+            if let Some(place) = fit.into_iter().min_by_key(|p| (load[p], *p)) {
+                *load.entry(place).or_default() += 1;
+                chain.push(place);
+            }
+        }
+        plan.why.push(match chain.first() {
+            Some(place) => format!("volume {number}: {place}"),
+            None if wanted == Strategy::Direct => format!("volume {number}: direct, as asked"),
+            None => format!("volume {number}: direct"),
+        });
+        plan.volumes.push(ShieldedVolume { volume: number, chain });
+    }
+    refusals.sort();
+    refusals.dedup();
+    let nothing = plan.volumes.iter().all(|v| v.chain.is_empty());
+    if nothing && !matches!(asked, Strategy::Auto | Strategy::Direct) && !plan.volumes.is_empty() {
+        return Err(if refusals.is_empty() {
+            format!("there is no {} for group {}; {}", noun(asked), group.number, how_to(asked))
+        } else {
+            refusals.join("; ")
+        });
+    }
+    if nothing {
+        plan.why.extend(refusals);
+    }
+    Ok(plan)
+}
+
+/// Places of one kind that may back a volume, and why others may not.
+fn candidates(
+    config: &Configuration,
+    group: &GroupEntry,
+    volume: VolumeNumber,
+    tolerance: u32,
+    kind: Strategy,
+    offers: &BTreeMap<BackupPlace, Offer>,
+) -> (Vec<BackupPlace>, Vec<String>) {
+    let (mut fit, mut unfit) = (Vec::new(), Vec::new());
+    for work in &config.backups.work {
+        let (of_kind, serves) = match work.place {
+            BackupPlace::WorkVolume(_) => {
+                (kind == Strategy::WorkVolume, work.serves.contains(&volume.0))
+            }
+            BackupPlace::WorkDisk(_) => {
+                (kind == Strategy::WorkDisk, work.serves.contains(&group.number.0))
+            }
+        };
+        if !of_kind || !(serves || work.serves.is_empty()) {
+            continue;
+        }
+        let place = work.place;
+        let home = home_of(config, place);
+        let shielded = home.is_some_and(|home| config.backups.of_group(home).is_some());
+        let offer = offers.get(&place).copied().unwrap_or(Offer { spare_copies: 0, free: 0 });
+        if home == Some(group.number) {
+            unfit.push(format!("{place} lies in group {} itself", group.number));
+        } else if shielded {
+            unfit.push(format!("the group of {place} is shielded itself"));
+        } else if offer.free == 0 {
+            unfit.push(format!("{place} is full or does not answer"));
+        } else if offer.spare_copies < tolerance {
+            unfit.push(format!(
+                "{place} survives {} failures and group {} survives {tolerance}: redirected data would be less safe than home",
+                offer.spare_copies, group.number
+            ));
+        } else {
+            fit.push(place);
+        }
+    }
+    (fit, unfit)
+}
+
+/// The group in which a place lies.
+pub(super) fn home_of(config: &Configuration, place: BackupPlace) -> Option<GroupNumber> {
+    match place {
+        BackupPlace::WorkVolume(volume) => {
+            config.volumes.iter().find(|v| v.number == volume).map(|v| v.group)
+        }
+        BackupPlace::WorkDisk(_) => None,
+    }
+}
+
+fn noun(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::Pair => "pair",
+        Strategy::WorkVolume => "work volume",
+        Strategy::WorkDisk => "work disk",
+        Strategy::Auto | Strategy::Direct => "backup storage",
+    }
+}
+
+fn how_to(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::WorkVolume => "make one with `forestall work-volume add VOLUME`",
+        Strategy::WorkDisk => "make one with `forestall work-disk add N --legs PATH,PATH`",
+        Strategy::Pair | Strategy::Auto | Strategy::Direct => "use --backup auto",
+    }
+}

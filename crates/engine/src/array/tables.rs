@@ -1,0 +1,177 @@
+//! The tables of the drawings that tell of redirected writes: T4 to T7.
+//!
+//! Owns their rows, made from the configuration and the logs at this moment. Changes nothing.
+
+use super::Array;
+use super::volumes::geometry_of;
+use crate::config::{BackupPlace, Configuration, VolumeEntry};
+use crate::ids::{BLOCK_SIZE, DiskNumber, VolumeNumber};
+use crate::report::{T4Row, T5Row, T6Row, T7Row};
+use crate::runtime::Env;
+
+/// What T5 says of the disks of a group whose writes go to a work disk.
+const RENEWED: &str = "RENEWED DATA BEING BACKED UP";
+
+/// A size as the drawings print it: decimal, rounded, in GB from 1 GB on.
+fn capacity(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
+    // What would be rounded up to the next unit is printed in it.
+    let unit = UNITS.iter().find(|(unit, _)| bytes >= unit - unit / 2000);
+    unit.map_or_else(|| format!("{bytes}B"), |(u, name)| format!("{}{name}", (bytes + u / 2) / u))
+}
+
+/// Bits as the drawings print them.
+fn bits(bits: &[bool]) -> String {
+    bits.iter().map(|bit| if *bit { '1' } else { '0' }).chain("...".chars()).collect()
+}
+
+impl<E: Env> Array<E> {
+    /// Table T4, with `count` bits in a row.
+    #[must_use]
+    pub fn table_t4(&self, count: u64) -> Vec<T4Row> {
+        let config = self.config.borrow();
+        let logs = self.logs.borrow();
+        let row = |volume: VolumeNumber| {
+            let place = BackupPlace::WorkVolume(volume);
+            let log = logs.get(&place);
+            let size = config.volumes.iter().find(|v| v.number == volume).map_or(0, |v| v.size);
+            T4Row {
+                work_volume: volume,
+                capacity: capacity(size),
+                primary_volumes: config.backups.users_of(place).map(|(_, v)| v).collect(),
+                terminal_address: log.and_then(|log| log.terminal()),
+                differential_bitmap: bits(
+                    &log.map_or_else(|| vec![false; count as usize], |log| log.bits(count)),
+                ),
+            }
+        };
+        let volumes = config.backups.work.iter().filter_map(|work| match work.place {
+            BackupPlace::WorkVolume(volume) => Some(volume),
+            BackupPlace::WorkDisk(_) => None,
+        });
+        volumes.map(row).collect()
+    }
+
+    /// Table T5.
+    #[must_use]
+    pub fn table_t5(&self) -> Vec<T5Row> {
+        let config = self.config.borrow();
+        let drives = self.drives.borrow();
+        let on_work_disk = |disk: DiskNumber| {
+            config.slot_of(disk).is_some_and(|(group, slot)| {
+                let is_member =
+                    config.group(group).is_some_and(|g| g.slots[usize::from(slot.0)].disk == disk);
+                let places = config.backups.of_group(group).into_iter();
+                let mut places = places.flat_map(|a| &a.volumes).flat_map(|v| &v.chain);
+                is_member && places.any(|place| matches!(place, BackupPlace::WorkDisk(_)))
+            })
+        };
+        let rows = config.disks.iter().filter(|d| config.backups.set_of_leg(d.number).is_none());
+        rows.map(|disk| T5Row {
+            disk: disk.number,
+            capacity: capacity(drives.get(&disk.number).map_or(disk.data_len, |d| d.size())),
+            status: on_work_disk(disk.number).then(|| RENEWED.to_owned()),
+        })
+        .collect()
+    }
+
+    /// Table T6.
+    #[must_use]
+    pub fn table_t6(&self) -> Vec<T6Row> {
+        let config = self.config.borrow();
+        let (logs, drives) = (self.logs.borrow(), self.drives.borrow());
+        let sets = config.backups.work.iter().filter_map(|work| match work.place {
+            BackupPlace::WorkDisk(set) => Some((set, work)),
+            BackupPlace::WorkVolume(_) => None,
+        });
+        sets.map(|(set, work)| {
+            let mut groups: Vec<_> =
+                config.backups.users_of(work.place).map(|(a, _)| a.group).collect();
+            groups.dedup();
+            let main_disks: Vec<DiskNumber> = groups
+                .iter()
+                .filter_map(|group| config.group(*group))
+                .flat_map(|group| group.slots.iter().map(|slot| slot.disk))
+                .collect();
+            let size = |leg: &DiskNumber| drives.get(leg).map(|drive| drive.size());
+            T6Row {
+                disk: set,
+                capacity: capacity(work.legs.iter().filter_map(size).min().unwrap_or(0)),
+                status: if groups.is_empty() { "UNUSED" } else { "IN USE" }.into(),
+                main_disks,
+                terminal_address: logs.get(&work.place).and_then(|log| log.terminal()),
+            }
+        })
+        .collect()
+    }
+
+    /// Table T7.
+    #[must_use]
+    pub fn table_t7(&self) -> Vec<T7Row> {
+        let config = self.config.borrow();
+        let logs = self.logs.borrow();
+        let mut rows = Vec::new();
+        for (place, log) in logs.iter() {
+            let BackupPlace::WorkDisk(set) = *place else { continue };
+            for (slot, entry) in log.marked_slots() {
+                let volume = config.volumes.iter().find(|v| v.number.0 == entry.volume);
+                let Some((main_disk, address)) =
+                    volume.and_then(|volume| main_address(&config, volume, entry.block))
+                else {
+                    continue;
+                };
+                rows.push(T7Row {
+                    main_disk,
+                    main_disk_address: address / BLOCK_SIZE + 1,
+                    work_disk: set,
+                    work_disk_address: slot,
+                });
+            }
+        }
+        rows.sort_by_key(|row| (row.work_disk, row.work_disk_address));
+        rows
+    }
+}
+
+/// The disk and the member address of a block of a volume; of copies the first.
+fn main_address(
+    config: &Configuration,
+    volume: &VolumeEntry,
+    block: u64,
+) -> Option<(DiskNumber, u64)> {
+    let group = config.group(volume.group)?;
+    let geometry = geometry_of(group);
+    let mut left = block * BLOCK_SIZE;
+    for extent in &volume.extents {
+        let len = extent.stripes * geometry.stripe_len();
+        if left < len {
+            let place = geometry.locate(extent.start * geometry.stripe_len() + left);
+            let slot = geometry.copies(place.stripe, place.column).iter().next()?;
+            let address = geometry.member_address(place.stripe, place.row);
+            return Some((group.slots[usize::from(slot.0)].disk, address));
+        }
+        left -= len;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_decimal_and_rounded() {
+        assert_eq!(capacity(18_000_000_000), "18GB");
+        assert_eq!(capacity(3 << 30), "3GB");
+        assert_eq!(capacity(2_999_975_936), "3GB");
+        assert_eq!(capacity(999_999_999), "1GB");
+        assert_eq!(capacity(64 << 20), "67MB");
+        assert_eq!(capacity(16_000_000_000_000), "16000GB");
+        assert_eq!(capacity(512), "512B");
+    }
+
+    #[test]
+    fn bits_end_in_dots() {
+        assert_eq!(bits(&[true, false, true]), "101...");
+    }
+}

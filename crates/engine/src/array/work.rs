@@ -1,0 +1,312 @@
+//! Work volumes and work disks: places kept for the writes of shielded groups.
+//!
+//! Owns the commands that make and unmake them. Invariants: a volume that holds anything is not taken for a work volume; a disk is labelled as a
+//! leg before a configuration names it; nothing is taken away while redirected writes lie there.
+
+use std::rc::Rc;
+
+use super::disks::new_entry;
+use super::{Array, NewDisk, labels};
+use crate::config::{
+    BackupPlace, Configuration, DiskEntry, DiskRole, Strategy, VolumeEntry, WorkEntry,
+};
+use crate::disk::Disk;
+use crate::drive::Drive;
+use crate::error::CommandError;
+use crate::format::label::{DISKS_MAX, Label};
+use crate::format::layout::Layout;
+use crate::format::log::LogShape;
+use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, Uuid, VolumeNumber};
+use crate::report::Severity;
+use crate::runtime::{Env, Runtime};
+
+/// Most legs of a work-disk set.
+const LEGS_MAX: usize = 8;
+
+impl<E: Env> Array<E> {
+    /// Makes a volume a work volume, for the volumes named or, if none is, for any.
+    ///
+    /// # Errors
+    /// If there is no such volume, it holds data, is shielded itself, is too small, or is one already; then nothing changed.
+    pub async fn add_work_volume(
+        self: &Rc<Self>,
+        name: &str,
+        serves: &[String],
+    ) -> Result<VolumeNumber, CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let volume = super::volumes::find(&config, name)?.clone();
+        let place = BackupPlace::WorkVolume(volume.number);
+        if config.backups.work_at(place).is_some() {
+            return Err(CommandError::Refused(format!("volume {name:?} is a work volume already")));
+        }
+        if let Some(avoidance) = config.backups.of_group(volume.group) {
+            return Err(CommandError::Refused(format!(
+                "group {} of volume {name:?} is shielded itself: wait until it is whole again",
+                avoidance.group
+            )));
+        }
+        let mut numbers = Vec::new();
+        for other in serves {
+            let other = super::volumes::find(&config, other)?;
+            if other.group == volume.group {
+                return Err(CommandError::Refused(format!(
+                    "volume {:?} lies in group {} like {name:?}: redirected writes belong elsewhere",
+                    other.name, other.group
+                )));
+            }
+            numbers.push(other.number.0);
+        }
+        if LogShape::of(volume.size / BLOCK_SIZE).is_none() {
+            return Err(CommandError::Refused(format!(
+                "volume {name:?} has {} bytes: too small for a single record and its entry",
+                volume.size
+            )));
+        }
+        let running = self.volumes.borrow().get(&volume.number).cloned();
+        if running.is_some_and(|running| running.holds_data()) {
+            return Err(CommandError::Refused(format!(
+                "volume {name:?} holds data, which a work volume would overwrite: make a new one, or trim all of it first"
+            )));
+        }
+        let entry = WorkEntry { place, legs: Vec::new(), serves: numbers, log: 0 };
+        self.commit(|next| enter(next, entry)).await?;
+        let what =
+            format!("volume {} {name:?} is a work volume now: it is not served", volume.number);
+        self.event(Severity::Info, "work-volume-added", None, Some(volume.group), what);
+        Ok(volume.number)
+    }
+
+    /// Makes a work volume an ordinary volume again, with nothing in it.
+    ///
+    /// # Errors
+    /// If there is no such work volume or it is in use.
+    pub async fn remove_work_volume(self: &Rc<Self>, name: &str) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let volume = super::volumes::find(&config, name)?.clone();
+        let place = BackupPlace::WorkVolume(volume.number);
+        if config.backups.work_at(place).is_none() {
+            return Err(CommandError::Refused(format!("volume {name:?} is no work volume")));
+        }
+        refuse_in_use(&config, place)?;
+        let group = self.group(volume.group)?;
+        self.blank(&group, &volume.extents).await?;
+        self.commit(|next| next.backups.work.retain(|w| w.place != place)).await?;
+        let what = format!("volume {} {name:?} is an ordinary volume again", volume.number);
+        self.event(Severity::Info, "work-volume-removed", None, Some(volume.group), what);
+        Ok(())
+    }
+
+    /// Makes a work-disk set: each leg holds a copy of the log. For the groups named or, if none is, for any.
+    ///
+    /// # Errors
+    /// If the number is taken, a leg is too small, belongs to this array, or fails while being labelled; then nothing changed.
+    pub async fn add_work_disk(
+        self: &Rc<Self>,
+        set: DiskNumber,
+        legs: Vec<NewDisk<E>>,
+        serves: Vec<GroupNumber>,
+    ) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let place = BackupPlace::WorkDisk(set);
+        if set.0 == 0 || set.0 > DISKS_MAX {
+            return Err(CommandError::Refused(format!(
+                "work disks are numbered from 1 to {DISKS_MAX}"
+            )));
+        }
+        if config.disk(set).is_some() || config.backups.work_at(place).is_some() {
+            return Err(CommandError::Refused(format!("there is a disk {set} already")));
+        }
+        if legs.is_empty() || legs.len() > LEGS_MAX {
+            return Err(CommandError::Refused(format!("a work disk has 1 to {LEGS_MAX} legs")));
+        }
+        for group in &serves {
+            self.group(*group)?;
+        }
+        let mut entries: Vec<DiskEntry> = Vec::new();
+        let mut open = Vec::new();
+        for leg in legs {
+            // Legs are disks of the array in every respect; their numbers come from the top.
+            let taken = |n: &DiskNumber| {
+                *n == set
+                    || config.disk(*n).is_some()
+                    || entries.iter().any(|e: &DiskEntry| e.number == *n)
+                    || config.backups.work_at(BackupPlace::WorkDisk(*n)).is_some()
+            };
+            let number =
+                (1..=DISKS_MAX).rev().map(DiskNumber).find(|n| !taken(n)).ok_or_else(|| {
+                    CommandError::Refused(format!("there are {DISKS_MAX} disks already"))
+                })?;
+            let (entry, drive) = self.label_leg(&config, number, leg).await?;
+            entries.push(entry);
+            open.push(drive);
+        }
+        for drive in &open {
+            self.drives.borrow_mut().insert(drive.number, Rc::clone(drive));
+        }
+        let numbers: Vec<DiskNumber> = open.iter().map(|drive| drive.number).collect();
+        let serves = serves.iter().map(|group| group.0).collect();
+        let work = WorkEntry { place, legs: numbers.clone(), serves, log: 0 };
+        let committed = self
+            .commit(|next| {
+                for entry in entries {
+                    let at = next.disks.partition_point(|d| d.number < entry.number);
+                    next.disks.insert(at, entry);
+                }
+                enter(next, work);
+            })
+            .await;
+        if let Err(error) = committed {
+            numbers.iter().for_each(|n| drop(self.drives.borrow_mut().remove(n)));
+            return Err(error);
+        }
+        let what = format!(
+            "work disk {set} of {} legs: disks {}",
+            numbers.len(),
+            super::groups::list(&numbers)
+        );
+        self.event(Severity::Info, "work-disk-added", None, None, what);
+        Ok(())
+    }
+
+    async fn label_leg(
+        &self,
+        config: &Configuration,
+        number: DiskNumber,
+        leg: NewDisk<E>,
+    ) -> Result<(DiskEntry, Rc<Drive<E>>), CommandError> {
+        let path = leg.identity.path.clone();
+        let size = leg.disk.size();
+        let refused = |what: String| CommandError::Refused(format!("{path}: {what}"));
+        let layout = Layout::for_size(size).map_err(|e| refused(e.to_string()))?;
+        if LogShape::of(layout.data.len / BLOCK_SIZE).is_none() {
+            return Err(refused("too small for a single record and its entry".into()));
+        }
+        if let Ok(found) = labels::read_label(&leg.disk).await
+            && config.disks.iter().any(|d| d.uuid == found.label.disk)
+        {
+            return Err(refused(format!("it is disk {} of this array", found.label.number)));
+        }
+        let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
+        let entry = new_entry(number, uuid, &layout, &leg, DiskRole::Work);
+        let label = Label {
+            array: config.array,
+            disk: uuid,
+            number,
+            name: config.name.clone(),
+            disk_size: size,
+            created_ms: self.rt.unix_ms(),
+            layout,
+            unknown_read_only: 0,
+        };
+        let failed = |fault| {
+            CommandError::Failed(format!("{path}: {fault} while being labelled; it was not added"))
+        };
+        labels::write_regions(&leg.disk, &layout).await.map_err(failed)?;
+        labels::write_label(&leg.disk, &label).await.map_err(failed)?;
+        let drive =
+            Drive::new(self.rt.clone(), number, leg.disk, layout, leg.identity, self.timeout_ns);
+        Ok((entry, drive))
+    }
+
+    /// Takes a work-disk set away; its legs lose their labels.
+    ///
+    /// # Errors
+    /// If there is no such set or it is in use.
+    pub async fn remove_work_disk(self: &Rc<Self>, set: DiskNumber) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let config = self.config.borrow().clone();
+        let place = BackupPlace::WorkDisk(set);
+        let work = config.backups.work_at(place).ok_or_else(|| {
+            CommandError::NotFound(format!("there is no work disk {set}; see `forestall show t6`"))
+        })?;
+        refuse_in_use(&config, place)?;
+        let legs = work.legs.clone();
+        self.commit(|next| {
+            next.backups.work.retain(|w| w.place != place);
+            for leg in &legs {
+                self.drop_disk(next, *leg, crate::config::DropReason::Removed);
+            }
+        })
+        .await?;
+        self.commit(|next| {
+            next.disks.retain(|d| !legs.contains(&d.number));
+            next.health.disks.retain(|disk, _| !legs.contains(disk));
+        })
+        .await?;
+        for leg in legs {
+            self.forget_health(leg);
+            self.let_go(leg).await;
+        }
+        let what = format!("work disk {set} was removed");
+        self.event(Severity::Info, "work-disk-removed", None, None, what);
+        Ok(())
+    }
+
+    /// Says where a volume's writes are wanted when its group is shielded.
+    ///
+    /// # Errors
+    /// If there is no such volume.
+    pub async fn set_strategy(
+        self: &Rc<Self>,
+        name: &str,
+        strategy: Strategy,
+    ) -> Result<(), CommandError> {
+        let _turn = self.command_turn.lock().await;
+        let volume = super::volumes::find(&self.config.borrow(), name)?.number;
+        self.commit(|next| {
+            if strategy == Strategy::Auto {
+                next.backups.strategies.remove(&volume);
+            } else {
+                next.backups.strategies.insert(volume, strategy);
+            }
+        })
+        .await
+    }
+}
+
+fn enter(next: &mut Configuration, work: WorkEntry) {
+    let at = next.backups.work.partition_point(|w| w.place < work.place);
+    next.backups.work.insert(at, work);
+}
+
+fn refuse_in_use(config: &Configuration, place: BackupPlace) -> Result<(), CommandError> {
+    let users: Vec<String> = config
+        .backups
+        .users_of(place)
+        .map(|(a, volume)| format!("volume {volume} of group {}", a.group))
+        .collect();
+    if users.is_empty() {
+        return Ok(());
+    }
+    Err(CommandError::Refused(format!(
+        "{place} holds updates of {}: wait until they are home; see `forestall jobs`",
+        users.join(", ")
+    )))
+}
+
+/// Refuses to change a volume that a shield or a log relies on.
+pub(super) fn refuse_if_relied_on(
+    config: &Configuration,
+    volume: &VolumeEntry,
+    what: &str,
+) -> Result<(), CommandError> {
+    if config.backups.work_at(BackupPlace::WorkVolume(volume.number)).is_some() {
+        return Err(CommandError::Refused(format!(
+            "volume {:?} is a work volume and is not {what}: `forestall work-volume remove {}` first",
+            volume.name, volume.number
+        )));
+    }
+    let shield = config.backups.of_group(volume.group);
+    let covers =
+        |v: &crate::config::ShieldedVolume| v.volume == volume.number && !v.chain.is_empty();
+    if shield.is_some_and(|a| a.volumes.iter().any(covers)) {
+        return Err(CommandError::Refused(format!(
+            "group {} is shielded: volume {:?} is not {what} until its updates are home; see `forestall jobs`",
+            volume.group, volume.name
+        )));
+    }
+    Ok(())
+}

@@ -1,0 +1,181 @@
+//! What the configuration keeps of failure avoidance: which groups are shielded, and where their writes go meanwhile.
+//!
+//! Owns the data model of avoidances and of the logs that back them. Invariants: a group has at most one avoidance; the chain of a volume's
+//! backup storages only grows while its group is shielded (rule B1); a log that is in use has an identity of its own, so that records of an
+//! earlier use are never taken for its own.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
+
+/// Where the writes of a shielded volume are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Strategy {
+    /// The first of the others that can be had, in their order.
+    #[default]
+    Auto,
+    /// The volume's secondary.
+    Pair,
+    /// A log in a volume of another group.
+    WorkVolume,
+    /// A log on a work-disk set.
+    WorkDisk,
+    /// Home, as if nothing were the matter.
+    Direct,
+}
+
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Pair => "pair",
+            Self::WorkVolume => "work-volume",
+            Self::WorkDisk => "work-disk",
+            Self::Direct => "direct",
+        })
+    }
+}
+
+/// One backup storage.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackupPlace {
+    /// A log in a volume.
+    WorkVolume(VolumeNumber),
+    /// A log on a work-disk set.
+    WorkDisk(DiskNumber),
+}
+
+impl fmt::Display for BackupPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WorkVolume(volume) => write!(f, "work volume {volume}"),
+            Self::WorkDisk(disk) => write!(f, "work disk {disk}"),
+        }
+    }
+}
+
+/// How far an avoidance is (safety rules A1 to A6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AvoidanceState {
+    /// New writes go to the backup; those that went home are drained and flushed.
+    Entering,
+    /// The spare is being filled while the group takes no host writes.
+    Copying,
+    /// Updates go home; new writes too.
+    WritingBack,
+}
+
+impl fmt::Display for AvoidanceState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Entering => "entering",
+            Self::Copying => "copying",
+            Self::WritingBack => "writing back",
+        })
+    }
+}
+
+/// A volume of a shielded group.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ShieldedVolume {
+    /// The volume.
+    pub volume: VolumeNumber,
+    /// Its backup storages in the order they were taken; none: its writes go home.
+    pub chain: Vec<BackupPlace>,
+}
+
+/// One avoidance.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AvoidanceEntry {
+    /// The shielded group.
+    pub group: GroupNumber,
+    /// The slot whose disk gave rise to it.
+    pub slot: Slot,
+    /// How far it is.
+    pub state: AvoidanceState,
+    /// The copy stands still at an operator's word.
+    pub paused: bool,
+    /// What was asked for.
+    pub asked: Strategy,
+    /// The disk that was replaced, until write-back has drained (rule A4).
+    pub retiring: Option<DiskNumber>,
+    /// The group's volumes at its beginning.
+    pub volumes: Vec<ShieldedVolume>,
+}
+
+/// A place that can hold a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WorkEntry {
+    /// The place.
+    pub place: BackupPlace,
+    /// The disks that hold a work-disk set, one copy each.
+    pub legs: Vec<DiskNumber>,
+    /// Numbers of the volumes (of a work volume) or groups (of a work disk) that it is for; none: for any.
+    pub serves: Vec<u32>,
+    /// Identity of the log in use; 0 if none is.
+    pub log: u64,
+}
+
+/// All that is kept of failure avoidance.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BackupTable {
+    /// By group.
+    pub avoidances: Vec<AvoidanceEntry>,
+    /// By place.
+    pub work: Vec<WorkEntry>,
+    /// What was asked for volumes other than [`Strategy::Auto`].
+    pub strategies: BTreeMap<VolumeNumber, Strategy>,
+}
+
+impl BackupTable {
+    /// Whether there is nothing to keep.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.avoidances.is_empty() && self.work.is_empty() && self.strategies.is_empty()
+    }
+
+    /// The avoidance of a group.
+    #[must_use]
+    pub fn of_group(&self, group: GroupNumber) -> Option<&AvoidanceEntry> {
+        self.avoidances.iter().find(|a| a.group == group)
+    }
+
+    /// The avoidance of a group, to be changed.
+    pub fn of_group_mut(&mut self, group: GroupNumber) -> Option<&mut AvoidanceEntry> {
+        self.avoidances.iter_mut().find(|a| a.group == group)
+    }
+
+    /// The work place `place`.
+    #[must_use]
+    pub fn work_at(&self, place: BackupPlace) -> Option<&WorkEntry> {
+        self.work.iter().find(|w| w.place == place)
+    }
+
+    /// The work place `place`, to be changed.
+    pub fn work_at_mut(&mut self, place: BackupPlace) -> Option<&mut WorkEntry> {
+        self.work.iter_mut().find(|w| w.place == place)
+    }
+
+    /// The avoidances and their volumes that use `place`.
+    pub fn users_of(
+        &self,
+        place: BackupPlace,
+    ) -> impl Iterator<Item = (&AvoidanceEntry, VolumeNumber)> {
+        self.avoidances.iter().flat_map(move |a| {
+            let uses = a.volumes.iter().filter(move |v| v.chain.contains(&place));
+            uses.map(move |v| (a, v.volume))
+        })
+    }
+
+    /// The work-disk set that a disk is a leg of.
+    #[must_use]
+    pub fn set_of_leg(&self, disk: DiskNumber) -> Option<&WorkEntry> {
+        self.work.iter().find(|w| w.legs.contains(&disk))
+    }
+}

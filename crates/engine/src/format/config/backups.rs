@@ -1,0 +1,124 @@
+//! The section of failure avoidance, field by field.
+//!
+//! Owns its encoding. Invariant: what [`write`] writes, [`read`] gives back; a body that is missing is an empty table.
+
+use super::super::codec::{CodecError, Reader, Writer};
+use super::check::{GROUPS_MAX, VOLUMES_MAX};
+use crate::config::{
+    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, ShieldedVolume, Strategy, WorkEntry,
+};
+use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
+
+/// Most places that hold logs.
+pub const WORK_MAX: usize = 1024;
+/// Most legs of a work-disk set.
+pub const LEGS_MAX: usize = 8;
+/// Most backup storages of one volume during one avoidance.
+pub const CHAIN_MAX: usize = 16;
+
+/// Writes the section's body.
+pub fn write(w: &mut Writer, table: &BackupTable) {
+    w.list(&table.avoidances, |w, avoidance| {
+        let state = match avoidance.state {
+            AvoidanceState::Entering => 1,
+            AvoidanceState::Copying => 2,
+            AvoidanceState::WritingBack => 3,
+        };
+        w.u32(avoidance.group.0).u8(avoidance.slot.0).u8(state).flag(avoidance.paused);
+        w.u8(strategy_code(avoidance.asked));
+        w.u32(avoidance.retiring.map_or(0, |disk| disk.0));
+        w.list(&avoidance.volumes, |w, volume| {
+            w.u32(volume.volume.0);
+            w.list(&volume.chain, |w, place| write_place(w, *place));
+        });
+    });
+    w.list(&table.work, |w, work| {
+        write_place(w, work.place);
+        w.list(&work.legs, |w, leg| {
+            w.u32(leg.0);
+        });
+        w.list(&work.serves, |w, number| {
+            w.u32(*number);
+        });
+        w.u64(work.log);
+    });
+    let strategies: Vec<_> = table.strategies.iter().collect();
+    w.list(&strategies, |w, (volume, strategy)| {
+        w.u32(volume.0).u8(strategy_code(**strategy));
+    });
+}
+
+/// Reads the section's body.
+pub fn read(body: &[u8]) -> Result<BackupTable, CodecError> {
+    if body.is_empty() {
+        return Ok(BackupTable::default());
+    }
+    let mut r = Reader::new(body);
+    let avoidances = r.list(GROUPS_MAX, "avoidances", read_avoidance)?;
+    let work = r.list(WORK_MAX, "work places", |r| {
+        let place = read_place(r)?;
+        let legs = r.list(LEGS_MAX, "legs", |r| Ok::<_, CodecError>(DiskNumber(r.u32()?)))?;
+        let serves = r.list(VOLUMES_MAX, "serves", Reader::u32)?;
+        Ok::<_, CodecError>(WorkEntry { place, legs, serves, log: r.u64()? })
+    })?;
+    let strategies = r.list(VOLUMES_MAX, "strategies", |r| {
+        Ok::<_, CodecError>((VolumeNumber(r.u32()?), read_strategy(r)?))
+    })?;
+    r.end()?;
+    Ok(BackupTable { avoidances, work, strategies: strategies.into_iter().collect() })
+}
+
+fn read_avoidance(r: &mut Reader<'_>) -> Result<AvoidanceEntry, CodecError> {
+    let (group, slot) = (GroupNumber(r.u32()?), Slot(r.u8()?));
+    let state = match r.u8()? {
+        1 => AvoidanceState::Entering,
+        2 => AvoidanceState::Copying,
+        3 => AvoidanceState::WritingBack,
+        _ => return Err(CodecError::Value("state of an avoidance")),
+    };
+    let (paused, asked) = (r.flag("paused")?, read_strategy(r)?);
+    let retiring = Some(r.u32()?).filter(|disk| *disk != 0).map(DiskNumber);
+    let volumes = r.list(VOLUMES_MAX, "shielded volumes", |r| {
+        let volume = VolumeNumber(r.u32()?);
+        let chain = r.list(CHAIN_MAX, "chain", read_place)?;
+        Ok::<_, CodecError>(ShieldedVolume { volume, chain })
+    })?;
+    Ok(AvoidanceEntry { group, slot, state, paused, asked, retiring, volumes })
+}
+
+fn strategy_code(strategy: Strategy) -> u8 {
+    match strategy {
+        Strategy::Auto => 0,
+        Strategy::Pair => 1,
+        Strategy::WorkVolume => 2,
+        Strategy::WorkDisk => 3,
+        Strategy::Direct => 4,
+    }
+}
+
+fn read_strategy(r: &mut Reader<'_>) -> Result<Strategy, CodecError> {
+    match r.u8()? {
+        0 => Ok(Strategy::Auto),
+        1 => Ok(Strategy::Pair),
+        2 => Ok(Strategy::WorkVolume),
+        3 => Ok(Strategy::WorkDisk),
+        4 => Ok(Strategy::Direct),
+        _ => Err(CodecError::Value("strategy")),
+    }
+}
+
+fn write_place(w: &mut Writer, place: BackupPlace) {
+    match place {
+        BackupPlace::WorkVolume(volume) => w.u8(2).u32(volume.0),
+        BackupPlace::WorkDisk(disk) => w.u8(3).u32(disk.0),
+    };
+}
+
+fn read_place(r: &mut Reader<'_>) -> Result<BackupPlace, CodecError> {
+    let (kind, number) = (r.u8()?, r.u32()?);
+    match kind {
+        2 => Ok(BackupPlace::WorkVolume(VolumeNumber(number))),
+        3 => Ok(BackupPlace::WorkDisk(DiskNumber(number))),
+        _ => Err(CodecError::Value("kind of a backup storage")),
+    }
+}

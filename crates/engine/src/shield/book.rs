@@ -1,0 +1,345 @@
+//! The book of a log: which slot holds which block, which slots may be used again.
+//!
+//! Owns the bookkeeping of one log in memory, free of I/O. Invariants: the newest entry of a block is the last of its entries on disk to
+//! be overwritten, so a recovery never finds an older one alone (rule B4); a slot is used again only when what made it superfluous is
+//! durable; a clearing keeps the sequence of the entry that it clears, so an entry made meanwhile is always newer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use crate::format::log::{EntryKind, LogEntry, LogShape};
+use crate::ids::VolumeNumber;
+
+/// A block of a volume.
+type Key = (u32, u64);
+
+/// The entries of one block that may stand on disk, oldest first, as (slot, sequence).
+#[derive(Default)]
+struct Chain {
+    entries: Vec<(u64, u64)>,
+    /// The newest entry is what the block reads as.
+    marked: bool,
+    /// The newest entry is a durable clearing.
+    cleared: bool,
+}
+
+/// What a flush that begins now will have made durable.
+pub(super) struct Covered {
+    sequence: u64,
+    clearings: Vec<(Key, u64)>,
+}
+
+/// A block to be cleared: home is newer than what the slot holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Clearing {
+    block: u64,
+    slot: u64,
+}
+
+/// The book of one log.
+pub(super) struct Book {
+    /// The log's identity.
+    pub(super) log: u64,
+    /// Where things lie.
+    pub(super) shape: LogShape,
+    entries: BTreeMap<u64, LogEntry>,
+    chains: BTreeMap<Key, Chain>,
+    /// The lowest slot never used.
+    fresh: u64,
+    free: BTreeSet<u64>,
+    /// Superseded slots with their sequence, and the sequence that has to be durable before they are free.
+    superseded: Vec<(u64, u64, u64)>,
+    /// Entries that are overwritten: their block, slot and sequence, and the sequence of what takes their place.
+    overwritten: Vec<(Key, (u64, u64), u64)>,
+    in_flight: BTreeSet<u64>,
+    sequence: u64,
+    durable: u64,
+    to_clear: BTreeMap<u32, Vec<Clearing>>,
+    clearings: Vec<(Key, u64)>,
+    last_used: Option<u64>,
+    marked: BTreeMap<u32, u64>,
+}
+
+impl Book {
+    pub(super) fn new(log: u64, shape: LogShape) -> Self {
+        Self {
+            log,
+            shape,
+            entries: BTreeMap::new(),
+            chains: BTreeMap::new(),
+            fresh: 1,
+            free: BTreeSet::new(),
+            superseded: Vec::new(),
+            overwritten: Vec::new(),
+            in_flight: BTreeSet::new(),
+            sequence: 0,
+            durable: 0,
+            to_clear: BTreeMap::new(),
+            clearings: Vec::new(),
+            last_used: None,
+            marked: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over the entries found on disk, all whole and durable now.
+    pub(super) fn recovered(log: u64, shape: LogShape, found: BTreeMap<u64, LogEntry>) -> Self {
+        let mut book = Self::new(log, shape);
+        let mut order: Vec<(u64, u64)> = found.iter().map(|(s, e)| (e.sequence, *s)).collect();
+        order.sort_unstable();
+        for (sequence, slot) in order {
+            let entry = found[&slot];
+            book.sequence = sequence;
+            let key = (entry.volume, entry.block);
+            let chain = book.chains.entry(key).or_default();
+            if let Some((older, older_sequence)) = chain.entries.last().copied() {
+                book.superseded.push((older, older_sequence, sequence));
+            }
+            chain.entries.push((slot, sequence));
+            chain.marked = entry.kind != EntryKind::Cleared;
+            if !chain.marked {
+                book.clearings.push((key, slot));
+            }
+            book.last_used = Some(slot);
+        }
+        book.fresh = found.last_key_value().map_or(1, |(slot, _)| slot + 1);
+        book.free = (1..book.fresh).filter(|slot| !found.contains_key(slot)).collect();
+        book.entries = found;
+        for ((volume, _), chain) in &book.chains {
+            *book.marked.entry(*volume).or_default() += u64::from(chain.marked);
+        }
+        let covered = book.begin_flush();
+        book.end_flush(&covered);
+        book
+    }
+
+    /// Slots for `count` blocks, or `None` if there are not so many.
+    pub(super) fn reserve(&mut self, count: u64) -> Option<Vec<u64>> {
+        let unused = self.shape.slots + 1 - self.fresh;
+        if unused + (self.free.len() as u64) < count {
+            return None;
+        }
+        let mut slots: Vec<u64> = (self.fresh..self.fresh + count.min(unused)).collect();
+        self.fresh += slots.len() as u64;
+        while (slots.len() as u64) < count {
+            slots.push(self.free.pop_first().expect("counted"));
+        }
+        Some(slots)
+    }
+
+    /// Whether slots may come free with the next flush.
+    pub(super) fn frees_with_a_flush(&self) -> bool {
+        !self.superseded.is_empty() || !self.overwritten.is_empty() || !self.clearings.is_empty()
+    }
+
+    /// Enters a block into a reserved slot; it counts once it has [`Book::landed`].
+    pub(super) fn enter(
+        &mut self,
+        slot: u64,
+        kind: EntryKind,
+        volume: VolumeNumber,
+        block: u64,
+        payload: u32,
+    ) {
+        self.sequence += 1;
+        let sequence = self.sequence;
+        let (log, durable) = (self.log, self.durable);
+        let entry = LogEntry { kind, log, volume: volume.0, block, sequence, durable, payload };
+        if let Some(old) = self.entries.insert(slot, entry) {
+            let key = (old.volume, old.block);
+            self.overwritten.push((key, (slot, old.sequence), sequence));
+        }
+        self.in_flight.insert(sequence);
+        self.last_used = Some(slot);
+    }
+
+    /// The entry and its payload are written everywhere: from now on the block reads as it says.
+    pub(super) fn landed(&mut self, slot: u64) {
+        let entry = self.entries[&slot];
+        self.in_flight.remove(&entry.sequence);
+        let chain = self.chains.entry((entry.volume, entry.block)).or_default();
+        if let Some((older, older_sequence)) = chain.entries.last().copied() {
+            self.superseded.push((older, older_sequence, entry.sequence));
+        }
+        chain.entries.push((slot, entry.sequence));
+        *self.marked.entry(entry.volume).or_default() += u64::from(!chain.marked);
+        (chain.marked, chain.cleared) = (true, false);
+    }
+
+    /// The entry was not written: it must not be found later.
+    pub(super) fn failed(&mut self, slot: u64) {
+        if let Some(entry) = self.entries.remove(&slot) {
+            self.in_flight.remove(&entry.sequence);
+        }
+    }
+
+    /// The newest entry of a block, if the block reads as it says.
+    pub(super) fn find(&self, volume: VolumeNumber, block: u64) -> Option<(u64, LogEntry)> {
+        let chain = self.chains.get(&(volume.0, block)).filter(|chain| chain.marked)?;
+        let (slot, _) = *chain.entries.last()?;
+        Some((slot, self.entries[&slot]))
+    }
+
+    /// Marked blocks of a volume inside `blocks`, ascending.
+    pub(super) fn marked_in(
+        &self,
+        volume: VolumeNumber,
+        blocks: Range<u64>,
+    ) -> impl Iterator<Item = u64> {
+        let keys = (volume.0, blocks.start)..(volume.0, blocks.end.max(blocks.start));
+        self.chains.range(keys).filter(|(_, chain)| chain.marked).map(|((_, block), _)| *block)
+    }
+
+    /// Blocks of a volume that the log holds.
+    pub(super) fn marks_of(&self, volume: VolumeNumber) -> u64 {
+        self.marked.get(&volume.0).copied().unwrap_or(0)
+    }
+
+    /// Whether a slot holds what a block reads as.
+    pub(super) fn slot_is_marked(&self, slot: u64) -> bool {
+        self.entries.get(&slot).is_some_and(|entry| {
+            let chain = self.chains.get(&(entry.volume, entry.block));
+            chain.is_some_and(|c| c.marked && c.entries.last() == Some(&(slot, entry.sequence)))
+        })
+    }
+
+    /// The slots that hold what their block reads as, in the order of their use.
+    pub(super) fn marked_slots(&self) -> Vec<(u64, LogEntry)> {
+        let marked = self.entries.iter().filter(|(slot, _)| self.slot_is_marked(**slot));
+        let mut slots: Vec<(u64, LogEntry)> = marked.map(|(s, e)| (*s, *e)).collect();
+        slots.sort_by_key(|(_, entry)| entry.sequence);
+        slots
+    }
+
+    /// The slot used last.
+    pub(super) fn terminal(&self) -> Option<u64> {
+        self.last_used
+    }
+
+    /// Home is newer than what the log holds of a block.
+    pub(super) fn unmark(&mut self, volume: VolumeNumber, block: u64) {
+        let Some(chain) = self.chains.get_mut(&(volume.0, block)) else { return };
+        if !std::mem::take(&mut chain.marked) {
+            return;
+        }
+        *self.marked.entry(volume.0).or_default() -= 1;
+        let (slot, _) = *chain.entries.last().expect("a marked block has an entry");
+        self.to_clear.entry(volume.0).or_default().push(Clearing { block, slot });
+    }
+
+    /// What is to be cleared of a volume once what was written home so far is durable.
+    pub(super) fn take_clearings(&mut self, volume: VolumeNumber) -> Vec<Clearing> {
+        self.to_clear.remove(&volume.0).unwrap_or_default()
+    }
+
+    /// Gives clearings back after a flush that failed.
+    pub(super) fn give_back(&mut self, volume: VolumeNumber, clearings: Vec<Clearing>) {
+        self.to_clear.entry(volume.0).or_default().extend(clearings);
+    }
+
+    /// Turns entries into clearings, unless the block was entered again meanwhile; answers the pages to be written.
+    pub(super) fn clear(&mut self, volume: VolumeNumber, clearings: &[Clearing]) -> BTreeSet<u64> {
+        let mut pages = BTreeSet::new();
+        for &Clearing { block, slot } in clearings {
+            let key = (volume.0, block);
+            let Some(chain) = self.chains.get(&key).filter(|chain| !chain.marked) else { continue };
+            let Some(&(newest, sequence)) = chain.entries.last() else { continue };
+            let Some(entry) = self.entries.get_mut(&slot) else { continue };
+            if newest == slot && entry.sequence == sequence {
+                entry.kind = EntryKind::Cleared;
+                self.clearings.push((key, slot));
+                pages.insert(LogShape::page_of(slot));
+            }
+        }
+        pages
+    }
+
+    /// A flush begins: answers what it covers.
+    pub(super) fn begin_flush(&mut self) -> Covered {
+        let sequence = self.in_flight.first().map_or(self.sequence, |first| first - 1);
+        Covered { sequence, clearings: std::mem::take(&mut self.clearings) }
+    }
+
+    /// It failed: nothing of it may be relied on.
+    pub(super) fn flush_failed(&mut self, covered: Covered) {
+        self.clearings.extend(covered.clearings);
+    }
+
+    /// Pages with entries that are not known to be durable.
+    pub(super) fn doubtful_pages(&self) -> BTreeSet<u64> {
+        let entries = self.entries.iter().filter(|(_, e)| e.sequence > self.durable);
+        let cleared = self.clearings.iter().map(|(_, slot)| slot);
+        entries.map(|(slot, _)| slot).chain(cleared).map(|slot| LogShape::page_of(*slot)).collect()
+    }
+
+    /// It succeeded: what it covers is durable, and slots come free.
+    pub(super) fn end_flush(&mut self, covered: &Covered) {
+        self.durable = self.durable.max(covered.sequence);
+        let durable = self.durable;
+        let mut superseded = std::mem::take(&mut self.superseded);
+        superseded.retain(|(slot, sequence, by)| {
+            if *by > durable {
+                return true;
+            }
+            if self.entries.get(slot).is_some_and(|entry| entry.sequence == *sequence) {
+                self.free.insert(*slot);
+            }
+            false
+        });
+        self.superseded.extend(superseded);
+        for (key, slot) in &covered.clearings {
+            if let Some(chain) = self.chains.get_mut(key)
+                && !chain.marked
+                && chain.entries.last().is_some_and(|(newest, _)| newest == slot)
+            {
+                chain.cleared = true;
+            }
+            self.release_cleared(*key);
+        }
+        let mut overwritten = std::mem::take(&mut self.overwritten);
+        overwritten.retain(|(key, entry, by)| {
+            if *by > durable {
+                return true;
+            }
+            if let Some(chain) = self.chains.get_mut(key) {
+                chain.entries.retain(|e| e != entry);
+                if chain.entries.is_empty() {
+                    self.chains.remove(key);
+                } else {
+                    self.release_cleared(*key);
+                }
+            }
+            false
+        });
+        self.overwritten.extend(overwritten);
+    }
+
+    /// A durable clearing that stands alone says nothing that its absence would not say.
+    fn release_cleared(&mut self, key: Key) {
+        let Some(chain) = self.chains.get(&key) else { return };
+        if let [(slot, sequence)] = chain.entries[..]
+            && chain.cleared
+            && self.entries.get(&slot).is_some_and(|entry| entry.sequence == sequence)
+        {
+            self.free.insert(slot);
+        }
+    }
+
+    /// The bytes of a page of the table.
+    pub(super) fn page(&self, page: u64) -> Vec<u8> {
+        use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN};
+        let mut bytes = vec![0; ENTRIES_PER_PAGE as usize * ENTRY_LEN];
+        for (slot, entry) in self.entries.range(self.shape.slots_of(page)) {
+            let at = ((slot - 1) % ENTRIES_PER_PAGE) as usize * ENTRY_LEN;
+            bytes[at..at + ENTRY_LEN].copy_from_slice(&entry.encode());
+        }
+        bytes
+    }
+
+    /// Slots in use or not free yet, and all slots.
+    pub(super) fn usage(&self) -> (u64, u64) {
+        (self.fresh - 1 - self.free.len() as u64, self.shape.slots)
+    }
+}
+
+#[cfg(test)]
+mod tests;

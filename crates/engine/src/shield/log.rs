@@ -1,0 +1,419 @@
+//! A log of redirected blocks (rules B3, B4, B5).
+//!
+//! Owns the flow between the book and the space. Invariants: an append is answered when payload and entry stand on every copy; entries
+//! carry the payload's checksum, so both are written at once and a crash between shows; pages of the table are written in turns, each
+//! turn for everybody who waits; only a flush frees slots.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::book::{Book, Clearing};
+use super::space::Space;
+use crate::buf::Buf;
+use crate::error::IoError;
+use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN, EntryKind, LogEntry, LogShape, payload_crc};
+use crate::ids::{BLOCK_SIZE, VolumeNumber};
+use crate::runtime::Env;
+use crate::sync::{Event, join_all};
+
+/// Pages of the table read or written at once.
+const PAGES_AT_ONCE: u64 = 256;
+
+/// Why an append was not done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refused {
+    /// There is no room for it.
+    Full,
+    /// No copy took it.
+    Failed,
+}
+
+/// A log at work.
+pub(crate) struct Log<E: Env> {
+    space: Space<E>,
+    book: RefCell<Book>,
+    dirty: RefCell<BTreeSet<u64>>,
+    wanted: Cell<u64>,
+    stored: Cell<u64>,
+    storing: Cell<bool>,
+    turn: Event,
+}
+
+impl<E: Env> Log<E> {
+    /// A log with nothing in it; `None` if the space has no room for a slot.
+    pub(crate) fn new(id: u64, space: Space<E>) -> Option<Rc<Self>> {
+        let shape = LogShape::of(space.blocks())?;
+        Some(Self::with(space, Book::new(id, shape)))
+    }
+
+    fn with(space: Space<E>, book: Book) -> Rc<Self> {
+        Rc::new(Self {
+            space,
+            book: RefCell::new(book),
+            dirty: RefCell::default(),
+            wanted: Cell::new(0),
+            stored: Cell::new(0),
+            storing: Cell::new(false),
+            turn: Event::default(),
+        })
+    }
+
+    /// Where the log is kept.
+    pub(crate) fn space(&self) -> &Space<E> {
+        &self.space
+    }
+
+    /// Marked blocks of a volume inside `blocks`, ascending.
+    pub(super) fn marked_in(&self, volume: VolumeNumber, blocks: Range<u64>) -> Vec<u64> {
+        self.book.borrow().marked_in(volume, blocks).collect()
+    }
+
+    /// The first marked block of a volume from `block` on.
+    pub(super) fn next_marked(&self, volume: VolumeNumber, block: u64) -> Option<u64> {
+        self.book.borrow().marked_in(volume, block..u64::MAX).next()
+    }
+
+    /// Blocks of a volume that are to be read here.
+    pub(crate) fn marks_of(&self, volume: VolumeNumber) -> u64 {
+        self.book.borrow().marks_of(volume)
+    }
+
+    /// The slot used last.
+    pub(crate) fn terminal(&self) -> Option<u64> {
+        self.book.borrow().terminal()
+    }
+
+    /// For the first `count` slots, whether they hold what is not yet written back.
+    pub(crate) fn bits(&self, count: u64) -> Vec<bool> {
+        let book = self.book.borrow();
+        (1..=count).map(|slot| book.slot_is_marked(slot)).collect()
+    }
+
+    /// What is not yet written back, in the order in which it was entered.
+    pub(crate) fn marked_slots(&self) -> Vec<(u64, LogEntry)> {
+        self.book.borrow().marked_slots()
+    }
+
+    /// Slots in use, and all slots.
+    pub(crate) fn usage(&self) -> (u64, u64) {
+        self.book.borrow().usage()
+    }
+
+    /// Enters consecutive blocks of a volume, with their data or as zeroes.
+    pub(super) async fn append(
+        &self,
+        volume: VolumeNumber,
+        first: u64,
+        count: u64,
+        data: Option<Buf>,
+    ) -> Result<(), Refused> {
+        let slots = match self.reserve(count).await {
+            Some(slots) => slots,
+            None => return Err(Refused::Full),
+        };
+        let kind = if data.is_some() { EntryKind::Data } else { EntryKind::Zero };
+        let mut pages = BTreeSet::new();
+        {
+            let mut book = self.book.borrow_mut();
+            for (i, slot) in slots.iter().enumerate() {
+                let at = i * BLOCK_SIZE as usize;
+                let crc =
+                    data.as_ref().map_or(0, |d| payload_crc(&d[at..at + BLOCK_SIZE as usize]));
+                book.enter(*slot, kind, volume, first + i as u64, crc);
+                pages.insert(LogShape::page_of(*slot));
+            }
+        }
+        let payload = async {
+            let Some(data) = &data else { return Ok(()) };
+            let shape = self.book.borrow().shape;
+            let runs = runs_of(&slots).into_iter().map(|(at, len)| {
+                let from = at * BLOCK_SIZE as usize;
+                let part = data.slice(from..from + len * BLOCK_SIZE as usize);
+                self.space.write(shape.payload(slots[at]), part)
+            });
+            join_all(runs).await.into_iter().collect()
+        };
+        let (payload, entries) = both(payload, self.store(pages.clone())).await;
+        if payload.and(entries).is_err() {
+            {
+                let mut book = self.book.borrow_mut();
+                slots.iter().for_each(|slot| book.failed(*slot));
+            }
+            let _ = self.store(pages).await;
+            return Err(Refused::Failed);
+        }
+        let mut book = self.book.borrow_mut();
+        slots.iter().for_each(|slot| book.landed(*slot));
+        Ok(())
+    }
+
+    async fn reserve(&self, count: u64) -> Option<Vec<u64>> {
+        for _ in 0..3 {
+            if let Some(slots) = self.book.borrow_mut().reserve(count) {
+                return Some(slots);
+            }
+            // What was superseded is free once that is durable.
+            if !self.book.borrow().frees_with_a_flush() || self.flush().await.is_err() {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// A block that is marked here, checked against its checksum; every copy is tried.
+    pub(super) async fn read(&self, volume: VolumeNumber, block: u64) -> Result<Buf, IoError> {
+        let (found, shape) = {
+            let book = self.book.borrow();
+            (book.find(volume, block), book.shape)
+        };
+        let (slot, entry) = found.ok_or(IoError::Io)?;
+        if entry.kind == EntryKind::Zero {
+            return Ok(Buf::zeroed(BLOCK_SIZE as usize));
+        }
+        let mut bad = Vec::new();
+        let mut good = None;
+        for copy in 0..self.space.copies() {
+            match self.space.read(copy, shape.payload(slot), BLOCK_SIZE).await {
+                Ok(buf) if payload_crc(&buf) == entry.payload => {
+                    good = Some(buf);
+                    break;
+                }
+                _ => bad.push(copy),
+            }
+        }
+        bad.into_iter().for_each(|copy| self.space.note_bad_copy(copy, good.is_some()));
+        good.ok_or(IoError::Io)
+    }
+
+    /// Home is newer than what is held of a block.
+    pub(super) fn unmark(&self, volume: VolumeNumber, block: u64) {
+        self.book.borrow_mut().unmark(volume, block);
+    }
+
+    /// What is to be cleared of a volume once home is durable.
+    pub(super) fn take_clearings(&self, volume: VolumeNumber) -> Vec<Clearing> {
+        self.book.borrow_mut().take_clearings(volume)
+    }
+
+    /// Gives clearings back after a flush that failed.
+    pub(super) fn give_back(&self, volume: VolumeNumber, clearings: Vec<Clearing>) {
+        self.book.borrow_mut().give_back(volume, clearings);
+    }
+
+    /// Writes clearings; they are durable with the next flush (rule B5).
+    pub(super) async fn clear(
+        &self,
+        volume: VolumeNumber,
+        clearings: &[Clearing],
+    ) -> Result<(), IoError> {
+        let pages = self.book.borrow_mut().clear(volume, clearings);
+        if pages.is_empty() { Ok(()) } else { self.store(pages).await }
+    }
+
+    /// Makes everything entered and cleared so far durable.
+    pub(super) async fn flush(&self) -> Result<(), IoError> {
+        let covered = self.book.borrow_mut().begin_flush();
+        match self.space.flush().await {
+            Ok(()) => {
+                self.book.borrow_mut().end_flush(&covered);
+                Ok(())
+            }
+            Err(error) => {
+                let pages = {
+                    let mut book = self.book.borrow_mut();
+                    book.flush_failed(covered);
+                    book.doubtful_pages()
+                };
+                // What was not durable may be gone: the entries are written again; payloads tell by their checksums.
+                let _ = self.store(pages).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Writes pages of the table; one turn serves everybody who waits for it.
+    async fn store(&self, pages: BTreeSet<u64>) -> Result<(), IoError> {
+        self.dirty.borrow_mut().extend(pages);
+        self.wanted.set(self.wanted.get() + 1);
+        let mine = self.wanted.get();
+        loop {
+            self.turn.wait_until(|| !self.storing.get() || self.stored.get() >= mine).await;
+            if self.stored.get() >= mine {
+                return Ok(());
+            }
+            self.storing.set(true);
+            let version = self.wanted.get();
+            let pages = self.dirty.take();
+            let result = self.write_pages(&pages).await;
+            match result {
+                Ok(()) => self.stored.set(self.stored.get().max(version)),
+                Err(_) => self.dirty.borrow_mut().extend(pages),
+            }
+            self.storing.set(false);
+            self.turn.notify();
+            result?;
+        }
+    }
+
+    async fn write_pages(&self, pages: &BTreeSet<u64>) -> Result<(), IoError> {
+        let pages: Vec<u64> = pages.iter().copied().collect();
+        let runs = runs_of(&pages).into_iter().flat_map(|(at, len)| {
+            let pages = &pages[at..at + len];
+            pages.chunks(PAGES_AT_ONCE as usize)
+        });
+        let writes = runs.map(|run| {
+            let mut bytes = Vec::with_capacity(run.len() * BLOCK_SIZE as usize);
+            let book = self.book.borrow();
+            run.iter().for_each(|page| bytes.extend(book.page(*page)));
+            self.space.write(run[0] * BLOCK_SIZE, Buf::copy_of(&bytes))
+        });
+        let writes: Vec<_> = writes.collect();
+        join_all(writes).await.into_iter().collect()
+    }
+
+    /// Reads a log back after a stop or a crash (rule B3): entries are merged over all copies, those that are not known to have been durable are
+    /// believed only with a payload that fits, and what any copy lacks is written to it and flushed before anything is served.
+    ///
+    /// # Errors
+    /// If no copy can be read or written.
+    pub(crate) async fn recover(id: u64, space: Space<E>) -> Result<Rc<Self>, IoError> {
+        let shape = LogShape::of(space.blocks()).ok_or(IoError::Io)?;
+        let tables = read_tables(&space, shape, id).await?;
+        let durable =
+            tables.iter().flat_map(|t| t.values()).map(|e| e.durable).max().unwrap_or_default();
+        let mut candidates: BTreeMap<u64, Vec<LogEntry>> = BTreeMap::new();
+        for (slot, entry) in tables.iter().flat_map(|t| t.iter()) {
+            let known = candidates.entry(*slot).or_default();
+            if !known.contains(entry) {
+                known.push(*entry);
+            }
+        }
+        let mut found = BTreeMap::new();
+        let mut repair = BTreeSet::new();
+        for (slot, mut entries) in candidates {
+            // A clearing keeps the sequence of what it clears, and is newer.
+            entries.sort_by_key(|e| (e.sequence, e.kind == EntryKind::Cleared));
+            let mut chosen = None;
+            while let (None, Some(entry)) = (chosen, entries.pop()) {
+                if settle_payload(&space, shape, slot, &entry, entry.sequence <= durable).await? {
+                    chosen = Some(entry);
+                }
+            }
+            if tables.iter().any(|table| table.get(&slot) != chosen.as_ref()) {
+                repair.insert(LogShape::page_of(slot));
+            }
+            if let Some(entry) = chosen {
+                found.insert(slot, entry);
+            }
+        }
+        let log = Self::with(space, Book::recovered(id, shape, found));
+        if !repair.is_empty() {
+            log.store(repair).await?;
+        }
+        log.flush().await?;
+        Ok(log)
+    }
+}
+
+/// Whether a slot's payload is what its entry says; made alike on every copy if it is.
+async fn settle_payload<E: Env>(
+    space: &Space<E>,
+    shape: LogShape,
+    slot: u64,
+    entry: &LogEntry,
+    durable: bool,
+) -> Result<bool, IoError> {
+    if durable || entry.kind != EntryKind::Data {
+        return Ok(true);
+    }
+    let at = shape.payload(slot);
+    let mut good = None;
+    let mut alike = true;
+    for copy in 0..space.copies() {
+        match space.read(copy, at, BLOCK_SIZE).await {
+            Ok(buf) if payload_crc(&buf) == entry.payload => good = good.or(Some(buf)),
+            _ => alike = false,
+        }
+    }
+    match good {
+        Some(buf) if !alike => space.write(at, buf).await.map(|()| true),
+        Some(_) => Ok(true),
+        None => Ok(false),
+    }
+}
+
+/// The table of each copy.
+async fn read_tables<E: Env>(
+    space: &Space<E>,
+    shape: LogShape,
+    id: u64,
+) -> Result<Vec<BTreeMap<u64, LogEntry>>, IoError> {
+    let mut tables = Vec::new();
+    let mut nowhere: BTreeSet<u64> = (0..shape.pages).collect();
+    for copy in 0..space.copies() {
+        let mut table = BTreeMap::new();
+        let mut unreadable = BTreeSet::new();
+        for page in (0..shape.pages).step_by(PAGES_AT_ONCE as usize) {
+            let pages = PAGES_AT_ONCE.min(shape.pages - page);
+            let bytes = match space.read(copy, page * BLOCK_SIZE, pages * BLOCK_SIZE).await {
+                Ok(bytes) => bytes.to_vec(),
+                Err(_) => read_page_by_page(space, copy, page..page + pages, &mut unreadable).await,
+            };
+            for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
+                let slot = page * ENTRIES_PER_PAGE + i as u64 + 1;
+                if slot <= shape.slots
+                    && let Some(entry) = LogEntry::decode(bytes, id)
+                {
+                    table.insert(slot, entry);
+                }
+            }
+        }
+        nowhere.retain(|page| unreadable.contains(page));
+        tables.push(table);
+    }
+    // A page that no copy gives may name blocks whose newest version is here: guessing would serve old data.
+    if nowhere.is_empty() { Ok(tables) } else { Err(IoError::Io) }
+}
+
+async fn read_page_by_page<E: Env>(
+    space: &Space<E>,
+    copy: usize,
+    pages: Range<u64>,
+    unreadable: &mut BTreeSet<u64>,
+) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for page in pages {
+        match space.read(copy, page * BLOCK_SIZE, BLOCK_SIZE).await {
+            Ok(page) => bytes.extend_from_slice(&page),
+            Err(_) => {
+                unreadable.insert(page);
+                bytes.extend([0; BLOCK_SIZE as usize]);
+            }
+        }
+    }
+    bytes
+}
+
+/// Runs of consecutive numbers: index of the first and how many.
+fn runs_of(numbers: &[u64]) -> Vec<(usize, usize)> {
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for (at, number) in numbers.iter().enumerate() {
+        match runs.last_mut() {
+            Some((first, len)) if numbers[*first] + *len as u64 == *number => *len += 1,
+            _ => runs.push((at, 1)),
+        }
+    }
+    runs
+}
+
+/// Two futures at once.
+async fn both(
+    a: impl Future<Output = Result<(), IoError>>,
+    b: impl Future<Output = Result<(), IoError>>,
+) -> (Result<(), IoError>, Result<(), IoError>) {
+    let a: std::pin::Pin<Box<dyn Future<Output = Result<(), IoError>> + '_>> = Box::pin(a);
+    let mut results = join_all([a, Box::pin(b)]).await.into_iter();
+    (results.next().expect("two"), results.next().expect("two"))
+}

@@ -1,0 +1,237 @@
+//! The shield of a volume: host writes go to backup storages while a member of its group is copied, and back home after.
+//!
+//! Owns the routing of one volume's blocks between home and its backups. Invariants: a block belongs to one backup at a time, and never
+//! moves to one earlier in the chain (rule B1); what a write stored in a backup is marked before it is answered; a block is unmarked only
+//! once home holds what is newer, and cleared on disk only once home is durable (rule B5). The caller holds the volume's block locks. What a
+//! log looks like is `log.rs`'s matter; when a group is shielded, the array's.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::rc::Rc;
+
+use crate::buf::Buf;
+use crate::error::IoError;
+use crate::ids::{BLOCK_SIZE, VolumeNumber};
+use crate::runtime::Env;
+use crate::sync::join_all;
+use crate::volume::VolumeRt;
+
+mod book;
+mod drain;
+mod log;
+mod space;
+
+pub(crate) use drain::DrainEnd;
+pub(crate) use log::{Log, Refused};
+pub(crate) use space::{LegFailures, Space};
+
+/// Blocks read from a backup at once.
+const READS_AT_ONCE: usize = 32;
+
+/// Where a run of blocks is to be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Source {
+    Home,
+    /// The backup at this place of the chain.
+    Backup(usize),
+}
+
+/// The shield of one volume.
+pub(crate) struct Shield<E: Env> {
+    volume: VolumeNumber,
+    /// Failures that redirected data has to survive (rule B6).
+    tolerance: u32,
+    /// New writes go to the backups; else home.
+    redirect: Cell<bool>,
+    chain: Vec<Rc<Log<E>>>,
+}
+
+impl<E: Env> Shield<E> {
+    pub(crate) fn new(
+        volume: VolumeNumber,
+        tolerance: u32,
+        redirect: bool,
+        chain: Vec<Rc<Log<E>>>,
+    ) -> Rc<Self> {
+        Rc::new(Self { volume, tolerance, redirect: Cell::new(redirect), chain })
+    }
+
+    /// Whether this is the shield over exactly these backups.
+    pub(crate) fn is_over(&self, chain: &[Rc<Log<E>>]) -> bool {
+        self.chain.len() == chain.len()
+            && self.chain.iter().zip(chain).all(|(a, b)| Rc::ptr_eq(a, b))
+    }
+
+    pub(crate) fn set_redirect(&self, redirect: bool) {
+        self.redirect.set(redirect);
+    }
+
+    /// Blocks that are not home yet.
+    pub(crate) fn marks(&self) -> u64 {
+        self.chain.iter().map(|log| log.marks_of(self.volume)).sum()
+    }
+
+    /// Whether a byte range has a block that is not home.
+    pub(crate) fn holds_any(&self, range: Range<u64>) -> bool {
+        let blocks = range.start / BLOCK_SIZE..range.end.div_ceil(BLOCK_SIZE);
+        self.next_marked(blocks.start).is_some_and(|block| block < blocks.end)
+    }
+
+    fn next_marked(&self, block: u64) -> Option<u64> {
+        self.chain.iter().filter_map(|log| log.next_marked(self.volume, block)).min()
+    }
+
+    /// Runs of blocks with one source each, in order.
+    fn runs(&self, blocks: Range<u64>) -> Vec<(Range<u64>, Source)> {
+        let mut marked = std::collections::BTreeMap::new();
+        for (at, log) in self.chain.iter().enumerate() {
+            marked.extend(log.marked_in(self.volume, blocks.clone()).into_iter().map(|b| (b, at)));
+        }
+        let mut runs: Vec<(Range<u64>, Source)> = Vec::new();
+        let mut push = |range: Range<u64>, source| match runs.last_mut() {
+            _ if range.is_empty() => {}
+            Some((last, same)) if *same == source && last.end == range.start => {
+                last.end = range.end;
+            }
+            _ => runs.push((range, source)),
+        };
+        let mut next = blocks.start;
+        for (block, at) in marked {
+            push(next..block, Source::Home);
+            push(block..block + 1, Source::Backup(at));
+            next = block + 1;
+        }
+        push(next..blocks.end, Source::Home);
+        runs
+    }
+
+    /// Reads whole blocks; the buffers in order make up the range.
+    pub(crate) async fn read(
+        &self,
+        home: &VolumeRt<E>,
+        range: Range<u64>,
+    ) -> Result<Vec<Buf>, IoError> {
+        let blocks = range.start / BLOCK_SIZE..range.end / BLOCK_SIZE;
+        let mut bufs = Vec::new();
+        for (run, source) in self.runs(blocks) {
+            match source {
+                Source::Home => {
+                    let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
+                    bufs.extend(home.read_home(bytes).await?);
+                }
+                Source::Backup(at) => bufs.extend(self.read_backup(at, run).await?),
+            }
+        }
+        Ok(bufs)
+    }
+
+    async fn read_backup(&self, at: usize, blocks: Range<u64>) -> Result<Vec<Buf>, IoError> {
+        let log = &self.chain[at];
+        let mut bufs = Vec::new();
+        let blocks: Vec<u64> = blocks.collect();
+        for batch in blocks.chunks(READS_AT_ONCE) {
+            for buf in join_all(batch.iter().map(|block| log.read(self.volume, *block))).await {
+                bufs.push(buf?);
+            }
+        }
+        Ok(bufs)
+    }
+
+    /// Writes whole blocks.
+    pub(crate) async fn write(
+        &self,
+        home: &VolumeRt<E>,
+        offset: u64,
+        data: Buf,
+    ) -> Result<(), IoError> {
+        let first = offset / BLOCK_SIZE;
+        let blocks = first..first + data.len() as u64 / BLOCK_SIZE;
+        for (run, source) in self.runs(blocks) {
+            let at = ((run.start - first) * BLOCK_SIZE) as usize;
+            let part = data.slice(at..at + ((run.end - run.start) * BLOCK_SIZE) as usize);
+            self.store(home, run, source, Some(part)).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes whole blocks zero.
+    pub(crate) async fn zero(&self, home: &VolumeRt<E>, blocks: Range<u64>) -> Result<(), IoError> {
+        for (run, source) in self.runs(blocks) {
+            self.store(home, run, source, None).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores a run that is at `source` now: in the first backup from there on that takes it, at last at home.
+    async fn store(
+        &self,
+        home: &VolumeRt<E>,
+        run: Range<u64>,
+        source: Source,
+        data: Option<Buf>,
+    ) -> Result<(), IoError> {
+        let from = match source {
+            Source::Home => 0,
+            Source::Backup(at) => at,
+        };
+        if self.redirect.get() {
+            for at in from..self.chain.len() {
+                let log = &self.chain[at];
+                if log.space().spare_copies() < self.tolerance {
+                    continue; // Rule B6.
+                }
+                let count = run.end - run.start;
+                match log.append(self.volume, run.start, count, data.clone()).await {
+                    Ok(()) => {
+                        self.unmark_others(&run, Some(at));
+                        return Ok(());
+                    }
+                    Err(Refused::Full | Refused::Failed) => {}
+                }
+            }
+        }
+        let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
+        match data {
+            Some(data) => home.write_home(bytes.start, data).await?,
+            None => home.zero_home(bytes).await?,
+        }
+        self.unmark_others(&run, None);
+        Ok(())
+    }
+
+    fn unmark_others(&self, run: &Range<u64>, holder: Option<usize>) {
+        for (at, log) in self.chain.iter().enumerate() {
+            if Some(at) != holder {
+                for block in log.marked_in(self.volume, run.clone()) {
+                    log.unmark(self.volume, block);
+                }
+            }
+        }
+    }
+
+    /// Makes everything written so far durable, wherever it went (rules B1, B5).
+    pub(crate) async fn flush(&self, home: &VolumeRt<E>) -> Result<(), IoError> {
+        // What is cleared below was written home, or to another backup, before this flush.
+        let clearings: Vec<_> =
+            self.chain.iter().map(|log| log.take_clearings(self.volume)).collect();
+        let flushed = async {
+            let logs = join_all(self.chain.iter().map(|log| log.flush())).await;
+            home.group().flush().await?;
+            logs.into_iter().collect::<Result<(), IoError>>()?;
+            for (log, clearings) in self.chain.iter().zip(&clearings) {
+                if !clearings.is_empty() {
+                    log.clear(self.volume, clearings).await?;
+                    log.flush().await?;
+                }
+            }
+            Ok(())
+        };
+        let result = flushed.await;
+        if result.is_err() {
+            for (log, clearings) in self.chain.iter().zip(clearings) {
+                log.give_back(self.volume, clearings);
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,316 @@
+//! Stories of shielded groups: a disk is copied while writes go elsewhere.
+//!
+//! Owns the scripts; [`crate::scenarios`] lists them. Invariant: counts of disk accesses are compared over stretches in which nothing but the
+//! hosts and the copy is at work.
+
+use forestall_engine::{
+    AccessCounts, ArrayReport, AssembleOptions, AvoidanceState, DiskNumber, DiskRole, DiskState,
+    GroupNumber, GroupSpec, Level, Strategy, VolumeSpec,
+};
+
+use crate::scenarios::{act, degraded};
+use crate::script::{Script, stage_of};
+use crate::stage::Stage;
+use crate::trace::Trace;
+
+const SECOND: u64 = 1_000_000_000;
+/// Number of the work-disk set.
+const SET: DiskNumber = DiskNumber(60);
+/// A copy that takes long enough for hosts to do something meanwhile.
+const SLOW: u64 = 200_000;
+
+/// Levels with members and what they survive.
+const LEVELS: [(Level, usize, usize); 5] = [
+    (Level::Raid0, 2, 0),
+    (Level::Raid1, 2, 1),
+    (Level::Raid5, 4, 1),
+    (Level::Raid6, 5, 2),
+    (Level::Raid10, 4, 1),
+];
+
+impl Script {
+    /// Adds a work-disk set of so many legs.
+    async fn add_work_disk(&self, legs: usize) {
+        let legs = (0..legs)
+            .map(|_| {
+                let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
+                bay.hand_over(&self.machine.runtime)
+            })
+            .collect();
+        let added = self.machine.array.add_work_disk(SET, legs, Vec::new()).await;
+        self.must(added, "work-disk add");
+    }
+
+    /// Adds a group of its own with a work volume "w" over all of it.
+    async fn add_work_volume(&self, level: Level, members: usize) {
+        let mut disks = Vec::new();
+        for _ in 0..members {
+            let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
+            let added =
+                self.machine.array.add_disk(bay.hand_over(&self.machine.runtime), DiskRole::Free);
+            disks.push(self.must(added.await, "disk add"));
+        }
+        let spec = GroupSpec { level, disks, chunk: 16 * 1024 };
+        let (group, _) = self.must(self.machine.array.create_group(spec).await, "group create");
+        let spec = VolumeSpec { name: "w".into(), group, size: None, number: None };
+        self.must(self.machine.array.create_volume(spec).await, "volume create");
+        self.must(self.machine.array.add_work_volume("w", &[]).await, "work-volume add");
+    }
+
+    /// Adds what a strategy needs for a group that survives so many failures.
+    async fn add_backup(&self, strategy: Strategy, tolerance: usize) {
+        match strategy {
+            Strategy::WorkVolume if tolerance == 2 => self.add_work_volume(Level::Raid6, 4).await,
+            Strategy::WorkVolume => self.add_work_volume(Level::Raid1, 2).await,
+            _ => self.add_work_disk(tolerance + 1).await,
+        }
+    }
+
+    fn state(&self) -> Option<AvoidanceState> {
+        self.machine.array.avoidance(GroupNumber(1)).map(|a| a.state)
+    }
+
+    /// Waits for a condition in virtual time.
+    async fn await_that(&self, what: &str, done: impl Fn(&Self) -> bool) {
+        for _ in 0..40_000 {
+            if done(self) {
+                return;
+            }
+            self.machine.pause(SECOND / 100).await;
+        }
+        self.machine.complain(format!(
+            "{what} did not come about; events: {:?}",
+            self.machine.array.events_after(0)
+        ));
+    }
+
+    async fn copying(&self) {
+        self.await_that("the copy", |s| s.state() == Some(AvoidanceState::Copying)).await;
+    }
+
+    async fn whole_again(&self) {
+        self.await_that("the end of the avoidance", |s| s.state().is_none()).await;
+    }
+
+    async fn replace(&self, disk: u32, rate: u64, strategy: Strategy) {
+        let array = &self.machine.array;
+        let replaced = array.replace_shielded(DiskNumber(disk), None, rate, strategy).await;
+        self.must(replaced, "replace");
+    }
+}
+
+/// Accesses of the first `members` disks.
+fn accesses(report: &ArrayReport, members: usize) -> Vec<AccessCounts> {
+    report.disks.iter().take(members).map(|d| d.accesses).collect()
+}
+
+fn stage(seed: u64, trace: &Trace, level: Level, members: usize) -> Stage {
+    stage_of(seed, trace.clone(), level, members, 2)
+}
+
+/// While shielded: hosts' writes reach the group's members 0 times, hosts' reads the ailing disk 0 times where peers answer.
+pub(crate) fn shielded_replace(seed: u64, trace: Trace) {
+    for strategy in [Strategy::WorkDisk, Strategy::WorkVolume] {
+        for (level, members, tolerance) in LEVELS {
+            let mut stage = stage(seed, &trace, level, members);
+            act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                s.add_backup(strategy, tolerance).await;
+                s.scribble(40).await;
+                s.replace(1, SLOW, strategy).await;
+                s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "pause");
+                s.copying().await;
+                let before = accesses(&s.machine.array.report(), members);
+                s.scribble(40).await;
+                s.flush().await;
+                s.verify().await;
+                let after = accesses(&s.machine.array.report(), members);
+                for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+                    if before.writes != after.writes {
+                        s.machine.complain(format!("disk {} was written while shielded", at + 1));
+                    }
+                }
+                if level != Level::Raid0 && before[0].reads != after[0].reads {
+                    s.machine.complain("the ailing disk was read by hosts".into());
+                }
+                s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
+                s.scribble(20).await;
+                s.whole_again().await;
+                s.expect(1, DiskState::Replaced).await;
+                s.verify().await;
+                s.machine.audit().await;
+                for disk in 0..tolerance {
+                    s.kill(&format!("d{}", 2 + disk));
+                }
+                s.scribble(10).await;
+                s.verify().await;
+            });
+            act(&mut stage, degraded(), |s| async move { s.verify().await });
+        }
+    }
+}
+
+/// Crashes at any moment of an avoidance, whatever state it is in: nothing flushed is lost and nothing that was read changes.
+pub(crate) fn crash_while_shielded(seed: u64, trace: Trace) {
+    for strategy in [Strategy::WorkDisk, Strategy::WorkVolume] {
+        for (level, members, tolerance) in LEVELS {
+            for round in 0..3 {
+                let mut stage = stage(seed * 10 + round, &trace, level, members);
+                act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                    s.add_backup(strategy, tolerance).await;
+                    s.scribble(20).await;
+                    s.replace(1, SLOW, strategy).await;
+                    s.scribble(3).await;
+                });
+                for _ in 0..3 {
+                    let cut = stage.rng.within(300..6000);
+                    stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+                        let mut s = Script::new(&machine);
+                        for _ in 0..300 {
+                            s.scribble(3).await;
+                            s.flush().await;
+                            s.scribble(2).await;
+                        }
+                    });
+                    stage.end(false);
+                    if stage.rng.percent(50) {
+                        act(&mut stage, AssembleOptions::default(), |s| async move {
+                            s.verify().await;
+                            s.verify().await;
+                        });
+                    }
+                }
+                act(&mut stage, AssembleOptions::default(), move |s| async move {
+                    s.verify().await;
+                    s.whole_again().await;
+                    s.verify().await;
+                    s.machine.audit().await;
+                    for disk in 0..tolerance {
+                        s.kill(&format!("d{}", 2 + disk));
+                    }
+                    s.verify().await;
+                });
+            }
+        }
+    }
+}
+
+/// Another member dies in the middle of the copy: not one byte is lost where the ailing disk still reads.
+pub(crate) fn another_member_dies(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS.into_iter().filter(|(_, _, t)| *t > 0) {
+        let mut stage = stage(seed, &trace, level, members);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.add_work_disk(tolerance + 1).await;
+            s.scribble(60).await;
+            s.replace(1, SLOW, Strategy::WorkDisk).await;
+            s.copying().await;
+            s.scribble(10).await;
+            s.kill("d2");
+            s.scribble(20).await;
+            s.verify().await;
+            s.whole_again().await;
+            s.verify().await;
+            s.machine.audit().await;
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}
+
+/// The spare dies: the next one starts over; with none left the shield comes down with the old member in its place.
+pub(crate) fn spare_dies_in_copy(seed: u64, trace: Trace) {
+    let mut stage = stage(seed, &trace, Level::Raid5, 3);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.add_work_disk(2).await;
+        s.scribble(40).await;
+        s.replace(1, SLOW, Strategy::WorkDisk).await;
+        s.copying().await;
+        s.scribble(5).await;
+        s.kill("d4");
+        s.scribble(5).await;
+        s.await_that("the next spare", |s| {
+            let report = s.machine.array.report();
+            report
+                .disks
+                .iter()
+                .any(|d| d.number == DiskNumber(5) && d.state == DiskState::Rebuilding)
+        })
+        .await;
+        s.scribble(5).await;
+        s.kill("d5");
+        s.scribble(5).await;
+        s.whole_again().await;
+        s.expect(1, DiskState::InSync).await;
+        s.verify().await;
+        s.machine.audit().await;
+    });
+    act(&mut stage, degraded(), |s| async move { s.verify().await });
+}
+
+/// A leg of the work disk dies: updates go on safely elsewhere; the last leg alone still gives everything.
+pub(crate) fn leg_dies(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS.into_iter().filter(|(_, _, t)| *t > 0) {
+        let mut stage = stage(seed, &trace, level, members);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.add_work_disk(tolerance + 1).await;
+            s.scribble(40).await;
+            s.replace(1, SLOW, Strategy::WorkDisk).await;
+            s.copying().await;
+            s.scribble(20).await;
+            for leg in 0..tolerance {
+                s.kill(&format!("d{}", members + 3 + leg));
+                s.scribble(5).await;
+                s.flush().await;
+                s.verify().await;
+            }
+            s.scribble(20).await;
+            s.whole_again().await;
+            s.verify().await;
+            s.machine.audit().await;
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}
+
+/// The log fills up many times over: nothing is refused, space comes back.
+pub(crate) fn log_fills_up(seed: u64, trace: Trace) {
+    let mut stage = stage(seed, &trace, Level::Raid5, 3);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.add_work_disk(2).await;
+        s.replace(1, SLOW, Strategy::WorkDisk).await;
+        s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "pause");
+        s.copying().await;
+        for round in 0..60 {
+            s.scribble(10).await;
+            if round % 3 == 0 {
+                s.flush().await;
+            }
+        }
+        s.verify().await;
+        s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
+        s.scribble(20).await;
+        s.whole_again().await;
+        s.verify().await;
+        s.machine.audit().await;
+        s.must(s.machine.array.remove_work_disk(SET).await, "work-disk remove");
+    });
+    act(&mut stage, AssembleOptions::default(), |s| async move { s.verify().await });
+}
+
+/// Given up half-way: updates go home with the old member in its place (rule A6).
+pub(crate) fn cancel_while_shielded(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS {
+        let mut stage = stage(seed, &trace, level, members);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.add_work_disk(tolerance + 1).await;
+            s.scribble(40).await;
+            s.replace(1, SLOW, Strategy::WorkDisk).await;
+            s.copying().await;
+            s.scribble(20).await;
+            s.must(s.machine.array.cancel_replace(DiskNumber(1)).await, "cancel");
+            s.scribble(10).await;
+            s.whole_again().await;
+            s.expect(1, DiskState::InSync).await;
+            s.verify().await;
+            s.machine.audit().await;
+        });
+    }
+}
