@@ -311,6 +311,28 @@ async fn read_all<E: Env>(
     }
 }
 
+/// Why no side can be chosen by disk `number`, and by which disks one could be.
+fn not_there<E: Env>(candidates: &[Candidate<E>], number: DiskNumber) -> String {
+    let why = match candidates.iter().find(|c| c.label.number == number) {
+        Some(found) => {
+            format!("disk {number} ({}) holds no configuration", found.disk.identity.path)
+        }
+        None => format!("disk {number} is not among those given"),
+    };
+    let holds = |c: &&Candidate<E>| !c.configs.is_empty();
+    let mut others: Vec<(DiskNumber, &str)> = candidates
+        .iter()
+        .filter(holds)
+        .map(|c| (c.label.number, c.disk.identity.path.as_str()))
+        .collect();
+    others.sort_unstable();
+    let others: Vec<String> = others.iter().map(|(n, path)| format!("{n} ({path})")).collect();
+    format!(
+        "{why}, so it cannot be chosen; there are disks {}. Where nothing asks you to choose, leave --choose out",
+        others.join(", ")
+    )
+}
+
 /// Words for a refusal of the quorum.
 fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleError {
     let path = |number: DiskNumber| {
@@ -323,7 +345,7 @@ fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleErr
             "{} and {} are both disk {number}: a copy, or two paths to one disk. Leave one of them out",
             candidates[first].disk.identity.path, candidates[second].disk.identity.path
         )),
-        Refusal::NotThere(_) => AssembleError::NothingFound(refusal.to_string()),
+        Refusal::NotThere(number) => AssembleError::NoSuchChoice(not_there(candidates, number)),
         Refusal::Diverged { sides } => {
             let words: Vec<String> = sides
                 .iter()
