@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use forestall_engine::{AssembleOptions, CreateGroup, CreateSpec, DiskNumber};
-use forestall_server::{DataOptions, Hook, IoChoice, NbdAddr, ServeOptions};
+use forestall_server::{DataOptions, Hook, IoChoice, ServeOptions};
 use serde::Serialize;
 
 use super::Session;
-use crate::args::{CreateArgs, ServeArgs};
+use crate::args::{CreateArgs, LevelWord, ServeArgs};
 
 /// What `create --json` prints.
 #[derive(Serialize)]
@@ -48,11 +48,10 @@ pub fn create(session: &Session, args: CreateArgs) -> Result<ExitCode> {
 }
 
 pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
-    let nbd = args.nbd.iter().map(|text| parse_address(text)).collect::<Result<Vec<_>>>()?;
     let data = DataOptions {
         paths: absolute_all(&args.paths)?,
         scan: args.scan,
-        nbd,
+        nbd: args.nbd,
         io: args.io.into(),
         assemble: AssembleOptions {
             degraded: args.degraded,
@@ -63,10 +62,10 @@ pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
         },
         wait_s: args.wait,
         memory: Some(CreateGroup {
-            level: args.level.into(),
-            chunk: args.chunk,
+            level: args.level.unwrap_or(LevelWord::Raid0).into(),
+            chunk: args.chunk.unwrap_or(64 << 10),
             spares: 0,
-            volume: Some(args.volume),
+            volume: Some(args.volume.unwrap_or_else(|| "memory".into())),
         }),
         log: Arc::new(log_line),
         abort: Arc::default(),
@@ -98,10 +97,6 @@ fn tell_ready() -> io::Result<()> {
 
 fn log_line(line: &str) {
     eprintln!("forestall: {line}");
-}
-
-fn parse_address(text: &str) -> Result<NbdAddr> {
-    text.parse().map_err(|why| anyhow!("--nbd {text}: {why}"))
 }
 
 /// Paths must stay what they are said to be, whatever folder a later command or an administrator is in.
