@@ -24,6 +24,7 @@ mod report;
 mod runtime;
 mod sync;
 mod volume;
+pub mod words;
 
 pub use array::{
     Array, AssembleOptions, CreateGroup, CreateSpec, GroupSpec, NewDisk, Notes, VolumeSpec, wipe,

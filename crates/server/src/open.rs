@@ -19,6 +19,7 @@ use forestall_disk::{
     create_sparse, probe,
 };
 use forestall_engine::format::label::{Label, LabelError};
+use forestall_engine::words::exact;
 use forestall_engine::{
     Array, BLOCK_SIZE, Buf, CreateError, CreateSpec, Disk, DiskFault, DiskIdentity, NewDisk, Notes,
 };
@@ -91,7 +92,7 @@ pub enum OpenError {
         path: String,
     },
     /// Smaller than asked for.
-    #[error("{path}: has {size} bytes, less than the {wanted} asked for")]
+    #[error("{path}: has {}, less than the {} asked for", exact(*.size), exact(*.wanted))]
     Small {
         /// The disk's path.
         path: String,

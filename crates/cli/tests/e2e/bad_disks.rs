@@ -59,15 +59,15 @@ fn a_spare_that_is_too_small_is_refused() {
     let create = |more: &[&str]| {
         run(forestall(&["create", "vault"]).args(&disks).args(["--level", "1"]).args(more))
     };
-    create(&["--spares", "1"]).refused(&["spare", &disks[2], "usable bytes"]);
+    create(&["--spares", "1"]).refused(&["spare", &disks[2], "MiB", "usable"]);
     for disk in &disks {
         assert!(contents(disk).iter().all(|b| *b == 0), "a refused create changed {disk}");
     }
     run(forestall(&["create", "vault"]).args(&disks[..2]).args(["--level", "1"])).ok();
     let server = dir.serve(2);
-    server.run(&["disk", "add", &disks[2]]).refused(&[&disks[2], "usable bytes"]);
+    server.run(&["disk", "add", &disks[2]]).refused(&[&disks[2], "MiB", "usable"]);
     server.ok(&["disk", "add", &disks[2], "--role", "free"]);
-    server.run(&["replace", "1", "--with", "3"]).refused(&["disk 3", "usable bytes"]);
+    server.run(&["replace", "1", "--with", "3"]).refused(&["disk 3", "MiB", "usable"]);
 }
 
 #[test]

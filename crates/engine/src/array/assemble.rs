@@ -15,6 +15,7 @@ use crate::ids::DiskNumber;
 use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 /// A disk with its label.
 struct Candidate<E: Env> {
@@ -228,10 +229,10 @@ impl<E: Env> Array<E> {
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in groups.iter().filter(|g| !g.is_resynced()) {
             let what = format!(
-                "group {} was not stopped cleanly: {} regions of {} bytes are resynced",
+                "group {} was not stopped cleanly: {} of {} to resync",
                 group.number,
-                group.dirty_regions(),
-                group.region_len()
+                words::counted(group.dirty_regions(), "region"),
+                words::bytes(group.region_len())
             );
             self.event(Severity::Warning, "group-unclean", None, Some(group.number), what);
         }
@@ -328,7 +329,7 @@ fn not_there<E: Env>(candidates: &[Candidate<E>], number: DiskNumber) -> String 
     others.sort_unstable();
     let others: Vec<String> = others.iter().map(|(n, path)| format!("{n} ({path})")).collect();
     format!(
-        "{why}, so it cannot be chosen; there are disks {}. Where nothing asks you to choose, leave --choose out",
+        "{why}, so it cannot be chosen; the side is named by one of: {}. Where nothing asks you to choose, leave --choose out",
         others.join(", ")
     )
 }
@@ -382,9 +383,9 @@ fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleErr
                 })
                 .collect();
             AssembleError::TooFew(format!(
-                "half or more of the {} disks in service at generation {generation} are missing: {}. Bring them, wait for them with \
+                "half or more of the {} in service at generation {generation} are missing: {}. Bring them, wait for them with \
                  --wait SECS, or start without them with --degraded",
-                list.len(),
+                words::counted(list.len() as u64, "disk"),
                 if missing.is_empty() {
                     "they hold an older state".to_string()
                 } else {
