@@ -13,9 +13,10 @@ fn volumes_that_cannot_be() {
     let create = |name: &str, size: &str| {
         server.run(&["volume", "create", name, "--group", "1", "--size", size])
     };
-    create("big", "1GiB").refused(&["group 1", "bytes free"]);
+    create("big", "1GiB").refused(&["group 1", "MiB", "free"]);
     create("huge", "8191PiB").refused(&["group 1"]);
-    create("none", "0").refused(&["4096"]);
+    create("none", "0").refused(&["4 KiB"]);
+    create("far", "9EiB").usage(&["9EiB", "below 8EiB"]);
     create("a", "1MiB").refused(&["\"a\"", "already"]);
     let long = "x".repeat(64);
     for name in ["", " a", "a ", "a\nb", "tab\tbed", "bell\u{7}", "\u{1b}[31mred", long.as_str()] {
@@ -29,7 +30,7 @@ fn volumes_that_cannot_be() {
     server
         .run(&["volume", "create", "b", "--group", "1", "--size", "1MiB", "--number", "0"])
         .refused(&["from 1"]);
-    server.run(&["volume", "grow", "a", "--size", "1GiB"]).refused(&["group 1", "bytes free"]);
+    server.run(&["volume", "grow", "a", "--size", "1GiB"]).refused(&["group 1", "MiB", "free"]);
     for command in [
         &["volume", "grow", "zz", "--size", "8MiB"][..],
         &["volume", "rename", "zz", "y"],
