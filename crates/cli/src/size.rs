@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-pub use forestall_engine::words::{bytes, duration, exact, rate};
+pub use forestall_engine::words::{bytes, counted, duration, exact, rate};
 
 /// The units, longest first within a family; letters of either case are taken.
 const UNITS: [(&str, u64); 14] = [

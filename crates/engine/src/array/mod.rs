@@ -19,6 +19,7 @@ use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, Mutex};
 use crate::volume::VolumeRt;
 
+mod advice;
 mod assemble;
 mod commit;
 mod create;
