@@ -3,10 +3,12 @@
 //! Owns the grammar and the help texts, nothing else: sizes and numbers are parsed, nothing is looked at or resolved. The
 //! commands, flags and exit codes named in the README are relied on by scripts; add to them, never change one.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use forestall_server::NbdAddr;
 
 use crate::size::{parse_rate, parse_size};
 
@@ -20,6 +22,15 @@ pub use manage::{
     DiskCommand, GroupCommand, ReplaceArgs, ReplaceCommand, RoleWord, ScrubArgs, VolumeCommand,
 };
 
+/// What a path of a disk in memory begins with.
+const MEMORY: &str = "memory:";
+
+/// Flags of every command.
+const GLOBAL: &str = "Options of every command";
+
+/// Flags that make sense with such paths only.
+const IN_MEMORY: &str = "Options for an array in memory (memory:SIZE only)";
+
 /// A disk array that acts before a disk fails.
 #[derive(Debug, Parser)]
 #[command(name = "forestall", version, propagate_version = true, arg_required_else_help = true)]
@@ -30,14 +41,30 @@ pub use manage::{
 )]
 pub struct Cli {
     /// Management socket of the running server
-    #[arg(short, long, global = true, env = "FORESTALL_SOCKET", value_name = "SOCKET")]
+    #[arg(short, long, global = true, env = "FORESTALL_SOCKET", value_name = "SOCKET", help_heading = GLOBAL)]
     pub socket: Option<PathBuf>,
     /// Print JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     pub json: bool,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// What was typed, or what is wrong with it.
+    ///
+    /// # Errors
+    /// Those of the grammar, with exit code 2; help and version, with 0.
+    pub fn read(
+        line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
+    ) -> Result<Self, clap::Error> {
+        let cli = Self::try_parse_from(line)?;
+        if let Command::Serve(serve) = &cli.command {
+            serve.check()?;
+        }
+        Ok(cli)
+    }
 }
 
 /// All commands.
@@ -165,7 +192,7 @@ pub struct CreateArgs {
     forestall serve d1 d2 d3 d4 d5 d6 --nbd unix:/run/vault.nbd --on-event 'mail -s \"$FORESTALL_EVENT_MESSAGE\" root'\n  \
     forestall serve memory:1GiB            (an array in memory, gone at the end; for benches)\n\n\
     Prints `ready` on stdout when clients may connect; everything else goes to stderr.\n\
-    SIGTERM and SIGINT drain, flush and exit 0; a second one exits at once.")]
+    SIGTERM and SIGINT drain, flush and exit 0; one that comes a second or more after the first exits at once.")]
 pub struct ServeArgs {
     /// The array's disks, in any order; or only memory:SIZE, for an array that lives in memory
     #[arg(value_name = "PATH", required_unless_present = "scan")]
@@ -176,7 +203,7 @@ pub struct ServeArgs {
     /// Where NBD clients connect: unix:PATH or tcp:HOST:PORT; may be given more than once
     /// [default: unix socket beside the management socket, with extension nbd]
     #[arg(long, value_name = "ADDRESS")]
-    pub nbd: Vec<String>,
+    pub nbd: Vec<NbdAddr>,
     /// How disks are read and written
     #[arg(long, default_value = "uring")]
     pub io: IoWord,
@@ -204,15 +231,44 @@ pub struct ServeArgs {
     /// Check every group this often, in hours; 0 never
     #[arg(long, value_name = "HOURS", default_value_t = 0)]
     pub scrub_every: u64,
-    /// Level of an array in memory
-    #[arg(long, default_value = "0")]
-    pub level: LevelWord,
-    /// Chunk of an array in memory
-    #[arg(long, value_parser = parse_chunk, default_value = "64KiB")]
-    pub chunk: u32,
-    /// Name of the volume of an array in memory
-    #[arg(long, default_value = "memory", value_name = "VOL")]
-    pub volume: String,
+    /// Level of an array in memory [default: 0]
+    #[arg(long, help_heading = IN_MEMORY)]
+    pub level: Option<LevelWord>,
+    /// Chunk of an array in memory [default: 64KiB]
+    #[arg(long, value_parser = parse_chunk, help_heading = IN_MEMORY)]
+    pub chunk: Option<u32>,
+    /// Name of the volume of an array in memory [default: memory]
+    #[arg(long, value_name = "VOL", help_heading = IN_MEMORY)]
+    pub volume: Option<String>,
+}
+
+impl ServeArgs {
+    /// What shapes an array that is made now says nothing of one that is on disks already: it would be ignored.
+    fn check(&self) -> Result<(), clap::Error> {
+        let in_memory = self.scan.is_empty() && self.paths.iter().all(|p| p.starts_with(MEMORY));
+        let shaped = [
+            (self.level.is_some(), "--level"),
+            (self.chunk.is_some(), "--chunk"),
+            (self.volume.is_some(), "--volume"),
+        ];
+        match shaped.into_iter().find(|(given, _)| *given) {
+            Some((_, flag)) if !in_memory => Err(usage_error(
+                "serve",
+                &format!(
+                    "{flag} is for arrays in memory (memory:SIZE); an array on disks has its shape since `create`"
+                ),
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// What the grammar alone cannot refuse, told as the grammar does.
+fn usage_error(command: &str, why: &str) -> clap::Error {
+    let mut all = Cli::command();
+    all.build();
+    let command = all.find_subcommand_mut(command).expect("one of ours");
+    command.error(clap::error::ErrorKind::ArgumentConflict, why)
 }
 
 /// Severities of events.

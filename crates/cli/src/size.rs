@@ -1,24 +1,28 @@
 //! Sizes and times as people write and read them.
 //!
-//! Owns the parser for `64MiB`, `18GB` and plain bytes, and the formats of sizes, rates, durations and times. Binary units
-//! (KiB, MiB, GiB, TiB, PiB) are powers of 1024, decimal ones (kB, MB, GB, TB, PB) powers of 1000; nothing in between is
+//! Owns the parser for `64MiB`, `18GB` and plain bytes, and the format of times; those of sizes, rates and durations are the engine's.
+//! Binary units (KiB to EiB) are powers of 1024, decimal ones (kB to EB) powers of 1000; nothing in between is
 //! guessed at: `64M` is refused, because half the world reads it either way.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+pub use forestall_engine::words::{bytes, counted, duration, exact, rate};
+
 /// The units, longest first within a family; letters of either case are taken.
-const UNITS: [(&str, u64); 12] = [
+const UNITS: [(&str, u64); 14] = [
     ("kib", 1 << 10),
     ("mib", 1 << 20),
     ("gib", 1 << 30),
     ("tib", 1 << 40),
     ("pib", 1 << 50),
+    ("eib", 1 << 60),
     ("kb", 1_000),
     ("mb", 1_000_000),
     ("gb", 1_000_000_000),
     ("tb", 1_000_000_000_000),
     ("pb", 1_000_000_000_000_000),
+    ("eb", 1_000_000_000_000_000_000),
     ("b", 1),
     ("", 1),
 ];
@@ -40,7 +44,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
     if whole.is_empty() || !digits_only(fraction) || number.ends_with('.') {
         return Err(format!("`{text}` is not a size; write one as 64MiB, 18GB or 4096"));
     }
-    let too_large = || format!("`{text}` is too large; sizes end at 8 EiB");
+    let too_large = || format!("`{text}` is too large; sizes end below 8EiB");
     let whole: u64 = whole.parse().map_err(|_| too_large())?;
     let mut bytes = u128::from(whole) * u128::from(*factor);
     if !fraction.is_empty() {
@@ -57,13 +61,13 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 
 fn unknown_unit(text: &str, unit: &str) -> String {
     let one_letter = unit.to_ascii_uppercase();
-    if ["K", "M", "G", "T", "P"].contains(&one_letter.as_str()) {
+    if ["K", "M", "G", "T", "P", "E"].contains(&one_letter.as_str()) {
         return format!(
             "`{text}`: say {one_letter}iB (powers of 1024) or {one_letter}B (powers of 1000)"
         );
     }
     format!(
-        "`{text}`: unknown unit `{unit}`; known are KiB, MiB, GiB, TiB, PiB and kB, MB, GB, TB, PB"
+        "`{text}`: unknown unit `{unit}`; known are KiB, MiB, GiB, TiB, PiB, EiB and kB, MB, GB, TB, PB, EB"
     )
 }
 
@@ -76,45 +80,6 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
         text.trim().parse().map_err(|_| format!("`{text}` is not a number of MiB a second"))?;
     rate.checked_mul(1 << 20)
         .ok_or_else(|| format!("`{text}` MiB a second is too fast to be a limit"))
-}
-
-/// Bytes in the largest binary unit that leaves at least 1, with up to two digits after the point: `1.5 GiB`.
-pub fn bytes(count: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let step = (count.ilog2() / 10).min(units.len() as u32);
-    let value = count as f64 / (1u64 << (10 * step)) as f64;
-    let unit = units[step as usize - 1];
-    let digits = if value >= 100.0 || value.fract() == 0.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.digits$} {unit}")
-}
-
-/// Bytes a second.
-pub fn rate(bytes_per_s: u64) -> String {
-    format!("{}/s", bytes(bytes_per_s))
-}
-
-/// Seconds as the two largest units: `3 d 4 h`, `1 min 20 s`, `12 s`.
-pub fn duration(seconds: u64) -> String {
-    let parts = [(86_400, "d"), (3_600, "h"), (60, "min"), (1, "s")];
-    let first = parts.iter().position(|(len, _)| seconds >= *len).unwrap_or(3);
-    let (len, name) = parts[first];
-    let mut text = format!("{} {name}", seconds / len);
-    if let Some((next_len, next)) = parts.get(first + 1) {
-        let rest = seconds % len / next_len;
-        if rest != 0 {
-            text += &format!(" {rest} {next}");
-        }
-    }
-    text
 }
 
 /// Milliseconds since 1970 as local time: `2026-11-22 03:12:45`.
@@ -145,6 +110,8 @@ mod tests {
             ("1.5TiB", 3 << 39),
             ("0.5kB", 500),
             (" 7PiB ", 7 << 50),
+            ("5EiB", 5 << 60),
+            ("2EB", 2_000_000_000_000_000_000),
         ];
         for (text, size) in cases {
             assert_eq!(parse_size(text), Ok(size), "{text}");
@@ -165,7 +132,9 @@ mod tests {
             ("3 parsecs", "unknown unit `parsecs`"),
             ("1e3", "unknown unit `e3`"),
             ("0.3KiB", "not a whole number of bytes"),
-            ("8192PiB", "too large"),
+            ("8192PiB", "too large; sizes end below 8EiB"),
+            ("8EiB", "too large"),
+            ("7E", "say EiB"),
             ("99999999999999999999", "too large"),
             ("0.00000000000000000000000000000000000000001PB", "too large"),
         ];
@@ -184,24 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_times_for_people() {
-        let sizes = [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1 KiB"),
-            (1 << 20, "1 MiB"),
-            (1_610_612_736, "1.50 GiB"),
-        ];
-        for (count, text) in sizes {
-            assert_eq!(bytes(count), text);
-        }
-        assert_eq!(bytes(18_000_000_000), "16.8 GiB");
-        assert_eq!(bytes(u64::MAX), "16 EiB");
-        let times =
-            [(0, "0 s"), (59, "59 s"), (80, "1 min 20 s"), (3600, "1 h"), (273_600, "3 d 4 h")];
-        for (seconds, text) in times {
-            assert_eq!(duration(seconds), text);
-        }
+    fn times_for_people() {
         assert_eq!(time_in(0, TimeZone::UTC), "1970-01-01 00:00:00");
         assert_eq!(time_in(u64::MAX, TimeZone::UTC), "?");
     }

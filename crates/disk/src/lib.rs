@@ -24,7 +24,9 @@ pub use errno::fault_of;
 pub use foreign::{Content, PROBE_LEN, probe};
 pub use kernel_buf::KernelBuf;
 pub use memory::MemoryDisk;
-pub use ownership::{Access, FileKind, OwnError, OwnedFile, create_sparse, machine_id};
+pub use ownership::{
+    Access, FileId, FileKind, OwnError, OwnedFile, UsedBy, create_sparse, machine_id,
+};
 pub use pread::PreadDisk;
 pub use run_to_end::RunToEnd;
 pub use uring::{UringDisk, UringError};

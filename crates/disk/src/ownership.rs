@@ -5,6 +5,8 @@
 //! both last as long as the `OwnedFile`. Servers on other machines do not see these locks; the owner block
 //! on the disk, kept by the server, is for them.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -34,18 +36,67 @@ pub enum Access {
     ReadWrite,
 }
 
+/// How a path is found in use; the operating system tells no more than this.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum UsedBy {
+    /// Somebody holds the lock that servers take.
+    Lock,
+    /// The block device is held exclusively.
+    Exclusive,
+}
+
+impl fmt::Display for UsedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lock => "another process has locked it, as a running server does",
+            Self::Exclusive => {
+                "it is mounted, swapped to, part of another device, or a server has it"
+            }
+        })
+    }
+}
+
+/// Which file or device a path leads to, whatever it is called.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum FileId {
+    /// A block device, by its number.
+    Device(u64),
+    /// Anything else that is there, by file system and inode.
+    Inode(u64, u64),
+    /// A name where nothing is, in the folder that is there.
+    Free(u64, u64, OsString),
+}
+
+impl FileId {
+    /// Looks where `path` leads; `None` if even its folder is not to be had.
+    #[must_use]
+    pub fn of(path: &Path) -> Option<Self> {
+        if let Ok(metadata) = std::fs::metadata(path) {
+            return Some(match kind_of(&metadata) {
+                Some(FileKind::Block) => Self::Device(metadata.rdev()),
+                Some(FileKind::Regular) | None => Self::Inode(metadata.dev(), metadata.ino()),
+            });
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = std::fs::metadata(folder.unwrap_or(Path::new("."))).ok()?;
+        Some(Self::Free(folder.dev(), folder.ino(), path.file_name()?.to_owned()))
+    }
+}
+
 /// Why a path could not be had. Nothing on it was changed.
 #[derive(Debug, Error)]
 pub enum OwnError {
     /// There is nothing.
     #[error("{}: no such file or device", .0.display())]
     NotFound(PathBuf),
-    /// Another process has it, or this one has it under another name.
-    #[error(
-        "{}: in use by another server, mounted, or given twice; stop what uses it first",
-        .0.display()
-    )]
-    InUse(PathBuf),
+    /// Another process has it, or this one has it already.
+    #[error("{}: in use: {by}; stop what uses it first", path.display())]
+    InUse {
+        /// The path.
+        path: PathBuf,
+        /// How that was seen.
+        by: UsedBy,
+    },
     /// Neither a regular file nor a block device.
     #[error("{}: neither a regular file nor a block device", .0.display())]
     NotADisk(PathBuf),
@@ -76,7 +127,8 @@ impl OwnedFile {
     pub fn open(path: &Path, access: Access) -> Result<Self, OwnError> {
         let failed = |error: io::Error| match error.raw_os_error().map(Errno::from_raw_os_error) {
             Some(Errno::NOENT) => OwnError::NotFound(path.into()),
-            Some(Errno::BUSY | Errno::WOULDBLOCK) => OwnError::InUse(path.into()),
+            Some(Errno::BUSY) => OwnError::InUse { path: path.into(), by: UsedBy::Exclusive },
+            Some(Errno::WOULDBLOCK) => OwnError::InUse { path: path.into(), by: UsedBy::Lock },
             _ => OwnError::Io { path: path.into(), error },
         };
         // Looked at before opening: opening a pipe or a tape has effects of its own.
@@ -207,10 +259,25 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).expect("a link");
         for name in [&path, &link] {
             let refused = OwnedFile::open(name, Access::Read).expect_err("it has an owner");
-            assert!(matches!(refused, OwnError::InUse(_)), "{refused}");
+            assert!(matches!(refused, OwnError::InUse { by: UsedBy::Lock, .. }), "{refused}");
+            assert_eq!(FileId::of(name), FileId::of(&path), "one file, whatever its name");
         }
         drop(owned);
         OwnedFile::open(&link, Access::ReadWrite).expect("it was let go");
+    }
+
+    #[test]
+    fn a_file_is_known_under_each_of_its_names_and_before_it_is_made() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (dir.path().join("disk"), dir.path().join("other"));
+        let roundabout = dir.path().join(".").join("disk");
+        assert!(FileId::of(&path).is_some(), "nothing is there yet");
+        assert_eq!(FileId::of(&path), FileId::of(&roundabout));
+        assert_ne!(FileId::of(&path), FileId::of(&other));
+        create_sparse(&path, 4096).expect("a new file");
+        assert_eq!(FileId::of(&path), FileId::of(&roundabout));
+        assert_ne!(FileId::of(&path), FileId::of(&other));
+        assert_eq!(FileId::of(&dir.path().join("none").join("disk")), None);
     }
 
     #[test]

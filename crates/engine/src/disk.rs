@@ -91,3 +91,14 @@ pub struct DiskIdentity {
     /// Vendor and model where known.
     pub model: Option<String>,
 }
+
+impl DiskIdentity {
+    /// The path, and the serial number where it is known: what to look for at the machine.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &self.serial {
+            Some(serial) => format!("{}, serial {serial}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}

@@ -29,6 +29,9 @@ pub enum AssembleError {
     /// No disk carries a label of this product.
     #[error("no disk given belongs to an array: {0}")]
     NothingFound(String),
+    /// The disk to choose by is not among those given, or holds no configuration (rule C5).
+    #[error("{0}")]
+    NoSuchChoice(String),
     /// Disks of more than one array were given.
     #[error("{0}")]
     Mixed(String),

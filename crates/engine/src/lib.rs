@@ -25,6 +25,7 @@ mod runtime;
 mod shield;
 mod sync;
 mod volume;
+pub mod words;
 
 pub use array::{
     Array, AssembleOptions, CreateGroup, CreateSpec, GroupSpec, NewDisk, Notes, VolumeSpec, wipe,

@@ -30,6 +30,8 @@ pub(crate) struct Progress {
     pub(crate) started_ns: Cell<u64>,
     /// Bytes already done at the start: resumed work does not count for the rate.
     pub(crate) resumed_at: Cell<u64>,
+    /// Bytes that moved since the start: what was never written is done without.
+    moved: Cell<u64>,
     /// Bytes that moved since the limit was last changed, and when that was.
     paced: Cell<(u64, u64)>,
 }
@@ -44,17 +46,28 @@ impl Progress {
         Rc::new(progress)
     }
 
-    /// Bytes a second since the start.
+    /// Bytes moved a second since the start.
     pub(crate) fn rate(&self, now_ns: u64) -> u64 {
-        let elapsed = now_ns.saturating_sub(self.started_ns.get()).max(1);
-        let done = self.done.get().saturating_sub(self.resumed_at.get());
-        (u128::from(done) * u128::from(SECOND_NS) / u128::from(elapsed)) as u64
+        self.per_second(self.moved.get(), now_ns)
     }
 
-    /// Seconds until the end at the present rate.
+    /// Seconds until the end if it goes on as it went, skipped space included.
     pub(crate) fn eta_s(&self, now_ns: u64) -> Option<u64> {
-        let rate = self.rate(now_ns);
-        (rate > 0).then(|| self.total.get().saturating_sub(self.done.get()).div_ceil(rate))
+        let done = self.done.get().saturating_sub(self.resumed_at.get());
+        let speed = self.per_second(done, now_ns);
+        (speed > 0).then(|| self.total.get().saturating_sub(self.done.get()).div_ceil(speed))
+    }
+
+    fn per_second(&self, bytes: u64, now_ns: u64) -> u64 {
+        let elapsed = now_ns.saturating_sub(self.started_ns.get()).max(1);
+        (u128::from(bytes) * u128::from(SECOND_NS) / u128::from(elapsed)) as u64
+    }
+
+    /// Counts `moved` bytes of disk traffic.
+    fn count(&self, moved: u64) {
+        self.moved.set(self.moved.get() + moved);
+        let (before, since) = self.paced.get();
+        self.paced.set((before + moved, since));
     }
 
     /// Changes the limit; what was moved before does not count against it.
@@ -65,8 +78,7 @@ impl Progress {
 
     /// Counts `moved` bytes of disk traffic and sleeps as long as the limit asks.
     pub(crate) async fn pace<R: Runtime>(&self, rt: &R, moved: u64) {
-        let (before, since) = self.paced.get();
-        self.paced.set((before + moved, since));
+        self.count(moved);
         loop {
             let (limit, (moved, since)) = (self.limit.get(), self.paced.get());
             if limit == 0 || self.stop.get() {
@@ -80,5 +92,23 @@ impl Progress {
             // In short steps, so that a stop or a new limit is seen soon.
             rt.sleep_ns((due_ns - elapsed).min(SECOND_NS / 5)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_of_what_moved_and_the_end_of_all_that_is_left() {
+        let progress = Progress::new(1000, 0, 0);
+        assert_eq!((progress.rate(SECOND_NS), progress.eta_s(SECOND_NS)), (0, None));
+        progress.done.set(500);
+        assert_eq!(progress.rate(SECOND_NS), 0, "skipped is not moved");
+        progress.count(100);
+        assert_eq!(progress.rate(2 * SECOND_NS), 50);
+        assert_eq!(progress.eta_s(2 * SECOND_NS), Some(2));
+        progress.set_limit(7, 2 * SECOND_NS);
+        assert_eq!(progress.rate(2 * SECOND_NS), 50, "a new limit forgets nothing");
     }
 }

@@ -209,7 +209,7 @@ pub struct JobReport {
     pub done_bytes: u64,
     /// Bytes of member address space in all.
     pub total_bytes: u64,
-    /// Bytes a second lately.
+    /// Bytes moved a second; what was never written is skipped and does not count.
     pub rate: u64,
     /// Seconds until the end at the present rate, if known.
     pub eta_s: Option<u64>,
@@ -225,7 +225,7 @@ pub struct JobReport {
     pub message: String,
 }
 
-/// Something wrong, with what is being done about it.
+/// Something wrong, with what is being done about it; with the health `healthy`, something to do that concerns no data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Problem {
     /// How bad.
@@ -307,8 +307,8 @@ pub struct T1Row {
     pub volumes: Vec<VolumeNumber>,
     /// DISK#.
     pub disks: Vec<DiskNumber>,
-    /// RAID LEVEL, as `RAID5`.
-    pub level: String,
+    /// RAID LEVEL.
+    pub level: Level,
 }
 
 /// One row of table T3.

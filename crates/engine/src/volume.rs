@@ -35,6 +35,9 @@ pub(crate) struct VolumeRt<E: Env> {
     locks: Rc<RangeLocks>,
     closed: Cell<bool>,
     in_flight: Cell<u64>,
+    /// Of those, the ones that change data.
+    writes: Cell<u64>,
+    /// Notified when there are none of the ones, or none of the others.
     idle: Event,
     /// Requests accepted so far.
     requests: Cell<u64>,
@@ -66,13 +69,20 @@ pub struct AllocationRun {
 }
 
 /// Counts a request under way until dropped.
-struct InFlight<E: Env>(Rc<VolumeRt<E>>);
+struct InFlight<E: Env> {
+    volume: Rc<VolumeRt<E>>,
+    writes: bool,
+}
 
 impl<E: Env> Drop for InFlight<E> {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
-        if self.0.in_flight.get() == 0 {
-            self.0.idle.notify();
+        let volume = &self.volume;
+        let all = volume.in_flight.get() - 1;
+        volume.in_flight.set(all);
+        let writes = volume.writes.get() - u64::from(self.writes);
+        volume.writes.set(writes);
+        if all == 0 || self.writes && writes == 0 {
+            volume.idle.notify();
         }
     }
 }
@@ -86,6 +96,7 @@ impl<E: Env> VolumeRt<E> {
             locks: Rc::default(),
             closed: Cell::new(false),
             in_flight: Cell::new(0),
+            writes: Cell::new(0),
             idle: Event::default(),
             requests: Cell::new(0),
             shield: RefCell::default(),
@@ -97,6 +108,7 @@ impl<E: Env> VolumeRt<E> {
     /// Takes over a changed name, size or extents.
     pub(crate) fn update(&self, entry: VolumeEntry) {
         *self.entry.borrow_mut() = entry;
+        self.idle.notify();
     }
 
     /// Answers every request from now on with an error.
@@ -150,6 +162,12 @@ impl<E: Env> VolumeRt<E> {
         self.idle.wait_until(|| self.in_flight.get() == 0).await;
     }
 
+    /// Completes when no write is under way, or when writes are allowed again.
+    pub(crate) async fn rests_read_only(&self) {
+        let rests = || self.writes.get() == 0 || !self.entry.borrow().read_only;
+        self.idle.wait_until(rests).await;
+    }
+
     pub(crate) fn report(&self) -> VolumeReport {
         let entry = self.entry.borrow();
         VolumeReport {
@@ -182,14 +200,17 @@ impl<E: Env> VolumeRt<E> {
         }
         self.in_flight.set(self.in_flight.get() + 1);
         self.requests.set(self.requests.get() + 1);
-        Ok(InFlight(Rc::clone(self)))
+        Ok(InFlight { volume: Rc::clone(self), writes: false })
     }
 
     fn begin_write(self: &Rc<Self>, offset: u64, len: u64) -> Result<InFlight<E>, IoError> {
         if self.entry.borrow().read_only {
             return Err(IoError::ReadOnly);
         }
-        self.begin(offset, len)
+        let mut begun = self.begin(offset, len)?;
+        begun.writes = true;
+        self.writes.set(self.writes.get() + 1);
+        Ok(begun)
     }
 
     /// The parts of a range of the volume in its group: group offset and length, in order.

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use async_channel::{Receiver, Sender};
-use forestall_engine::{Array, AssembleOptions, CreateGroup, VolumeHandle, VolumeReport};
+use forestall_engine::{Array, AssembleOptions, CreateGroup, VolumeHandle, VolumeReport, words};
 use forestall_nbd::{BlockSizes, ExportInfo, Exports};
 use thiserror::Error;
 
@@ -292,7 +292,9 @@ async fn end(context: &Rc<Context>, listeners: Vec<(NbdAddr, Listener)>) -> Resu
     if left > 0 {
         let bytes = context.plane.limits.used();
         (context.log)(&format!(
-            "{left} clients did not take their last answers in time ({bytes} bytes)"
+            "{} did not take the last answers in time ({})",
+            words::counted(left as u64, "client"),
+            words::bytes(bytes)
         ));
     }
     let stopped = context.array.stop().await.map_err(|error| error.to_string());

@@ -13,6 +13,7 @@ use forestall_engine::format::layout::{Layout, Region};
 use forestall_engine::format::owner::Owner;
 use forestall_engine::format::page::{PageError, PageKind};
 use forestall_engine::format::{config, events, page};
+use forestall_engine::words::exact;
 use forestall_engine::{
     BLOCK_SIZE, Configuration, DiskNumber, DiskRole, Extent, GroupNumber, Level, Service,
     SlotState, VolumeNumber,
@@ -185,8 +186,9 @@ pub fn inspect(path: &str) -> io::Result<Inspection> {
     let Some(label) = labels(&file, &mut found)? else { return Ok(found) };
     if size < label.disk_size {
         found.damage.push(format!(
-            "the disk had {} bytes when it was labelled and has {size} now: it must not be used",
-            label.disk_size
+            "the disk had {} when it was labelled and has {} now: it must not be used",
+            exact(label.disk_size),
+            exact(size)
         ));
     }
     found.regions = named_regions(&label.layout)

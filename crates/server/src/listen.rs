@@ -52,30 +52,29 @@ pub enum NbdAddr {
     },
 }
 
-/// A text that is no [`NbdAddr`].
-#[derive(Clone, PartialEq, Eq, Debug, Error)]
-#[error("{0:?} is no address: give unix:PATH or tcp:HOST:PORT")]
-pub struct BadAddr(String);
+/// A text that is no [`NbdAddr`]. Whoever gave it names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
+#[error("give unix:PATH or tcp:HOST:PORT")]
+pub struct BadAddr;
 
 impl FromStr for NbdAddr {
     type Err = BadAddr;
 
     /// `unix:PATH`, `tcp:HOST:PORT`, `tcp:HOST` (port 10809), `tcp:` (loopback); an IPv6 address stands in brackets.
     fn from_str(text: &str) -> Result<Self, BadAddr> {
-        let bad = || BadAddr(text.into());
         if let Some(path) = text.strip_prefix("unix:") {
-            return if path.is_empty() { Err(bad()) } else { Ok(Self::Unix(path.into())) };
+            return if path.is_empty() { Err(BadAddr) } else { Ok(Self::Unix(path.into())) };
         }
-        let rest = text.strip_prefix("tcp:").ok_or_else(bad)?;
+        let rest = text.strip_prefix("tcp:").ok_or(BadAddr)?;
         let (host, port) = match rest.strip_prefix('[').map(|inner| inner.split_once(']')) {
-            Some(None) => return Err(bad()),
+            Some(None) => return Err(BadAddr),
             Some(Some((host, port))) => (host, port.strip_prefix(':')),
             None => match rest.rsplit_once(':') {
                 Some((host, port)) => (host, Some(port)),
                 None => (rest, None),
             },
         };
-        let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| bad()))?;
+        let port = port.map_or(Ok(PORT), |port| port.parse().map_err(|_| BadAddr))?;
         // Loopback unless told otherwise.
         let host = if host.is_empty() { "127.0.0.1" } else { host };
         Ok(Self::Tcp { host: host.into(), port })
@@ -353,7 +352,7 @@ mod tests {
         assert_eq!(parse("tcp:").as_deref(), Ok("tcp:127.0.0.1:10809"));
         assert_eq!(parse("tcp::7").as_deref(), Ok("tcp:127.0.0.1:7"));
         for text in ["", "unix:", "udp:x:1", "tcp:x:70000", "tcp:[::1", "/run/a"] {
-            assert_eq!(parse(text), Err(BadAddr(text.into())));
+            assert_eq!(parse(text), Err(BadAddr));
         }
     }
 

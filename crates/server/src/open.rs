@@ -2,8 +2,10 @@
 //!
 //! Owns what a path may be (`memory:SIZE`, a file, a block device), the choice of a backend, and the checks that keep other people's
 //! data whole. Invariants: a disk that is handed out is owned (rule C6); nothing foreign is given to the engine
-//! to be overwritten unless that was asked for. Who owned a disk from another machine is `open/owner.rs`'s matter.
+//! to be overwritten unless that was asked for. Who owned a disk from another machine is `open/owner.rs`'s matter, which
+//! paths lead to one disk `open/distinct.rs`'s.
 
+pub mod distinct;
 pub mod owner;
 
 use std::fmt;
@@ -17,6 +19,7 @@ use forestall_disk::{
     create_sparse, probe,
 };
 use forestall_engine::format::label::{Label, LabelError};
+use forestall_engine::words::exact;
 use forestall_engine::{
     Array, BLOCK_SIZE, Buf, CreateError, CreateSpec, Disk, DiskFault, DiskIdentity, NewDisk, Notes,
 };
@@ -68,6 +71,14 @@ pub enum OpenError {
     /// There is nothing, nobody may have it, or it is no disk.
     #[error(transparent)]
     Own(#[from] OwnError),
+    /// One disk under two names, or one name twice.
+    #[error("{}", twice_words(.path, .first))]
+    Twice {
+        /// The second name.
+        path: String,
+        /// The first.
+        first: String,
+    },
     /// A server on another machine keeps it.
     #[error("{path}: in use by a server on another machine, which is alive; stop that one first")]
     Elsewhere {
@@ -81,7 +92,7 @@ pub enum OpenError {
         path: String,
     },
     /// Smaller than asked for.
-    #[error("{path}: has {size} bytes, less than the {wanted} asked for")]
+    #[error("{path}: has {}, less than the {} asked for", exact(*.size), exact(*.wanted))]
     Small {
         /// The disk's path.
         path: String,
@@ -130,6 +141,13 @@ pub enum OpenError {
     },
 }
 
+fn twice_words(path: &str, first: &str) -> String {
+    if path == first {
+        return format!("{path}: given twice");
+    }
+    format!("{first} and {path} are the same disk, given twice; leave one of them out")
+}
+
 impl OpenError {
     /// Whether there is simply nothing at the path.
     pub fn is_missing(&self) -> bool {
@@ -148,7 +166,14 @@ pub enum CreateFailure {
     Create(#[from] CreateError),
     /// No runtime to work in.
     #[error("cannot do I/O here: {0}")]
-    Runtime(#[from] io::Error),
+    Runtime(io::Error),
+}
+
+// Not by `#[from]`: its text stands in ours already, and a cause is told again by whoever prints the chain.
+impl From<io::Error> for CreateFailure {
+    fn from(error: io::Error) -> Self {
+        Self::Runtime(error)
+    }
 }
 
 /// An open, owned disk. Clones are handles to the same disk.
@@ -254,7 +279,7 @@ async fn open_within(path: &str, io: IoChoice, patience: Duration) -> Result<Ope
     let deadline = Instant::now() + patience;
     loop {
         match open_now(path, io) {
-            Err(OpenError::Own(OwnError::InUse(_))) if Instant::now() < deadline => {
+            Err(OpenError::Own(OwnError::InUse { .. })) if Instant::now() < deadline => {
                 compio::time::sleep(RETRY).await;
             }
             result => return result,
@@ -392,6 +417,7 @@ pub fn create(
     io: IoChoice,
     force: bool,
 ) -> Result<Notes, CreateFailure> {
+    distinct::check(paths)?;
     runtime::build()?.block_on(async {
         let mut disks = Vec::new();
         for path in paths {
@@ -413,6 +439,7 @@ pub fn create(
 /// # Errors
 /// [`OpenError`]: all disks are opened and looked at before the first is changed.
 pub fn destroy(paths: &[String], io: IoChoice) -> Result<Vec<String>, OpenError> {
+    distinct::check(paths)?;
     let runtime =
         runtime::build().map_err(|error| OpenError::Io { path: "the runtime".into(), error })?;
     runtime.block_on(async {

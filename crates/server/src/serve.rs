@@ -4,9 +4,10 @@
 //! listens, then the start is told; until a signal, a request or the data thread's end stops it. The way down: no new
 //! clients, drain, flush, a clean commit, disks closed; only then are requests to stop answered and the socket removed.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::{Handle, Signals};
@@ -17,6 +18,10 @@ use crate::api::socket::{ManagementSocket, SocketError};
 use crate::data::{self, DataThread, StartError};
 use crate::hook::{self, Hook};
 use crate::listen::NbdAddr;
+
+/// A signal that comes sooner than this after the first says the same thing twice: a service manager and a shell may both
+/// tell a whole group of processes to end.
+const SAME_WISH: Duration = Duration::from_secs(1);
 
 /// Where lines for people go.
 pub type Log = Arc<dyn Fn(&str) + Send + Sync>;
@@ -29,7 +34,7 @@ pub struct ServeOptions {
     pub socket: PathBuf,
     /// The alert hook.
     pub hook: Option<Hook>,
-    /// SIGTERM and SIGINT stop the server, a second one ends the process at once.
+    /// SIGTERM and SIGINT stop the server, one that comes a second or more after the first ends the process at once.
     pub handle_signals: bool,
 }
 
@@ -53,10 +58,17 @@ pub enum ServeError {
     Start(#[from] StartError),
     /// The operating system gave no thread or signal handler.
     #[error("cannot start the server: {0}")]
-    System(#[from] std::io::Error),
+    System(io::Error),
     /// The stop did not make everything durable.
     #[error("the array did not stop cleanly: {0}")]
     Stop(String),
+}
+
+// Not by `#[from]`: its text stands in ours already, and a cause is told again by whoever prints the chain.
+impl From<io::Error> for ServeError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 /// The address served when none is asked for: a unix socket beside the management socket, its extension `nbd`.
@@ -124,20 +136,82 @@ pub fn serve(mut options: ServeOptions, on_ready: impl FnOnce(&Ready)) -> Result
     ended
 }
 
-fn watch_signals(control: &Arc<Control>) -> std::io::Result<Handle> {
+fn watch_signals(control: &Arc<Control>) -> io::Result<Handle> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let handle = signals.handle();
     let control = Arc::clone(control);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
-        let mut told = false;
+        let mut first = None;
         for signal in signals.forever() {
-            if told {
-                // Somebody is in a hurry; the array is as after a crash and starts again as such.
-                std::process::exit(128 + signal);
+            match asked(&mut first, Instant::now()) {
+                Asked::Stop => control.request_stop(),
+                Asked::Again => {}
+                // The array is as after a crash and starts again as such.
+                Asked::Now => std::process::exit(128 + signal),
             }
-            told = true;
-            control.request_stop();
         }
     })?;
     Ok(handle)
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Asked {
+    /// To stop in good order.
+    Stop,
+    /// What was asked for already.
+    Again,
+    /// To end, whatever is under way: somebody has waited and is in a hurry.
+    Now,
+}
+
+/// What a signal at `now` asks for; `first` is when the first one came.
+fn asked(first: &mut Option<Instant>, now: Instant) -> Asked {
+    match *first {
+        None => {
+            *first = Some(now);
+            Asked::Stop
+        }
+        Some(since) if now.saturating_duration_since(since) < SAME_WISH => Asked::Again,
+        Some(_) => Asked::Now,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    #[test]
+    fn what_the_operating_system_says_is_told_once() {
+        let io = || io::Error::other("no thread to be had");
+        let path = PathBuf::from("/m.sock");
+        let errors: [Box<dyn Error>; 4] = [
+            Box::new(ServeError::Socket(SocketError::Io { path, error: io() })),
+            Box::new(ServeError::System(io())),
+            Box::new(ServeError::Start(StartError::System(io()))),
+            Box::new(crate::open::CreateFailure::Runtime(io())),
+        ];
+        for error in errors {
+            // As the command line prints an error: with all its causes.
+            let mut told = error.to_string();
+            let mut cause = error.source();
+            while let Some(error) = cause {
+                told += &format!(": {error}");
+                cause = error.source();
+            }
+            assert_eq!(told.matches("no thread to be had").count(), 1, "{told}");
+        }
+    }
+
+    #[test]
+    fn only_a_signal_well_after_the_first_ends_the_server_at_once() {
+        let start = Instant::now();
+        let mut first = None;
+        let mut at = |ms| asked(&mut first, start + Duration::from_millis(ms));
+        assert_eq!(at(0), Asked::Stop);
+        assert_eq!([at(0), at(20), at(999)], [Asked::Again; 3], "one wish told several times");
+        assert_eq!(at(1000), Asked::Now, "counted from the first, not from the last");
+    }
 }

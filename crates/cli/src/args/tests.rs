@@ -3,7 +3,7 @@
 use super::*;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
-    Cli::try_parse_from(line.split_whitespace())
+    Cli::read(line.split_whitespace())
 }
 
 fn command(line: &str) -> Command {
@@ -24,6 +24,7 @@ fn every_promised_line_parses() {
         "forestall serve d1 d2",
         "forestall serve --scan /a /b --socket s --nbd unix:/p --nbd tcp:h:1 --io pread --degraded --wait 5 --choose 2 \
          --accept-write-hole --on-event true",
+        "forestall serve memory:1GiB memory:1GiB memory:1GiB --level 5 --chunk 4KiB --volume v",
         "forestall disk add p",
         "forestall disk add p --role free",
         "forestall disk remove 1",
@@ -81,7 +82,8 @@ fn what_was_typed_is_what_is_meant() {
     else {
         panic!("serve");
     };
-    assert_eq!(serve.nbd, ["unix:/a", "tcp:localhost:1"]);
+    let nbd: Vec<String> = serve.nbd.iter().map(ToString::to_string).collect();
+    assert_eq!(nbd, ["unix:/a", "tcp:localhost:1"]);
     assert_eq!((serve.wait, serve.io, serve.scan.len()), (9, IoWord::Uring, 0));
 
     let Command::Group(GroupCommand::Create { level, disks, .. }) =
@@ -108,6 +110,10 @@ fn usage_errors_have_exit_code_2() {
         "forestall create a d --level 5 --chunk 2MiB",
         "forestall create a d --spares 1",
         "forestall serve",
+        "forestall serve p --nbd /run/x",
+        "forestall serve p --level 5",
+        "forestall serve memory:1GiB p --chunk 4KiB",
+        "forestall serve --scan /dev --volume v",
         "forestall disk remove",
         "forestall disk remove x",
         "forestall group create --level 5",
@@ -126,4 +132,15 @@ fn usage_errors_have_exit_code_2() {
         let error = parse(line).expect_err(line);
         assert_eq!(error.exit_code(), 2, "{line}: {error}");
     }
+}
+
+#[test]
+fn what_is_wrong_is_said_once_and_with_the_way_out() {
+    let told = |line: &str| parse(line).expect_err(line).to_string();
+    let address = told("forestall serve p --nbd nowhere");
+    assert_eq!(address.matches("nowhere").count(), 1, "{address}");
+    assert!(address.contains("--nbd") && address.contains("unix:PATH"), "{address}");
+    let level = told("forestall serve p --level 5");
+    assert!(level.contains("--level is for arrays in memory"), "{level}");
+    assert!(level.contains("forestall serve"), "its own usage: {level}");
 }

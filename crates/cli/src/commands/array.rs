@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use forestall_engine::{AssembleOptions, CreateGroup, CreateSpec, DiskNumber};
-use forestall_server::{DataOptions, Hook, IoChoice, NbdAddr, ServeOptions};
+use forestall_server::{DataOptions, Hook, IoChoice, ServeOptions};
 use serde::Serialize;
 
 use super::Session;
-use crate::args::{CreateArgs, ServeArgs};
+use crate::args::{CreateArgs, LevelWord, ServeArgs};
+use crate::size::counted;
 
 /// What `create --json` prints.
 #[derive(Serialize)]
@@ -38,21 +39,41 @@ pub fn create(session: &Session, args: CreateArgs) -> Result<ExitCode> {
         for note in &created.notes {
             text += &format!("{note}\n");
         }
-        let plural = if created.disks == 1 { "disk" } else { "disks" };
+        let disks = counted(created.disks as u64, "disk");
         text += &format!(
-            "array {} made of {} {plural}; serve it with `forestall serve`",
-            created.array, created.disks
+            "array {} made of {disks}; serve it with:\n  {}\n",
+            created.array,
+            serve_line(session.socket(), &args.paths)
         );
         text
     })
 }
 
+/// What to type next, as a shell takes it.
+fn serve_line(socket: &Path, paths: &[String]) -> String {
+    let mut words = vec!["forestall".to_owned(), "serve".into()];
+    words.extend(paths.iter().map(|path| quoted(path)));
+    if socket != forestall_server::default_socket() {
+        words.extend(["--socket".into(), quoted(&socket.to_string_lossy())]);
+    }
+    words.join(" ")
+}
+
+/// A word for a shell: as it is where that is safe, else between quotes.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+=:,@%".contains(c);
+    if !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    let dash = if word.starts_with('-') { "./" } else { "" };
+    format!("'{}'", format!("{dash}{word}").replace('\'', "'\\''"))
+}
+
 pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
-    let nbd = args.nbd.iter().map(|text| parse_address(text)).collect::<Result<Vec<_>>>()?;
     let data = DataOptions {
         paths: absolute_all(&args.paths)?,
         scan: args.scan,
-        nbd,
+        nbd: args.nbd,
         io: args.io.into(),
         assemble: AssembleOptions {
             degraded: args.degraded,
@@ -63,10 +84,10 @@ pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
         },
         wait_s: args.wait,
         memory: Some(CreateGroup {
-            level: args.level.into(),
-            chunk: args.chunk,
+            level: args.level.unwrap_or(LevelWord::Raid0).into(),
+            chunk: args.chunk.unwrap_or(64 << 10),
             spares: 0,
-            volume: Some(args.volume),
+            volume: Some(args.volume.unwrap_or_else(|| "memory".into())),
         }),
         log: Arc::new(log_line),
         abort: Arc::default(),
@@ -100,10 +121,6 @@ fn log_line(line: &str) {
     eprintln!("forestall: {line}");
 }
 
-fn parse_address(text: &str) -> Result<NbdAddr> {
-    text.parse().map_err(|why| anyhow!("--nbd {text}: {why}"))
-}
-
 /// Paths must stay what they are said to be, whatever folder a later command or an administrator is in.
 fn absolute(path: &Path) -> Result<PathBuf> {
     Ok(std::path::absolute(path)?)
@@ -116,4 +133,24 @@ fn absolute_all(paths: &[String]) -> Result<Vec<String>> {
 pub fn destroy(session: &Session, paths: &[String]) -> Result<ExitCode> {
     let wiped = forestall_server::destroy(paths, IoChoice::default())?;
     session.print(&wiped, || wiped.iter().map(|what| format!("wiped {what}\n")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_to_type_next_is_whole_and_safe_in_a_shell() {
+        let words = |paths: &[&str]| {
+            let paths: Vec<String> = paths.iter().map(|path| (*path).to_owned()).collect();
+            serve_line(Path::new("/run/a b.sock"), &paths)
+        };
+        let line = words(&["d1", "/dev/sd b", "it's", "-x", "$(reboot)"]);
+        assert_eq!(
+            line,
+            r"forestall serve d1 '/dev/sd b' 'it'\''s' './-x' '$(reboot)' --socket '/run/a b.sock'"
+        );
+        let default = serve_line(&forestall_server::default_socket(), &["d1".into()]);
+        assert_eq!(default, "forestall serve d1");
+    }
 }

@@ -57,9 +57,9 @@ fn policy_words(policy: &Policy) -> String {
         .map(|class| format!("{class} {}", policy.thresholds[class as usize]))
         .collect();
     format!(
-        "policy      {}\nat once     {} disks\nthresholds  {}\nleak        {} % of a full bucket a day; watched from {} %\n",
+        "policy      {}\nat once     {}\nthresholds  {}\nleak        {} % of a full bucket a day; watched from {} %\n",
         mode_words(policy.mode),
-        policy.at_once,
+        crate::size::counted(policy.at_once.into(), "disk"),
         thresholds.join(", "),
         policy.leak_percent,
         percent(LOWER_MARK)

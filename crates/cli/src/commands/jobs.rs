@@ -126,7 +126,7 @@ impl Screen {
             Self::Bars(all, bars) => {
                 let bar = bars.entry(job.id).or_insert_with(|| {
                     let style =
-                        ProgressStyle::with_template("{prefix:28} {bar:30} {percent:>3} %  {msg}");
+                        ProgressStyle::with_template("{prefix:32} {bar:30} {percent:>3} %  {msg}");
                     let style = style.expect("the template is well formed");
                     all.add(ProgressBar::new(job.total_bytes).with_style(style))
                 });

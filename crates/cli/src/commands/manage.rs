@@ -9,12 +9,13 @@ use forestall_engine::{
 };
 use forestall_server::api::types::{
     AddDisk, DiskMade, Done, GroupMade, GrowVolume, NameDisk, NameGroup, NameVolume, ReaddDisk,
-    RenameVolume, SetVolume, VolumeMade,
+    RenameVolume, SetVolume, VolumeGrown, VolumeMade,
 };
 
 use super::{Session, absolute_disk};
 use crate::args::{DiskCommand, GroupCommand, RoleWord, VolumeCommand};
 use crate::render::{Paint, tables};
+use crate::size::exact;
 
 pub fn disk(session: &Session, command: DiskCommand) -> Result<ExitCode> {
     let client = session.client()?;
@@ -91,12 +92,17 @@ pub fn volume(session: &Session, command: VolumeCommand) -> Result<ExitCode> {
                 number: number.map(VolumeNumber),
             };
             let made: VolumeMade = client.post("/v1/volumes/create", &spec)?;
-            session.print(&made, || format!("volume {} is there, exported as {name}", made.volume))
+            let rounded = rounded_words(size, made.size);
+            session.print(&made, || {
+                format!("volume {} is there, exported as {name}{rounded}", made.volume)
+            })
         }
         VolumeCommand::Grow { volume, size } => {
-            let done: Done =
+            let grown: VolumeGrown =
                 client.post("/v1/volumes/grow", &GrowVolume { volume: volume.clone(), size })?;
-            session.print(&done, || format!("volume {volume} has {} now", crate::size::bytes(size)))
+            let rounded = rounded_words(size, grown.size);
+            session
+                .print(&grown, || format!("volume {volume} has {} now{rounded}", exact(grown.size)))
         }
         VolumeCommand::Rename { volume, name } => {
             let body = RenameVolume { volume: volume.clone(), name: name.clone() };
@@ -120,4 +126,16 @@ pub fn volume(session: &Session, command: VolumeCommand) -> Result<ExitCode> {
             session.print(&volumes, || tables::volumes(&volumes).to_string())
         }
     }
+}
+
+/// What a volume got that is not what was asked for.
+fn rounded_words(asked: u64, has: u64) -> String {
+    if has == asked {
+        return String::new();
+    }
+    format!(
+        "; volumes are whole blocks of 4 KiB: {} were asked for, it has {}",
+        exact(asked),
+        exact(has)
+    )
 }

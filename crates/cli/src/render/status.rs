@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use forestall_engine::{ArrayReport, DiskReport, Health, JobReport};
+use forestall_engine::{
+    ArrayReport, DiskReport, DiskState, GroupReport, Health, JobReport, Problem,
+};
 
 use super::{Paint, health_word, tables};
 use crate::size;
@@ -61,17 +63,20 @@ pub fn screen(report: &ArrayReport, nbd: &[String], look: &Look) -> String {
 fn headline(report: &ArrayReport, paint: Paint) -> String {
     let word = paint.health(report.health, &health_word(report.health).to_uppercase());
     let up = size::duration(report.now_ms.saturating_sub(report.started_at_ms) / 1000);
-    let summary = match report.problems.len() {
-        0 => String::new(),
-        1 => ", 1 problem".into(),
-        n => format!(", {n} problems"),
-    };
+    let is_note = |problem: &&Problem| problem.health == Health::Healthy;
+    let notes = report.problems.iter().filter(is_note).count();
+    let problems = report.problems.len() - notes;
+    let summary: String = [(problems, "problem"), (notes, "note")]
+        .into_iter()
+        .filter(|(count, _)| *count != 0)
+        .map(|(count, what)| format!(", {}", size::counted(count as u64, what)))
+        .collect();
     let name = paint.bold(&report.name);
     let mut line = format!(
         "Array {name} is {word}{summary}.  Up {up}, as of {}.\n",
         size::local_time(report.now_ms)
     );
-    if report.health == Health::Healthy && report.problems.is_empty() {
+    if report.health == Health::Healthy && problems == 0 {
         line += &reserve(report);
     }
     line
@@ -79,22 +84,33 @@ fn headline(report: &ArrayReport, paint: Paint) -> String {
 
 /// What a healthy array could lose without anybody noticing.
 fn reserve(report: &ArrayReport) -> String {
-    let Some(left) = report.groups.iter().map(|g| g.failures_left).min() else {
+    let (bare, covered): (Vec<&GroupReport>, Vec<&GroupReport>) =
+        report.groups.iter().partition(|group| group.failures_left == 0);
+    let mut may: Vec<String> = Vec::new();
+    if let Some(left) = covered.iter().map(|group| group.failures_left).min() {
+        let which = if bare.is_empty() { "Every group" } else { "Every other group" };
+        may.push(format!(
+            "{which} can lose any {} without loss.",
+            size::counted(left.into(), "disk")
+        ));
+    }
+    for group in bare {
+        let used = report.volumes.iter().any(|volume| volume.group == group.number);
+        let cost =
+            if used { "a failing disk of it loses data" } else { "it has no volume to lose" };
+        let (number, level) = (group.number, tables::level_word(group.level));
+        may.insert(0, format!("Group {number} ({level}) is without redundancy: {cost}."));
+    }
+    if may.is_empty() {
         return String::new();
-    };
-    let spares =
-        report.disks.iter().filter(|d| d.state == forestall_engine::DiskState::Spare).count();
-    let may = match left {
-        0 => "Without redundancy: a failing disk loses data.".to_owned(),
-        1 => "Every group can lose any 1 disk without loss.".into(),
-        n => format!("Every group can lose any {n} disks without loss."),
-    };
-    let standing_by = match spares {
+    }
+    let spares = report.disks.iter().filter(|disk| disk.state == DiskState::Spare).count();
+    may.push(match spares {
         0 => "No spare stands by.".to_owned(),
         1 => "1 spare stands by.".into(),
         n => format!("{n} spares stand by."),
-    };
-    format!("{may} {standing_by}\n")
+    });
+    may.join(" ") + "\n"
 }
 
 fn problems(text: &mut String, report: &ArrayReport, paint: Paint) {
@@ -110,7 +126,8 @@ fn problems(text: &mut String, report: &ArrayReport, paint: Paint) {
             paint.health(problem.health, mark),
             paint.bold(&problem.what)
         );
-        for (label, words) in [("now", &problem.action), ("risk", &problem.risk)] {
+        let action = if problem.health == Health::Healthy { "next" } else { "now" };
+        for (label, words) in [(action, &problem.action), ("risk", &problem.risk)] {
             if !words.is_empty() {
                 let _ = writeln!(text, "   {} {words}", paint.dim(&format!("{label:5}")));
             }

@@ -122,8 +122,7 @@ pub fn groups(groups: &[GroupReport], paint: Paint) -> Columns {
 fn may_lose(group: &GroupReport) -> String {
     match group.failures_left {
         0 => "no disk".into(),
-        1 => "1 disk".into(),
-        n => format!("{n} disks"),
+        n => size::counted(n.into(), "disk"),
     }
 }
 
@@ -133,10 +132,10 @@ fn group_notes(group: &GroupReport) -> String {
         notes.push("PAUSED".to_owned());
     }
     if group.lost_blocks != 0 {
-        notes.push(format!("{} blocks LOST", group.lost_blocks));
+        notes.push(format!("{} LOST", size::counted(group.lost_blocks, "block")));
     }
     if group.dirty_regions != 0 {
-        notes.push(format!("{} regions to resync", group.dirty_regions));
+        notes.push(format!("{} to resync", size::counted(group.dirty_regions, "region")));
     }
     notes.join(", ")
 }
@@ -175,10 +174,10 @@ pub fn jobs(jobs: &[JobReport]) -> Columns {
     let mut table = Columns::new(&["JOB", "WORK", "STATE", "DONE", "PACE", "MESSAGE"]);
     for job in jobs {
         let mut message = job.message.clone();
-        for (count, what) in [(job.mismatches, "differences"), (job.lost_blocks, "blocks lost")] {
-            if count != 0 {
-                message += &format!("{}{count} {what}", if message.is_empty() { "" } else { "; " });
-            }
+        let found = [(job.mismatches, "difference", ""), (job.lost_blocks, "block", " lost")];
+        for (count, what, end) in found.into_iter().filter(|(count, ..)| *count != 0) {
+            let between = if message.is_empty() { "" } else { "; " };
+            message += &format!("{between}{}{end}", size::counted(count, what));
         }
         table.row(vec![
             job.id.to_string(),
@@ -192,20 +191,20 @@ pub fn jobs(jobs: &[JobReport]) -> Columns {
     table
 }
 
-/// What a job does, as `rebuild of disk 6`.
+/// What a job does, as `rebuild of disk 6 in group 1`; the disk is the one that is filled.
 #[must_use]
 pub fn job_title(job: &JobReport) -> String {
     let work = match job.kind {
-        JobKind::Rebuild => "rebuild",
-        JobKind::Replace => "replace",
-        JobKind::Readd => "readd",
-        JobKind::Resync => "resync",
-        JobKind::Check => "check",
-        JobKind::Repair => "repair",
-        JobKind::WriteBack => "write-back",
+        JobKind::Rebuild => "rebuild of",
+        JobKind::Replace => "copy to",
+        JobKind::Readd => "catch-up of",
+        JobKind::Resync => "resync of",
+        JobKind::Check => "check of",
+        JobKind::Repair => "repair of",
+        JobKind::WriteBack => "write-back of",
     };
     match job.disk {
-        Some(disk) => format!("{work} group {} on disk {disk}", job.group),
+        Some(disk) => format!("{work} disk {disk} in group {}", job.group),
         None => format!("{work} group {}", job.group),
     }
 }
@@ -215,11 +214,11 @@ pub fn job_title(job: &JobReport) -> String {
 pub fn job_pace(job: &JobReport) -> String {
     let limit =
         if job.limit == 0 { String::new() } else { format!(" (limit {})", size::rate(job.limit)) };
+    // Nothing has moved yet, or all of it was skipped: that is no pace.
+    let pace = if job.rate == 0 { "-".into() } else { size::rate(job.rate) };
     match (job.state, job.eta_s) {
-        (JobState::Running, Some(eta)) => {
-            format!("{}{limit}, {} left", size::rate(job.rate), size::duration(eta))
-        }
-        (JobState::Running, None) => format!("{}{limit}", size::rate(job.rate)),
+        (JobState::Running, Some(eta)) => format!("{pace}{limit}, {} left", size::duration(eta)),
+        (JobState::Running, None) => format!("{pace}{limit}"),
         (JobState::Done | JobState::Failed | JobState::Stopped, _) => "-".into(),
     }
 }
@@ -264,7 +263,7 @@ pub fn t1(rows: &[T1Row], aligned: bool) -> String {
             row.group.to_string(),
             numbers(row.volumes.iter().map(ToString::to_string).collect()),
             numbers(row.disks.iter().map(ToString::to_string).collect()),
-            row.level.clone(),
+            level_word(row.level).into(),
         ]
     });
     laid_out(&headings, cells, aligned)

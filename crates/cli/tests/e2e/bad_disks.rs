@@ -59,15 +59,15 @@ fn a_spare_that_is_too_small_is_refused() {
     let create = |more: &[&str]| {
         run(forestall(&["create", "vault"]).args(&disks).args(["--level", "1"]).args(more))
     };
-    create(&["--spares", "1"]).refused(&["spare", &disks[2], "usable bytes"]);
+    create(&["--spares", "1"]).refused(&["spare", &disks[2], "MiB", "usable"]);
     for disk in &disks {
         assert!(contents(disk).iter().all(|b| *b == 0), "a refused create changed {disk}");
     }
     run(forestall(&["create", "vault"]).args(&disks[..2]).args(["--level", "1"])).ok();
     let server = dir.serve(2);
-    server.run(&["disk", "add", &disks[2]]).refused(&[&disks[2], "usable bytes"]);
+    server.run(&["disk", "add", &disks[2]]).refused(&[&disks[2], "MiB", "usable"]);
     server.ok(&["disk", "add", &disks[2], "--role", "free"]);
-    server.run(&["replace", "1", "--with", "3"]).refused(&["disk 3", "usable bytes"]);
+    server.run(&["replace", "1", "--with", "3"]).refused(&["disk 3", "MiB", "usable"]);
 }
 
 #[test]
@@ -79,13 +79,22 @@ fn the_same_disk_twice_is_refused() {
         !dir.path("d1").exists() && !dir.path("d2").exists(),
         "files of a refused array are left behind"
     );
+    let link = dir.text("link");
+    std::os::unix::fs::symlink(dir.disk(1), &link).expect("a link to what will be made");
     dir.create(3, "16MiB", &[]);
+    let words = [dir.disk(1), link.clone(), "same disk".into()];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    dir.serve_refused(&[dir.disks(3), vec![link.clone()]].concat(), &[], &words);
+    run(&mut forestall(&["destroy", &dir.disk(1), &link])).refused(&words);
     let server = dir.serve(3);
+    for path in [&dir.disk(2), &link] {
+        let number = if *path == link { "disk 1" } else { "disk 2" };
+        server.run(&["disk", "add", path]).refused(&[path, number, "of this array already"]);
+    }
     server
         .run(&["group", "create", "--level", "5", "--disks", "1,2,1"])
         .refused(&["disk 1", "twice"]);
     server.run(&["group", "create", "--level", "5", "--disks", "1,2,7"]).refused(&["disk 7"]);
-    server.run(&["disk", "add", &dir.disk(2)]).refused(&[&dir.disk(2)]);
 }
 
 #[test]

@@ -13,9 +13,10 @@ fn volumes_that_cannot_be() {
     let create = |name: &str, size: &str| {
         server.run(&["volume", "create", name, "--group", "1", "--size", size])
     };
-    create("big", "1GiB").refused(&["group 1", "bytes free"]);
+    create("big", "1GiB").refused(&["group 1", "MiB", "free"]);
     create("huge", "8191PiB").refused(&["group 1"]);
-    create("none", "0").refused(&["4096"]);
+    create("none", "0").refused(&["4 KiB"]);
+    create("far", "9EiB").usage(&["9EiB", "below 8EiB"]);
     create("a", "1MiB").refused(&["\"a\"", "already"]);
     let long = "x".repeat(64);
     for name in ["", " a", "a ", "a\nb", "tab\tbed", "bell\u{7}", "\u{1b}[31mred", long.as_str()] {
@@ -29,7 +30,7 @@ fn volumes_that_cannot_be() {
     server
         .run(&["volume", "create", "b", "--group", "1", "--size", "1MiB", "--number", "0"])
         .refused(&["from 1"]);
-    server.run(&["volume", "grow", "a", "--size", "1GiB"]).refused(&["group 1", "bytes free"]);
+    server.run(&["volume", "grow", "a", "--size", "1GiB"]).refused(&["group 1", "MiB", "free"]);
     for command in [
         &["volume", "grow", "zz", "--size", "8MiB"][..],
         &["volume", "rename", "zz", "y"],
@@ -112,11 +113,11 @@ fn the_management_socket_is_not_stolen_and_not_open_to_all() {
     dir.serve_refused(&dir.disks(2), &[], &["m.sock", "not a socket"]);
     assert_eq!(contents(dir.path("m.sock")), b"precious");
     std::fs::remove_file(dir.path("m.sock")).expect("removed");
-    dir.serve_refused(
-        &dir.disks(2),
-        &["--nbd", "carrier:pigeon"],
-        &["carrier:pigeon", "unix:PATH"],
-    );
+    let told = match dir.try_serve(&dir.disks(2), &["--nbd", "carrier:pigeon"]) {
+        Ok(_) => panic!("no address, and yet it serves"),
+        Err(run) => run.usage(&["carrier:pigeon", "unix:PATH"]),
+    };
+    assert_eq!(told.matches("carrier:pigeon").count(), 1, "said once: {told}");
     let server = dir.serve(2);
     let mode = std::fs::metadata(&server.socket).expect("it is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);

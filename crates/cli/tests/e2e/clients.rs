@@ -1,6 +1,7 @@
 //! Clients that nobody here wrote: libnbd with its tools and its Python, qemu, fio.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -70,6 +71,31 @@ fn nbdinfo_sees_size_flags_exports_and_allocation() {
     };
     assert_eq!((at(0), at(1 << 20), at((8 << 20) - 1)), (Some(3), Some(0), Some(3)), "{map:?}");
     run(Command::new("nbdinfo").args(["--can", "write", &server.uri("one")])).ok();
+}
+
+#[test]
+fn read_only_is_answered_once_the_writes_accepted_before_have_ended() {
+    let dir = Dir::new();
+    dir.create(2, "16MiB", &["--level", "1", "--allow-injection"]);
+    let server = dir.serve(2);
+    let data = region(&dir.disk(1), "data");
+    let (start, len) = (data.start.to_string(), (data.end - data.start).to_string());
+    let mut client = server.connect("vault");
+    // Only where data is: the configuration that makes the volume read only is written at once.
+    server.ok(&[
+        "inject", "disk", "1", "--op", "write", "--kind", "delay", "--ms", "3000", "--offset",
+        &start, "--len", &len,
+    ]);
+    let sent = Instant::now();
+    client.send_write(0, &[7; 4096], false).expect("sent");
+    client.submit().expect("sent");
+    wait_for("the write to be under way", || {
+        (!server.disk(1)["notes"].to_string().contains(" 0 times so far")).then_some(())
+    });
+    server.ok(&["volume", "set", "vault", "--read-only"]);
+    assert!(sent.elapsed() >= Duration::from_millis(3000), "answered before the write was done");
+    client.recv_reply(&mut []).expect("an answer").result.expect("accepted before");
+    assert!(client.write(0, &[8; 4096], false).is_err(), "refused after");
 }
 
 #[test]

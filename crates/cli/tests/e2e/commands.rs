@@ -140,7 +140,7 @@ fn every_listing_prints_text_and_json() {
     let t1 = server.json(&["show", "t1"]);
     assert_eq!(
         t1,
-        serde_json::json!([{"group": 1, "volumes": [1], "disks": [1, 2, 3, 4], "level": "RAID6"}])
+        serde_json::json!([{"group": 1, "volumes": [1], "disks": [1, 2, 3, 4], "level": "6"}])
     );
     assert_eq!(
         server.ok(&["show", "t1"]),

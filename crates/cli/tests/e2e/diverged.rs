@@ -113,10 +113,13 @@ fn a_copy_beside_its_original_is_refused() {
     let paths = [dir.disks(3), vec![dir.text("twin")]].concat();
     dir.serve_refused(&paths, &[], &[&dir.disk(2), "twin", "disk 2"]);
     // One path twice, and a second name for it.
-    dir.serve_refused(&[dir.disks(3), vec![dir.disk(1)]].concat(), &[], &[&dir.disk(1)]);
+    dir.serve_refused(&[dir.disks(3), vec![dir.disk(1)]].concat(), &[], &[&dir.disk(1), "twice"]);
     std::os::unix::fs::symlink(dir.disk(1), dir.path("link")).expect("a link");
-    dir.serve_refused(&[dir.disks(3), vec![dir.text("link")]].concat(), &[], &["link"]);
-    dir.serve(3).stop();
+    dir.serve_refused(&[dir.disks(3), vec![dir.text("link")]].concat(), &[], &["link", "twice"]);
+    // Found twice is no mistake: folders of links are scanned too.
+    let scan = ["--scan", dir.root().to_str().expect("UTF-8")];
+    std::fs::remove_file(dir.path("twin")).expect("the copy is gone");
+    dir.serve_with(&[dir.disk(2)], &scan).stop();
 }
 
 #[test]
@@ -158,8 +161,8 @@ fn a_second_server_on_the_same_disks_is_refused() {
             Ok(_) => panic!("a second server runs on {paths:?}"),
             Err(run) => drop(run.refused(words)),
         };
-    refused("2", &dir.disks(3), &[&dir.disk(1), "in use"]);
-    refused("2", &[dir.disk(3)], &[&dir.disk(3), "in use"]);
+    refused("2", &dir.disks(3), &[&dir.disk(1), "in use", "another process"]);
+    refused("2", &[dir.disk(3)], &[&dir.disk(3), "in use", "another process"]);
     // On the same sockets, too.
     refused("", &[dir.disk(9)], &["another server answers", "--socket"]);
     run(&mut forestall(&["create", "x", &dir.disk(1), "--force"]))

@@ -19,7 +19,9 @@ fn states(server: &Server) -> Vec<String> {
 #[test]
 fn a_spare_takes_a_failed_members_place_by_itself() {
     let dir = Dir::new();
-    dir.create(5, "16MiB", &["--level", "5", "--spares", "1"]);
+    let made = dir.create(5, "16MiB", &["--level", "5", "--spares", "1"]);
+    let next = format!("forestall serve {}\n", dir.disks(5).join(" "));
+    assert!(made.ends_with(&next), "the command to type next: {made}");
     let server = dir.serve(5);
     let data = server.fill("vault", 1);
     server.ok(&["disk", "fail", "2"]);
@@ -32,6 +34,12 @@ fn a_spare_takes_a_failed_members_place_by_itself() {
         (&jobs[0]["kind"], &jobs[0]["state"], &jobs[0]["disk"]),
         (&json!("rebuild"), &json!("done"), &json!(5))
     );
+    // A note, not a problem: the spent disk, why it is spent, and what to do with it.
+    let status = server.run(&["status"]).exits(0).stdout;
+    for words in ["HEALTHY, 1 note", "failed by the operator", "forestall disk remove 2"] {
+        assert!(status.contains(words), "{words} in {status}");
+    }
+    assert!(status.contains(&format!("replace the hardware ({})", dir.disk(2))), "{status}");
     // What the spare took is real: the data needs it now.
     server.ok(&["disk", "fail", "1"]);
     server.verify("vault", &data, "read through the former spare");
@@ -40,6 +48,47 @@ fn a_spare_takes_a_failed_members_place_by_itself() {
     server.stop();
     let server = dir.serve_with(&[dir.disk(3), dir.disk(4), dir.disk(5)], &[]);
     server.verify("vault", &data, "after a restart");
+}
+
+#[test]
+fn a_spare_that_is_busy_elsewhere_is_not_promised() {
+    let dir = Dir::new();
+    dir.create(4, "16MiB", &["--allow-injection"]);
+    let server = dir.serve_with(&dir.disks(4), &["--disk-timeout", "600000"]);
+    server.ok(&["group", "create", "--level", "1", "--disks", "1,2"]);
+    server.ok(&["group", "create", "--level", "1", "--disks", "3,4"]);
+    server.ok(&["volume", "create", "v", "--group", "1", "--size", "8MiB"]);
+    server.fill("v", 4);
+    server.ok(&["disk", "add", &dir.text("spare"), "--size", "16MiB"]);
+    let data = region(&dir.text("spare"), "data");
+    let (start, len) = (data.start.to_string(), (data.end - data.start).to_string());
+    // It is filled as long as this test lasts.
+    server.ok(&[
+        "inject", "disk", "5", "--op", "write", "--kind", "stall", "--offset", &start, "--len",
+        &len,
+    ]);
+    server.ok(&["disk", "fail", "1"]);
+    wait_for("the spare to be filled", || (server.disk(5)["state"] == "rebuilding").then_some(()));
+    server.ok(&["disk", "fail", "3"]);
+    let problems = server.status()["problems"].to_string();
+    assert!(problems.contains("the only spare, disk 5, is being filled in group 1"), "{problems}");
+    assert!(!problems.contains("about to take its place"), "{problems}");
+}
+
+#[test]
+fn a_size_that_is_not_whole_blocks_is_rounded_aloud() {
+    let dir = Dir::new();
+    dir.create(2, "16MiB", &[]);
+    let server = dir.serve(2);
+    server.ok(&["group", "create", "--level", "0", "--disks", "1,2"]);
+    let made = server.ok(&["volume", "create", "v", "--group", "1", "--size", "513"]);
+    assert!(made.contains("513 B were asked for, it has 4 KiB"), "{made}");
+    let made = server.json(&["volume", "create", "w", "--group", "1", "--size", "4097"]);
+    assert_eq!(made, json!({"volume": 2, "size": 8192}));
+    let grown = server.ok(&["volume", "grow", "v", "--size", "9000"]);
+    assert!(grown.contains("v has 12 KiB now") && grown.contains("were asked for"), "{grown}");
+    let whole = server.ok(&["volume", "create", "x", "--group", "1", "--size", "1MiB"]);
+    assert!(!whole.contains("asked for"), "{whole}");
 }
 
 #[test]
@@ -204,7 +253,7 @@ fn groups_and_volumes_come_and_go() {
     );
     assert_eq!(
         server.json(&["show", "t1"])[1],
-        json!({"group": 2, "volumes": [7], "disks": [6, 5], "level": "RAID1"})
+        json!({"group": 2, "volumes": [7], "disks": [6, 5], "level": "1"})
     );
     let (a, b) = (server.fill("a", 1), server.fill("b", 2));
 

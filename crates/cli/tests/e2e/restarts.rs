@@ -81,6 +81,8 @@ fn sigterm_answers_what_it_accepted_and_keeps_it() {
     // At least one is answered before the signal; the others are on their way.
     let mut answered = vec![client.recv_reply(&mut []).expect("an answer")];
     signal(server.pid(), "TERM");
+    // The same wish once more, as from a shell that ends a whole group.
+    signal(server.pid(), "INT");
     while client.in_flight() > 0 {
         match client.recv_reply(&mut []) {
             Ok(reply) => answered.push(reply),

@@ -15,6 +15,7 @@ use crate::ids::DiskNumber;
 use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 /// A disk with its label.
 struct Candidate<E: Env> {
@@ -229,10 +230,10 @@ impl<E: Env> Array<E> {
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in groups.iter().filter(|g| !g.is_resynced()) {
             let what = format!(
-                "group {} was not stopped cleanly: {} regions of {} bytes are resynced",
+                "group {} was not stopped cleanly: {} of {} to resync",
                 group.number,
-                group.dirty_regions(),
-                group.region_len()
+                words::counted(group.dirty_regions(), "region"),
+                words::bytes(group.region_len())
             );
             self.event(Severity::Warning, "group-unclean", None, Some(group.number), what);
         }
@@ -312,6 +313,28 @@ async fn read_all<E: Env>(
     }
 }
 
+/// Why no side can be chosen by disk `number`, and by which disks one could be.
+fn not_there<E: Env>(candidates: &[Candidate<E>], number: DiskNumber) -> String {
+    let why = match candidates.iter().find(|c| c.label.number == number) {
+        Some(found) => {
+            format!("disk {number} ({}) holds no configuration", found.disk.identity.path)
+        }
+        None => format!("disk {number} is not among those given"),
+    };
+    let holds = |c: &&Candidate<E>| !c.configs.is_empty();
+    let mut others: Vec<(DiskNumber, &str)> = candidates
+        .iter()
+        .filter(holds)
+        .map(|c| (c.label.number, c.disk.identity.path.as_str()))
+        .collect();
+    others.sort_unstable();
+    let others: Vec<String> = others.iter().map(|(n, path)| format!("{n} ({path})")).collect();
+    format!(
+        "{why}, so it cannot be chosen; the side is named by one of: {}. Where nothing asks you to choose, leave --choose out",
+        others.join(", ")
+    )
+}
+
 /// Words for a refusal of the quorum.
 fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleError {
     let path = |number: DiskNumber| {
@@ -324,7 +347,7 @@ fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleErr
             "{} and {} are both disk {number}: a copy, or two paths to one disk. Leave one of them out",
             candidates[first].disk.identity.path, candidates[second].disk.identity.path
         )),
-        Refusal::NotThere(_) => AssembleError::NothingFound(refusal.to_string()),
+        Refusal::NotThere(number) => AssembleError::NoSuchChoice(not_there(candidates, number)),
         Refusal::Diverged { sides } => {
             let words: Vec<String> = sides
                 .iter()
@@ -361,9 +384,9 @@ fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleErr
                 })
                 .collect();
             AssembleError::TooFew(format!(
-                "half or more of the {} disks in service at generation {generation} are missing: {}. Bring them, wait for them with \
+                "half or more of the {} in service at generation {generation} are missing: {}. Bring them, wait for them with \
                  --wait SECS, or start without them with --degraded",
-                list.len(),
+                words::counted(list.len() as u64, "disk"),
                 if missing.is_empty() {
                     "they hold an older state".to_string()
                 } else {

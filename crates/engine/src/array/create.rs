@@ -18,6 +18,7 @@ use crate::format::layout::Layout;
 use crate::group::Group;
 use crate::ids::{DiskNumber, GroupNumber, Uuid, VolumeNumber};
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 /// A disk to be labelled.
 struct Blank<E: Env> {
@@ -109,10 +110,7 @@ fn plan<E: Env>(
     }
     let spares = spec.group.as_ref().map_or(0, |g| g.spares);
     if spec.group.is_some() && spares >= disks.len() {
-        return refuse(format!(
-            "{spares} spares of {} disks leave none for the group",
-            disks.len()
-        ));
+        return refuse(format!("{spares} of {} as spares leave none for the group", disks.len()));
     }
     let members = disks.len() - spares;
     let mut blanks = Vec::new();
@@ -167,8 +165,10 @@ fn plan_group_and_volume<E: Env>(
     let needs = entry.stripes * u64::from(entry.chunk);
     if let Some(small) = blanks[members..].iter().find(|b| b.entry.data_len < needs) {
         return refuse(format!(
-            "spare {} has {} usable bytes after its regions; the group's members use {needs}",
-            small.disk.identity.path, small.entry.data_len
+            "spare {} has {} usable after its regions; the group's members use {}",
+            small.disk.identity.path,
+            words::exact(small.entry.data_len),
+            words::exact(needs)
         ));
     }
     let name = group.volume.clone().unwrap_or_else(|| spec.name.clone());

@@ -16,6 +16,7 @@ use crate::format::layout::Layout;
 use crate::ids::{DiskNumber, Uuid};
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 pub(super) fn no_disk(number: DiskNumber) -> CommandError {
     CommandError::NotFound(format!("there is no disk {number}; see `forestall disk list`"))
@@ -236,7 +237,9 @@ fn check_spare_size(config: &Configuration, data_len: u64, path: &str) -> Result
     let needs = config.groups.iter().map(|g| g.stripes * u64::from(g.chunk)).min();
     match needs {
         Some(needs) if data_len < needs => Err(CommandError::Refused(format!(
-            "{path} has {data_len} usable bytes after its regions; a spare of this array needs {needs}"
+            "{path} has {} usable after its regions; a spare of this array needs {}",
+            words::exact(data_len),
+            words::exact(needs)
         ))),
         _ => Ok(()),
     }

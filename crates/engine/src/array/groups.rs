@@ -15,6 +15,7 @@ use crate::group::{Group, pages_in};
 use crate::ids::{DiskNumber, GroupNumber, Uuid};
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 /// Smallest intent region, and the one that larger members start from.
 const REGION_SMALL: u64 = 64 << 10;
@@ -32,7 +33,9 @@ pub(super) fn plan_group(
 ) -> Result<(GroupEntry, Notes), String> {
     if !chunk.is_power_of_two() || !(CHUNK_MIN..=CHUNK_MAX).contains(&chunk) {
         return Err(format!(
-            "a chunk of {chunk} bytes: it is a power of two from {CHUNK_MIN} to {CHUNK_MAX}"
+            "a chunk of {chunk} bytes: it is a power of two from {} to {}",
+            words::bytes(CHUNK_MIN.into()),
+            words::bytes(CHUNK_MAX.into())
         ));
     }
     let smallest = members.iter().map(|(d, _)| d.data_len).min().ok_or("a group needs disks")?;
@@ -58,7 +61,9 @@ pub(super) fn plan_group(
             .map(|(d, _)| d.number.to_string())
             .collect();
         notes.push(format!(
-            "the disks differ in size: the smallest usable size, {member_len} bytes, counts; the rest of disks {} is not used",
+            "the disks differ in size: the smallest usable size, {}, counts; the rest of {} {} is not used",
+            words::exact(member_len),
+            if larger.len() == 1 { "disk" } else { "disks" },
             larger.join(", ")
         ));
     }
@@ -272,7 +277,7 @@ mod tests {
                 .expect("possible");
         assert_eq!(entry.stripes * 65536, disks[0].0.data_len / 65536 * 65536);
         assert!(
-            notes[0].contains("smallest usable size") && notes[0].contains("disks 2 "),
+            notes[0].contains("smallest usable size") && notes[0].contains("rest of disk 2 is"),
             "{notes:?}"
         );
     }

@@ -153,7 +153,7 @@ impl<E: Env> Array<E> {
         let found = self.job(job)?;
         if !matches!(found.kind, JobKind::Check | JobKind::Repair) {
             return Err(CommandError::Refused(format!(
-                "job {job} restores redundancy and is not stopped; slow it down with `forestall jobs limit {job} RATE`"
+                "job {job} restores redundancy and is not stopped; slow it down with `forestall jobs --limit {job} --rate MIB_S`"
             )));
         }
         found.progress.stop.set(true);

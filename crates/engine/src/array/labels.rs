@@ -14,6 +14,7 @@ use crate::format::layout::{Layout, Region};
 use crate::ids::{BLOCK_SIZE, Uuid};
 use crate::runtime::Runtime;
 use crate::sync::{First, race};
+use crate::words;
 
 /// A label found on a disk.
 pub(super) struct FoundLabel {
@@ -55,8 +56,11 @@ pub(super) async fn read_label<D: Disk>(disk: &D) -> Result<FoundLabel, LabelErr
         };
         match decoded {
             Ok(label) if label.disk_size > size => {
-                let lie =
-                    format!("it was made for {} bytes and the disk has {size}", label.disk_size);
+                let lie = format!(
+                    "it was made for {} and the disk has {}",
+                    words::exact(label.disk_size),
+                    words::exact(size)
+                );
                 why = LabelError::Inconsistent(lie);
             }
             Ok(label) => best = best.or(Some(label)),

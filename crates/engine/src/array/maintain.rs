@@ -10,6 +10,7 @@ use crate::ids::{GroupNumber, Slot};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 impl<E: Env> Array<E> {
     /// Starts a check, or a check that repairs what it finds. Answers the job's id. `rate` in bytes a second of each member, 0 for none.
@@ -102,11 +103,14 @@ fn verdict(progress: &Progress, repair: bool) -> String {
     let (different, lost) = (progress.mismatches.get(), progress.lost.get());
     let mut words = match (different, repair) {
         (0, _) => "all copies and parity agree".to_string(),
-        (n, true) => format!("{n} blocks differed and were mended"),
-        (n, false) => format!("{n} blocks differ; `forestall scrub GROUP --repair` mends them"),
+        (n, true) => format!("{} differed, mended", words::counted(n, "block")),
+        (n, false) => format!(
+            "{} found to differ; `forestall scrub GROUP --repair` mends that",
+            words::counted(n, "block")
+        ),
     };
     if lost > 0 {
-        words += &format!("; {lost} blocks could not be read from anywhere");
+        words += &format!("; {} not to be read from anywhere", words::counted(lost, "block"));
     }
     words
 }

@@ -20,6 +20,7 @@ use crate::shield::{LegFailures, Log};
 use crate::sync::{Event, Mutex};
 use crate::volume::VolumeRt;
 
+mod advice;
 mod assemble;
 mod avoidance;
 mod commit;

@@ -15,6 +15,7 @@ use crate::group::Group;
 use crate::ids::{DiskNumber, Slot};
 use crate::report::Severity;
 use crate::runtime::Env;
+use crate::words;
 
 impl<E: Env> Array<E> {
     /// Copies a member to a spare while it stays in service, then swaps (rules F4, A2, A3). Answers the job's id, counted from
@@ -82,8 +83,8 @@ impl<E: Env> Array<E> {
             }
             None => self.pick_spare(&config, group.member_len()).ok_or_else(|| {
                 CommandError::Refused(format!(
-                    "there is no spare with {} usable bytes; add one with `forestall disk add PATH --role spare`",
-                    group.member_len()
+                    "there is no spare with {} usable; add one with `forestall disk add PATH --role spare`",
+                    words::exact(group.member_len())
                 ))
             })?,
         };
@@ -192,5 +193,9 @@ impl<E: Env> Array<E> {
 }
 
 fn too_small(disk: DiskNumber, has: u64, needs: u64) -> CommandError {
-    CommandError::Refused(format!("disk {disk} has {has} usable bytes; {needs} are needed"))
+    CommandError::Refused(format!(
+        "disk {disk} has {} usable; {} are needed",
+        words::exact(has),
+        words::exact(needs)
+    ))
 }

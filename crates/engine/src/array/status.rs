@@ -4,6 +4,7 @@
 //! would cost. Changes nothing.
 
 use super::Array;
+use super::advice::{spare_words, was_member};
 use super::volumes::{free_extents, geometry_of};
 use crate::config::{
     Configuration, DiskEntry, DiskRole, DropReason, GroupEntry, Service, SlotState,
@@ -14,6 +15,7 @@ use crate::report::{
     ArrayReport, DiskReport, DiskState, GroupReport, Health, JobReport, JobState, Problem, T1Row,
 };
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 impl<E: Env> Array<E> {
     /// All that `status` shows.
@@ -32,6 +34,7 @@ impl<E: Env> Array<E> {
         }
         problems.extend(idle_disk_problems(&config, &disks));
         problems.extend(self.health_problems(&config, &disks, &jobs));
+        problems.extend(self.spent_disks(&config, &disks));
         problems.sort_by_key(|p| std::cmp::Reverse(p.health));
         let health = problems.iter().map(|p| p.health).max().unwrap_or(Health::Healthy);
         ArrayReport {
@@ -64,7 +67,7 @@ impl<E: Env> Array<E> {
                 group: g.number,
                 volumes: volumes(g),
                 disks: g.slots.iter().map(|s| s.disk).collect(),
-                level: g.level.to_string(),
+                level: g.level,
             })
             .collect()
     }
@@ -172,19 +175,6 @@ impl<E: Env> Array<E> {
         let risk = self.risk_words(config, group);
         for disk in disks.iter().filter(|d| group.absent.contains(&d.number)) {
             let job = jobs.iter().find(|j| j.group == number && j.disk == Some(disk.number));
-            let what = match disk.state {
-                DiskState::Rebuilding => format!("{} is being filled", name(disk)),
-                DiskState::Missing => format!("{} is missing since the start", name(disk)),
-                DiskState::InSync
-                | DiskState::Spare
-                | DiskState::Free
-                | DiskState::Failed
-                | DiskState::Retiring
-                | DiskState::Work
-                | DiskState::Replaced => {
-                    format!("{} has failed", name(disk))
-                }
-            };
             let action = match job {
                 Some(job) => job_words(job),
                 None if disk.state == DiskState::Rebuilding => {
@@ -194,26 +184,11 @@ impl<E: Env> Array<E> {
                     "bring it back: `forestall disk readd {}`; what is lost without it answers with an error",
                     disk.number
                 ),
-                None if config
-                    .disks
-                    .iter()
-                    .any(|d| d.role == DiskRole::Spare && d.in_service()) =>
-                {
-                    format!(
-                        "a spare is about to take its place; if none does, it is too small: add a larger one, or bring the disk back \
-                     with `forestall disk readd {}`",
-                        disk.number
-                    )
-                }
-                None => format!(
-                    "there is no spare: add one with `forestall disk add PATH --role spare`, or bring it back with \
-                     `forestall disk readd {}`",
-                    disk.number
-                ),
+                None => spare_words(&self.outlook(config, number), disk.number),
             };
             problems.push(Problem {
                 health: group.health.max(Health::Degraded),
-                what: format!("group {number} ({level}): {what}"),
+                what: format!("group {number} ({level}): {}", absent_words(disk)),
                 action,
                 risk: risk.clone(),
             });
@@ -233,8 +208,8 @@ impl<E: Env> Array<E> {
             problems.push(Problem {
                 health: Health::Degraded,
                 what: format!(
-                    "group {number} ({level}): not stopped cleanly, {} regions are dirty",
-                    group.dirty_regions
+                    "group {number} ({level}): not stopped cleanly, {} to resync",
+                    words::counted(group.dirty_regions, "region")
                 ),
                 action: job.map_or_else(|| "the resync is about to start".into(), job_words),
                 risk: risk.clone(),
@@ -243,7 +218,7 @@ impl<E: Env> Array<E> {
         if group.lost_blocks > 0 {
             problems.push(Problem {
                 health: Health::Failed,
-                what: format!("group {number} ({level}): {} blocks of 4096 bytes are lost", group.lost_blocks),
+                what: format!("group {number} ({level}): {} of 4 KiB lost", words::counted(group.lost_blocks, "block")),
                 action: "they answer with an error until they are written again; restore them from a backup".into(),
                 risk,
             });
@@ -267,15 +242,15 @@ impl<E: Env> Array<E> {
         match (group.health, group.failures_left) {
             (Health::Failed, _) => format!("some data does not answer now ({what})"),
             (_, 0) => format!("another failure in this group loses data: {what}"),
-            (_, n) => format!(
-                "{n} more disk{} of this group may fail without loss",
-                if n == 1 { "" } else { "s" }
-            ),
+            (_, n) => {
+                let more = words::counted(n.into(), "more disk");
+                format!("{more} of this group may fail without loss")
+            }
         }
     }
 }
 
-/// Spares and free disks that failed, and replaced ones, concern nobody's data.
+/// Spares and free disks that failed concern nobody's data.
 fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Problem> {
     disks
         .iter()
@@ -294,14 +269,24 @@ fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Probl
         .collect()
 }
 
-/// A member whose slot has been rebuilt elsewhere is history, not a problem.
-fn was_member(entry: &DiskEntry) -> bool {
-    entry.role == DiskRole::Member
+/// How a member that is absent is told of.
+fn absent_words(disk: &DiskReport) -> String {
+    let how = match disk.state {
+        DiskState::Rebuilding => "is being filled",
+        DiskState::Missing => "is missing since the start",
+        DiskState::InSync
+        | DiskState::Spare
+        | DiskState::Free
+        | DiskState::Failed
+        | DiskState::Retiring
+        | DiskState::Work
+        | DiskState::Replaced => "has failed",
+    };
+    format!("{} {how}", name(disk))
 }
 
 fn name(disk: &DiskReport) -> String {
-    let serial = disk.identity.serial.as_ref().map(|s| format!(", serial {s}")).unwrap_or_default();
-    format!("disk {} ({}{serial})", disk.number, disk.identity.path)
+    format!("disk {} ({})", disk.number, disk.identity.words())
 }
 
 pub(super) fn job_words(job: &JobReport) -> String {
@@ -315,6 +300,8 @@ pub(super) fn job_words(job: &JobReport) -> String {
         crate::JobKind::Repair => "repairing",
         crate::JobKind::WriteBack => "taking updates home",
     };
-    let eta = job.eta_s.map(|s| format!(", about {s} s left")).unwrap_or_default();
-    format!("{kind}: {percent} % at {:.1} MiB/s{eta}", job.rate as f64 / 1_048_576.0)
+    // Nothing has moved yet, or all of it was skipped: that is no pace.
+    let pace = if job.rate == 0 { String::new() } else { format!(" at {}", words::rate(job.rate)) };
+    let left = job.eta_s.map(|s| format!(", about {} left", words::duration(s)));
+    format!("{kind}: {percent} %{pace}{}", left.unwrap_or_default())
 }

@@ -18,6 +18,7 @@ use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 /// What a group's tending does next.
 enum Step {
@@ -236,7 +237,8 @@ impl<E: Env> Array<E> {
         match progress.lost.get() {
             0 => "done; full redundancy again".into(),
             lost => {
-                format!("done; {lost} blocks could not be had from anywhere and are listed lost")
+                let blocks = words::counted(lost, "block");
+                format!("done; {blocks} not to be had from anywhere, listed lost")
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::ids::{BLOCK_SIZE, GroupNumber, VolumeNumber};
 use crate::report::{Severity, VolumeReport};
 use crate::runtime::Env;
 use crate::volume::{VolumeHandle, VolumeRt};
+use crate::words;
 
 /// The layout of a configured group.
 pub(super) fn geometry_of(group: &GroupEntry) -> Geometry {
@@ -135,7 +136,7 @@ impl<E: Env> Array<E> {
         let stripe_len = geometry_of(&entry).stripe_len();
         let size = match spec.size {
             Some(0) => {
-                return Err(CommandError::Refused("a volume has at least 4096 bytes".into()));
+                return Err(CommandError::Refused("a volume has at least 4 KiB".into()));
             }
             Some(size) => size
                 .checked_next_multiple_of(BLOCK_SIZE)
@@ -153,8 +154,12 @@ impl<E: Env> Array<E> {
             next.volumes.insert(at, volume);
         })
         .await?;
-        let what =
-            format!("volume {number} {:?} of {size} bytes in group {}", spec.name, spec.group);
+        let what = format!(
+            "volume {number} {:?} of {} in group {}",
+            spec.name,
+            words::exact(size),
+            spec.group
+        );
         self.event(Severity::Info, "volume-created", None, Some(spec.group), what);
         Ok(number)
     }
@@ -173,8 +178,8 @@ impl<E: Env> Array<E> {
             .ok_or_else(|| too_large(volume.group, 0, size))?;
         if size < volume.size {
             return Err(CommandError::Refused(format!(
-                "volume {name:?} has {} bytes: volumes grow, they do not shrink",
-                volume.size
+                "volume {name:?} has {}: volumes grow, they do not shrink",
+                words::exact(volume.size)
             )));
         }
         let entry = config.group(volume.group).expect("volumes lie in groups").clone();
@@ -199,8 +204,9 @@ impl<E: Env> Array<E> {
             None,
             Some(volume.group),
             format!(
-                "volume {} {name:?} now has {size} bytes; clients see it when they connect anew",
-                volume.number
+                "volume {} {name:?} now has {}; clients see it when they connect anew",
+                volume.number,
+                words::exact(size)
             ),
         );
         Ok(())
@@ -226,8 +232,8 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    /// Makes a volume read only, or writable again. Connected clients get an error for each write from then on; writes that were accepted
-    /// before run to their end.
+    /// Makes a volume read only, or writable again. Connected clients get an error for each write from then on; that it is read only
+    /// is answered once the writes that were accepted before have ended.
     ///
     /// # Errors
     /// If there is no such volume.
@@ -236,11 +242,26 @@ impl<E: Env> Array<E> {
         name: &str,
         read_only: bool,
     ) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let turn = self.command_turn.lock().await;
         let volume = find(&self.config.borrow(), name)?.clone();
-        if volume.read_only == read_only {
-            return Ok(());
+        if volume.read_only != read_only {
+            self.commit_read_only(&volume, read_only).await?;
         }
+        // Writes may wait for `group continue`, which needs the turn.
+        drop(turn);
+        let running = self.volumes.borrow().get(&volume.number).cloned();
+        if let Some(running) = running.filter(|_| read_only) {
+            running.rests_read_only().await;
+        }
+        Ok(())
+    }
+
+    async fn commit_read_only(
+        self: &Rc<Self>,
+        volume: &VolumeEntry,
+        read_only: bool,
+    ) -> Result<(), CommandError> {
+        let name = &volume.name;
         self.commit(|next| {
             if let Some(v) = next.volumes.iter_mut().find(|v| v.number == volume.number) {
                 v.read_only = read_only;
@@ -373,7 +394,11 @@ fn free_number(
 }
 
 fn too_large(group: GroupNumber, free: u64, size: u64) -> CommandError {
-    CommandError::Refused(format!("group {group} has {free} bytes free; {size} are needed"))
+    CommandError::Refused(format!(
+        "group {group} has {} free; {} are needed",
+        words::exact(free),
+        words::exact(size)
+    ))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use super::page::PAGE_BITS;
 use crate::ids::BLOCK_SIZE;
+use crate::words;
 
 /// Smallest disk that can be labelled, in bytes.
 pub const DISK_SIZE_MIN: u64 = 2 << 20;
@@ -92,7 +93,8 @@ pub struct Layout {
 /// The disk has no room for its regions and any data.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Error)]
 #[error(
-    "the disk has {size} bytes; a disk of this array needs {DISK_SIZE_MIN} to {DISK_SIZE_MAX} bytes"
+    "the disk has {}; a disk of an array needs {} to {}",
+    words::exact(*.size), words::exact(DISK_SIZE_MIN), words::exact(DISK_SIZE_MAX)
 )]
 pub struct TooSmall {
     /// The disk's size in bytes.

@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
+use super::connections;
 use super::error::ApiError;
 use super::routes;
 use super::socket::ManagementSocket;
@@ -185,14 +186,16 @@ impl ControlThread {
 /// Serves the API until the server has ended and its last requests are answered.
 async fn answer(listener: UnixListener, control: Arc<Control>, mut all_gone: mpsc::Receiver<()>) {
     let listener = tokio::net::UnixListener::from_std(listener).expect("a listening socket");
-    let ended = Arc::clone(&control);
-    let served = axum::serve(listener, routes::router(Arc::clone(&control)))
-        .with_graceful_shutdown(async move {
+    let ended = || {
+        let control = Arc::clone(&control);
+        async move {
             // How it ended is what the handlers answer.
-            let _ = ended.wait_ended().await;
-        });
+            let _ = control.wait_ended().await;
+        }
+    };
+    let served = connections::serve(listener, routes::router(Arc::clone(&control)), ended);
     let last_words = async {
-        let _ = served.await;
+        served.await;
         all_gone.recv().await;
     };
     let goodbye = async {

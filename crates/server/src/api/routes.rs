@@ -15,6 +15,7 @@ use axum::http::{Method, Uri};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use forestall_disk::{ActiveRule, InjectKind};
+use forestall_engine::words::counted;
 use forestall_engine::{
     ArrayReport, CommandError, DiskReport, Event, GroupSpec, HealthReport, JobReport, T1Row, T3Row,
     VolumeReport, VolumeSpec,
@@ -27,7 +28,7 @@ use super::error::ApiError;
 use super::types::{
     AddDisk, DiskMade, Done, ErrorKind, GroupMade, GrowVolume, Inject, JobStarted, LimitJob,
     NameDisk, NameGroup, NameVolume, ReaddDisk, RenameVolume, ReplaceDisk, ScrubGroup, ServerInfo,
-    SetPolicy, SetThreshold, SetVolume, VolumeMade,
+    SetPolicy, SetThreshold, SetVolume, VolumeGrown, VolumeMade,
 };
 use crate::data::Context;
 
@@ -139,7 +140,7 @@ fn rule_words(active: &ActiveRule) -> String {
         InjectKind::Corrupt => "corruption".into(),
         InjectKind::Death => "death".into(),
     };
-    format!("{kind}, {} times so far", active.hits)
+    format!("{kind}, {} so far", counted(active.hits, "time"))
 }
 
 async fn nowhere(method: Method, uri: Uri) -> ApiError {
@@ -224,14 +225,14 @@ async fn group_continue(context: Rc<Context>, body: NameGroup) -> Result<Done, C
 async fn volume_create(context: Rc<Context>, body: VolumeSpec) -> Result<VolumeMade, CommandError> {
     let volume = context.array.create_volume(body).await?;
     context.exports_changed();
-    Ok(VolumeMade { volume })
+    Ok(VolumeMade { volume, size: volume_size(&context, |v| v.number == volume) })
 }
 
-async fn volume_grow(context: Rc<Context>, body: GrowVolume) -> Result<Done, CommandError> {
+async fn volume_grow(context: Rc<Context>, body: GrowVolume) -> Result<VolumeGrown, CommandError> {
     let name = volume_name(&context, body.volume);
     context.array.grow_volume(&name, body.size).await?;
     context.exports_changed();
-    Ok(Done {})
+    Ok(VolumeGrown { size: volume_size(&context, |v| v.name == name) })
 }
 
 async fn volume_rename(context: Rc<Context>, body: RenameVolume) -> Result<Done, CommandError> {
@@ -253,6 +254,11 @@ async fn volume_delete(context: Rc<Context>, body: NameVolume) -> Result<Done, C
     context.array.delete_volume(&name).await?;
     context.exports_changed();
     Ok(Done {})
+}
+
+/// The size of a volume that was made or grown just now.
+fn volume_size(context: &Context, is_it: impl FnMut(&&VolumeReport) -> bool) -> u64 {
+    context.array.volumes().iter().find(is_it).map_or(0, |v| v.size)
 }
 
 /// The name of the volume that `given` names by name or, where no volume has that name, by number.

@@ -24,12 +24,12 @@ pub enum SocketError {
     #[error("{} belongs to another user; choose another place with --socket", .0.display())]
     ForeignFolder(PathBuf),
     /// The operating system refused.
-    #[error("cannot make the management socket {}: {source}", path.display())]
+    #[error("cannot make the management socket {}: {error}", path.display())]
     Io {
         /// The socket.
         path: PathBuf,
-        /// Why.
-        source: io::Error,
+        /// What it says.
+        error: io::Error,
     },
 }
 
@@ -66,7 +66,7 @@ impl ManagementSocket {
     /// # Errors
     /// If somebody answers there, if the name belongs to something else, or if the operating system refuses.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
-        let io_error = |source| SocketError::Io { path: path.to_owned(), source };
+        let io_error = |error| SocketError::Io { path: path.to_owned(), error };
         prepare_folder(path)?;
         match fs::symlink_metadata(path) {
             Ok(meta) if !meta.file_type().is_socket() => {
@@ -131,7 +131,7 @@ fn prepare_folder(path: &Path) -> Result<(), SocketError> {
     if path.parent() != Some(&folder) {
         return Ok(());
     }
-    let io_error = |source| SocketError::Io { path: path.to_owned(), source };
+    let io_error = |error| SocketError::Io { path: path.to_owned(), error };
     match DirBuilder::new().mode(0o700).create(&folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_error(error)),
         Ok(()) | Err(_) => {}

@@ -190,6 +190,15 @@ pub struct GroupMade {
 pub struct VolumeMade {
     /// Its number.
     pub volume: VolumeNumber,
+    /// Its size in bytes: what was asked for, rounded up to whole blocks.
+    pub size: u64,
+}
+
+/// Answer to a command that grew a volume.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct VolumeGrown {
+    /// Its size in bytes: what was asked for, rounded up to whole blocks.
+    pub size: u64,
 }
 
 /// Answer to a command that started long work.

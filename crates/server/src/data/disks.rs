@@ -38,6 +38,12 @@ impl Context {
         size: Option<u64>,
         force: bool,
     ) -> Result<DiskNumber, DiskError> {
+        if let Some(number) = self.held_at(path) {
+            let why = format!(
+                "{path} is disk {number} of this array already; `forestall disk list` shows what it does"
+            );
+            return Err(CommandError::Refused(why).into());
+        }
         let new = open::open_new(path, self.io, size, force).await?;
         self.say_note(&new.opened);
         // Kept only once it has a label: a beat needs one.
@@ -57,10 +63,12 @@ impl Context {
         let Some(path) = path else { return Ok(self.array.readd_disk(disk, None).await?) };
         let before = self.keeper.find(path);
         let opened = match (open::open_now(path, self.io), &before) {
-            (Err(OpenError::Own(OwnError::InUse(_))), Some(held)) => {
+            (Err(OpenError::Own(OwnError::InUse { .. })), Some(held)) => {
                 return Ok(self.array.readd_disk(disk, Some(held.new_disk())).await?);
             }
-            (Err(OpenError::Own(OwnError::InUse(_))), None) => open::open(path, self.io).await?,
+            (Err(OpenError::Own(OwnError::InUse { .. })), None) => {
+                open::open(path, self.io).await?
+            }
             (opened, _) => opened?,
         };
         open::owner::watch(std::slice::from_ref(&opened)).await?;
@@ -97,6 +105,18 @@ impl Context {
         let disks = self.array.report().disks;
         let path = disks.into_iter().find(|report| report.number == disk)?.identity.path;
         self.keeper.find(&path)
+    }
+
+    /// The disk of this array that `path` leads to. A device that went away may have left its name to another one, which can be
+    /// opened: that is none of ours.
+    fn held_at(&self, path: &str) -> Option<DiskNumber> {
+        let held = self.keeper.find(path)?;
+        let in_use = open::open_now(path, self.io)
+            .is_err_and(|error| matches!(error, OpenError::Own(OwnError::InUse { .. })));
+        // Of several that had this path, the one that came last.
+        let mut disks = self.array.report().disks.into_iter().rev();
+        let number = disks.find(|report| report.identity.path == held.identity.path)?.number;
+        in_use.then_some(number)
     }
 
     fn say_note(&self, opened: &Opened) {

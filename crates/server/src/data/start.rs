@@ -55,7 +55,14 @@ pub enum StartError {
     Aborted,
     /// No thread, no runtime, or no socket to be had.
     #[error("the operating system refuses: {0}")]
-    System(#[from] io::Error),
+    System(io::Error),
+}
+
+// Not by `#[from]`: its text stands in ours already, and a cause is told again by whoever prints the chain.
+impl From<io::Error> for StartError {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
 }
 
 type Assembled = (Rc<Array<ServerEnv>>, Vec<Opened>, Vec<String>);
@@ -108,12 +115,13 @@ async fn attempt(
         let names: Vec<_> = options.scan.iter().map(|dir| dir.display().to_string()).collect();
         StartError::Scan { path: names.join(", "), error }
     })?;
-    paths.extend(scanned.into_iter().filter(|path| !options.paths.contains(path)));
+    open::distinct::check(&paths)?;
+    open::distinct::add_scanned(&mut paths, scanned);
     let (mut disks, mut absent) = (Vec::<Opened>::new(), Vec::new());
     for path in &paths {
         match open::open(path, options.io).await {
             Ok(opened) => disks.push(opened),
-            Err(OpenError::Own(error @ OwnError::InUse(_))) => {
+            Err(OpenError::Own(error @ OwnError::InUse { .. })) => {
                 return Err(OpenError::Own(error).into());
             }
             Err(error) => absent.push(error.to_string()),

@@ -17,7 +17,7 @@ use forestall_disk::{AnyDisk, machine_id};
 use forestall_engine::format::owner::{Owner, OwnerDamaged};
 use forestall_engine::{BLOCK_SIZE, Disk, Runtime};
 
-use super::{OpenError, Opened};
+use super::{OpenError, Opened, distinct};
 use crate::runtime::{CompioRuntime, spawn};
 use crate::session::{Limits, Signal};
 
@@ -167,7 +167,7 @@ impl Keeper {
     /// The open disk at `path`; of several, the one that came last.
     pub fn find(&self, path: &str) -> Option<Opened> {
         let disks = self.disks.borrow();
-        let is_there = |kept: &&Rc<Kept>| same_path(&kept.opened.identity.path, path);
+        let is_there = |kept: &&Rc<Kept>| distinct::same(&kept.opened.identity.path, path);
         disks.iter().rev().find(is_there).map(|kept| kept.opened.clone())
     }
 
@@ -285,10 +285,5 @@ impl Keeper {
 }
 
 /// Whether two paths lead to the same place.
-fn same_path(one: &str, other: &str) -> bool {
-    let place = std::fs::canonicalize;
-    one == other || place(one).is_ok_and(|one| place(other).is_ok_and(|other| one == other))
-}
-
 #[cfg(test)]
 mod tests;

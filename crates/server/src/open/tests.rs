@@ -31,7 +31,7 @@ fn a_missing_file_needs_a_size_and_a_refused_one_is_not_left_behind() {
         let opened = opened.expect("made sparse").keep();
         assert_eq!(opened.disk.size(), 8 << 20);
         let second = open_now(&path, IoChoice::Pread).err().expect("owned");
-        assert!(matches!(second, OpenError::Own(OwnError::InUse(_))), "{second}");
+        assert!(matches!(second, OpenError::Own(OwnError::InUse { .. })), "{second}");
         let wait = Duration::from_secs(60);
         let mut waiting = Box::pin(open_within(&path, IoChoice::Pread, wait));
         let first = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;

@@ -1,8 +1,8 @@
 //! The page for a healthy, a degraded and a failed array, read line by line.
 
 use forestall_engine::{
-    AccessCounts, DiskIdentity, DiskNumber, DiskRole, DiskState, ErrorCounts, GroupNumber,
-    GroupReport, JobKind, JobState, Level, Problem, T1Row, VolumeNumber, VolumeReport,
+    AccessCounts, DiskIdentity, DiskNumber, DiskRole, ErrorCounts, GroupNumber, JobKind, JobState,
+    Level, T1Row, VolumeNumber, VolumeReport,
 };
 
 use super::*;
@@ -130,13 +130,59 @@ fn a_healthy_array_says_so_first_and_what_it_could_lose() {
 }
 
 #[test]
+fn a_group_without_redundancy_is_named_and_the_others_are_not_blamed() {
+    let mut report = healthy();
+    report.groups.push(GroupReport {
+        number: GroupNumber(2),
+        level: Level::Raid0,
+        failures_left: 0,
+        ..report.groups[0].clone()
+    });
+    let empty = "Group 2 (RAID0) is without redundancy: it has no volume to lose. \
+                 Every other group can lose any 1 disk without loss. 1 spare stands by.";
+    assert_eq!(lines(&report)[1], empty);
+    report.volumes[0].group = GroupNumber(2);
+    assert!(
+        lines(&report)[1]
+            .contains("(RAID0) is without redundancy: a failing disk of it loses data.")
+    );
+    report.groups.remove(0);
+    assert!(!lines(&report)[1].contains("Every"), "there is no other");
+}
+
+#[test]
+fn a_healthy_array_has_notes_and_no_problems() {
+    let mut report = healthy();
+    report.problems = vec![Problem {
+        health: Health::Healthy,
+        what: "disk 3 is no longer used: write error".into(),
+        action: "take it out with `forestall disk remove 3`".into(),
+        risk: String::new(),
+    }];
+    let lines = lines(&report);
+    assert!(lines[0].starts_with("Array vault is HEALTHY, 1 note."), "{}", lines[0]);
+    assert!(lines[1].starts_with("Every group can lose any 1 disk"), "{}", lines[1]);
+    assert_eq!(lines[3], "- disk 3 is no longer used: write error");
+    assert_eq!(lines[4], "next take it out with `forestall disk remove 3`");
+}
+
+#[test]
+fn work_that_moved_nothing_yet_has_no_pace() {
+    let mut report = degraded();
+    report.jobs[0].rate = 0;
+    report.jobs[0].eta_s = None;
+    let page = lines(&report).join("\n");
+    assert!(page.contains("410 MiB of 1000 MiB, -") && !page.contains("B/s"), "{page}");
+}
+
+#[test]
 fn a_degraded_array_says_what_is_wrong_what_is_done_and_what_is_at_risk() {
     let lines = lines(&degraded());
     assert!(lines[0].starts_with("Array vault is DEGRADED, 1 problem."), "{}", lines[0]);
     assert_eq!(lines[2], "! Group 1 lacks disk 3 (/dev/sdc, serial ZX81), which failed 4 min ago");
     assert_eq!(lines[3], "now disk 6 is being rebuilt in its place, 41 %, 2 min left");
     assert_eq!(lines[4], "risk another failing disk of group 1 loses data");
-    let job = "Job 1: rebuild group 1 on disk 6 [#########...............] 41 % 410 MiB of 1000 MiB, 5 MiB/s, \
+    let job = "Job 1: rebuild of disk 6 in group 1 [#########...............] 41 % 410 MiB of 1000 MiB, 5 MiB/s, \
                1 min 58 s left";
     assert_has(&lines, job);
     assert_has(&lines, "1 RAID5 degraded 1 2 (6) 4 5 4 GiB 0 B no disk");
@@ -181,14 +227,13 @@ fn colours_only_where_they_are_asked_for() {
 
 #[test]
 fn table_t1_is_that_of_figure_2a() {
-    let row = |group, volumes: &[u32], disks: &[u32], level: &str| T1Row {
+    let row = |group, volumes: &[u32], disks: &[u32]| T1Row {
         group: GroupNumber(group),
         volumes: volumes.iter().copied().map(VolumeNumber).collect(),
         disks: disks.iter().copied().map(DiskNumber).collect(),
-        level: level.into(),
+        level: Level::Raid5,
     };
-    let rows =
-        [row(1, &[1, 2, 3], &[1, 2, 3, 4], "RAID5"), row(5, &[], &[17, 18, 19, 20], "RAID5")];
+    let rows = [row(1, &[1, 2, 3], &[1, 2, 3, 4]), row(5, &[], &[17, 18, 19, 20])];
     let tabs = "GROUP#\tVOLUME#\tDISK#\tRAID LEVEL\n1\t1, 2, 3\t1, 2, 3, 4\tRAID5\n5\tNULL\t17, 18, 19, 20\tRAID5\n";
     assert_eq!(tables::t1(&rows, false), tabs);
     let aligned = "GROUP#  VOLUME#  DISK#           RAID LEVEL\n\

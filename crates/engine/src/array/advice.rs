@@ -1,0 +1,137 @@
+//! What an administrator is told to do about a member that is out, and about a disk that has done its service.
+//!
+//! Owns the words, and the look at the spares that decides between them. Invariant: what is announced (a spare that is about to take
+//! over) is what `tend` does, because both ask `pick_spare`.
+
+use super::Array;
+use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
+use crate::ids::{DiskNumber, GroupNumber};
+use crate::report::{DiskReport, DiskState, Health, Problem};
+use crate::runtime::Env;
+
+/// What the spares can do for a member that is out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Outlook {
+    /// This one takes its place.
+    Ready(DiskNumber),
+    /// This one stands by, and is too small, ailing or silent.
+    Unfit(DiskNumber),
+    /// The only ones are being filled in other places.
+    Busy(DiskNumber, GroupNumber),
+    /// There is none.
+    Nothing,
+}
+
+impl<E: Env> Array<E> {
+    /// What the spares can do for a member of group `number` that is out.
+    pub(super) fn outlook(&self, config: &Configuration, number: GroupNumber) -> Outlook {
+        let member_len = config.group(number).map_or(0, |g| g.stripes * u64::from(g.chunk));
+        if let Some(spare) = self.pick_spare(config, member_len) {
+            return Outlook::Ready(spare);
+        }
+        let mut outlook = Outlook::Nothing;
+        for spare in config.disks.iter().filter(|d| d.role == DiskRole::Spare && d.in_service()) {
+            match config.slot_of(spare.number) {
+                None => return Outlook::Unfit(spare.number),
+                Some((elsewhere, _)) => outlook = Outlook::Busy(spare.number, elsewhere),
+            }
+        }
+        outlook
+    }
+
+    /// Disks that served as members and whose places others have: nobody's data is concerned, and yet there is something to do.
+    pub(super) fn spent_disks(&self, config: &Configuration, disks: &[DiskReport]) -> Vec<Problem> {
+        let is_spent = |d: &&DiskReport| {
+            let gone = [DiskState::Failed, DiskState::Missing, DiskState::Replaced];
+            d.group.is_none() && gone.contains(&d.state)
+        };
+        let spent = disks.iter().filter(is_spent);
+        let spent =
+            spent.filter_map(|d| Some((d, config.disk(d.number).filter(|e| was_member(e))?)));
+        spent
+            .map(|(disk, entry)| Problem {
+                health: Health::Healthy,
+                what: self.why_spent(disk, entry),
+                action: format!(
+                    "take it out with `forestall disk remove {}` and replace the hardware ({}); what comes in its stead is added \
+                     with `forestall disk add PATH`",
+                    disk.number,
+                    disk.identity.words()
+                ),
+                risk: String::new(),
+            })
+            .collect()
+    }
+
+    /// Why a disk is used no longer: the words of the time, if the log still has them.
+    fn why_spent(&self, disk: &DiskReport, entry: &DiskEntry) -> String {
+        let told = self
+            .events_after(0)
+            .into_iter()
+            .rfind(|e| e.disk == Some(disk.number) && e.kind == "disk-failed")
+            .map(|e| e.message);
+        let Service::Dropped { reason, .. } = entry.service else {
+            return format!("disk {} is on its way out", disk.number);
+        };
+        match (reason, told) {
+            (DropReason::Failed | DropReason::Operator, Some(told)) => {
+                format!("{told}; another disk has its place")
+            }
+            (DropReason::Failed, None) => {
+                format!("disk {} has failed; another disk has its place", disk.number)
+            }
+            (DropReason::Operator, None) => {
+                format!("disk {} was failed by command; another disk has its place", disk.number)
+            }
+            (DropReason::Missing, _) => {
+                format!("disk {} was missing at a start; another disk has its place", disk.number)
+            }
+            (DropReason::Replaced | DropReason::Removed, _) => {
+                format!("disk {} was replaced: all it held is on another disk", disk.number)
+            }
+        }
+    }
+}
+
+/// A member whose slot has been filled elsewhere is history, not a problem.
+pub(super) fn was_member(entry: &DiskEntry) -> bool {
+    entry.role == DiskRole::Member
+}
+
+/// What to do about member `absent`, which nothing fills yet.
+pub(super) fn spare_words(outlook: &Outlook, absent: DiskNumber) -> String {
+    let readd = format!("bring the disk back with `forestall disk readd {absent}`");
+    match outlook {
+        Outlook::Ready(spare) => {
+            format!("spare {spare} is about to take its place")
+        }
+        Outlook::Unfit(spare) => format!(
+            "spare {spare} cannot take its place: it is too small or not well; add a larger one with `forestall disk add PATH`, or {readd}"
+        ),
+        Outlook::Busy(spare, group) => format!(
+            "the only spare, disk {spare}, is being filled in group {group}; add another with `forestall disk add PATH`, or {readd}"
+        ),
+        Outlook::Nothing => format!(
+            "there is no spare: add one with `forestall disk add PATH --role spare`, or {readd}"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_spare_that_is_free_and_fits_is_announced() {
+        let words = |outlook| spare_words(&outlook, DiskNumber(3));
+        let ready = words(Outlook::Ready(DiskNumber(6)));
+        assert!(ready.contains("spare 6") && ready.contains("about to"), "{ready}");
+        let busy = words(Outlook::Busy(DiskNumber(6), GroupNumber(2)));
+        let others = [busy.clone(), words(Outlook::Unfit(DiskNumber(6))), words(Outlook::Nothing)];
+        for words in &others {
+            assert!(!words.contains("about to"), "{words}");
+            assert!(words.contains("disk add PATH") && words.contains("disk readd 3"), "{words}");
+        }
+        assert!(busy.contains("filled in group 2"), "{busy}");
+    }
+}
