@@ -28,6 +28,7 @@ mod intent;
 mod life;
 mod lost;
 mod pages;
+mod ranges;
 mod read;
 mod resync;
 mod scrub;
