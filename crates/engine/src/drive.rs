@@ -6,9 +6,10 @@
 //! What a fault means is judged by the group that saw it.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
 use crate::buf::Buf;
 use crate::disk::{Disk, DiskFault, DiskIdentity, FaultKind};
@@ -21,6 +22,9 @@ use crate::sync::{Event, First, race};
 
 /// Time limit of one request where nothing else was said, in nanoseconds.
 pub(crate) const TIMEOUT_NS_DEFAULT: u64 = 30_000_000_000;
+
+/// A read that takes longer than this part of the time limit is slow: its reader may ask the peers.
+const SLOW_PART: u64 = 16;
 
 /// Pauses before a request that did not reach the disk is tried again.
 const TRANSPORT_PAUSES_NS: [u64; 4] = [20_000_000, 80_000_000, 320_000_000, 1_280_000_000];
@@ -39,6 +43,8 @@ pub(crate) struct Drive<E: Env> {
     gone: Cell<bool>,
     /// Requests that timed out and still run.
     late: Rc<LateCount>,
+    /// Reads under way that are slow.
+    slow: Cell<u32>,
     /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
     unflushed: RefCell<Vec<(u64, u64)>>,
     /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
@@ -67,6 +73,30 @@ struct LateCount {
     silent: Cell<bool>,
 }
 
+/// How a read went that its reader may leave.
+pub(crate) enum Soon {
+    /// It ended.
+    Done(Result<Buf, DiskFault>),
+    /// Not yet; the rest of it ends at the time limit at the latest.
+    Slow(Late<Result<Buf, DiskFault>>),
+}
+
+/// Counts a slow read until dropped.
+struct SlowRead<E: Env>(Rc<Drive<E>>);
+
+impl<E: Env> SlowRead<E> {
+    fn new(drive: &Rc<Drive<E>>) -> Self {
+        drive.slow.set(drive.slow.get() + 1);
+        Self(Rc::clone(drive))
+    }
+}
+
+impl<E: Env> Drop for SlowRead<E> {
+    fn drop(&mut self) {
+        self.0.slow.set(self.0.slow.get() - 1);
+    }
+}
+
 /// A request that outlived its time limit and still runs.
 pub(crate) type Late<T> = Pin<Box<dyn Future<Output = T>>>;
 
@@ -77,6 +107,17 @@ pub(crate) enum Request {
     Write,
     /// Changes nothing.
     Other,
+}
+
+/// What a disk answers to a read.
+type ReadAnswer = (Result<(), DiskFault>, Buf);
+
+/// Looks at a request once. Memory answers at the first look: no timer is made for it.
+async fn look<T>(request: &mut Late<T>) -> Option<T> {
+    match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
 }
 
 /// How a request with a time limit ended.
@@ -105,6 +146,7 @@ impl<E: Env> Drive<E> {
             timeout_ns,
             gone: Cell::new(false),
             late: Rc::default(),
+            slow: Cell::new(0),
             unflushed: RefCell::default(),
             flushes: Cell::new(0),
             flushing: RefCell::default(),
@@ -129,6 +171,11 @@ impl<E: Env> Drive<E> {
     /// Whether the disk no longer answers at all.
     pub(crate) fn is_silent(&self) -> bool {
         self.gone.get() || self.late.silent.get()
+    }
+
+    /// Whether the disk is silent or takes its time over a read.
+    pub(crate) fn owes_answer(&self) -> bool {
+        self.is_silent() || self.slow.get() > 0
     }
 
     fn listen<T>(&self, result: Result<T, DiskFault>) -> Result<T, DiskFault> {
@@ -179,29 +226,34 @@ impl<E: Env> Drive<E> {
     /// Runs a request under the time limit.
     async fn timed<T: 'static>(&self, request: impl Future<Output = T> + 'static) -> Timed<T> {
         let mut request: Late<T> = Box::pin(request);
-        let mut first_look = true;
-        let at_once = std::future::poll_fn(|cx| {
-            // Memory answers at the first look: no timer is made for it.
-            assert!(std::mem::take(&mut first_look));
-            std::task::Poll::Ready(request.as_mut().poll(cx))
-        })
-        .await;
-        if let std::task::Poll::Ready(value) = at_once {
-            return Timed::Done(value);
+        match look(&mut request).await {
+            Some(value) => Timed::Done(value),
+            None => self.timed_again(request).await,
         }
-        self.timed_again(request).await
     }
 
     /// Waits once more for a late request, as long as the time limit again.
-    pub(crate) async fn timed_again<T: 'static>(&self, mut request: Late<T>) -> Timed<T> {
-        let mut limit = Box::pin(self.rt.sleep_ns(self.timeout_ns));
-        match race(&mut request, &mut limit).await {
-            First::Left(value) => Timed::Done(value),
-            First::Right(()) => {
+    pub(crate) async fn timed_again<T: 'static>(&self, request: Late<T>) -> Timed<T> {
+        self.timed_for(request, self.timeout_ns).await
+    }
+
+    /// Waits for a request; when `ns` have passed it is late.
+    async fn timed_for<T: 'static>(&self, mut request: Late<T>, ns: u64) -> Timed<T> {
+        match self.within(&mut request, ns).await {
+            Some(value) => Timed::Done(value),
+            None => {
                 self.count_error(|e| e.timeouts += 1);
                 self.late.silent.set(true);
                 Timed::Late(request)
             }
+        }
+    }
+
+    async fn within<T>(&self, request: &mut Late<T>, ns: u64) -> Option<T> {
+        let mut limit = Box::pin(self.rt.sleep_ns(ns));
+        match race(request, &mut limit).await {
+            First::Left(value) => Some(value),
+            First::Right(()) => None,
         }
     }
 
@@ -231,18 +283,59 @@ impl<E: Env> Drive<E> {
         address: u64,
         buf: Buf,
     ) -> Result<Buf, DiskFault> {
+        match self.read_data_soon(address, buf).await {
+            Soon::Done(result) => result,
+            Soon::Slow(rest) => rest.await,
+        }
+    }
+
+    /// [`Drive::read_data`] that hands the rest of a slow read back.
+    pub(crate) async fn read_data_soon(self: &Rc<Self>, address: u64, buf: Buf) -> Soon {
         assert!(address + buf.len() as u64 <= self.layout.data.len, "read outside the data space");
         let len = buf.len() as u64;
         self.count_access(|a| {
             a.reads += 1;
             a.read_bytes += len;
         });
-        let begun = self.rt.now_ns();
-        let result = self.read_at(self.layout.data.offset + address, buf).await;
-        if result.is_ok() {
-            self.note_latency(SizeClass::of(false, len), begun);
+        if self.gone.get() {
+            return Soon::Done(Err(DiskFault::new(FaultKind::Gone)));
         }
-        result
+        let begun = self.rt.now_ns();
+        let mut request = self.request_read(self.layout.data.offset + address, buf);
+        let slow_ns = self.timeout_ns / SLOW_PART;
+        let mut answer = look(&mut request).await;
+        if answer.is_none() {
+            answer = self.within(&mut request, slow_ns).await;
+        }
+        let class = SizeClass::of(false, len);
+        if let Some(answer) = answer {
+            return Soon::Done(self.read_ended(answer, class, begun));
+        }
+        let slow = SlowRead::new(self);
+        Soon::Slow(Box::pin(async move {
+            let drive = &slow.0;
+            match drive.timed_for(request, drive.timeout_ns - slow_ns).await {
+                Timed::Done(answer) => drive.read_ended(answer, class, begun),
+                Timed::Late(request) => drive.give_up_read(request),
+            }
+        }))
+    }
+
+    fn read_ended(
+        &self,
+        (result, buf): ReadAnswer,
+        class: SizeClass,
+        begun_ns: u64,
+    ) -> Result<Buf, DiskFault> {
+        if result.is_ok() {
+            self.note_latency(class, begun_ns);
+        }
+        self.listen(result.map(|()| buf))
+    }
+
+    fn give_up_read(&self, request: Late<ReadAnswer>) -> Result<Buf, DiskFault> {
+        self.abandon(request, Request::Other);
+        Err(DiskFault::new(FaultKind::TimedOut))
     }
 
     fn note_latency(&self, class: SizeClass, begun_ns: u64) {
@@ -283,8 +376,15 @@ impl<E: Env> Drive<E> {
         if self.gone.get() {
             return Err(DiskFault::new(FaultKind::Gone));
         }
+        match self.timed(self.request_read(offset, buf)).await {
+            Timed::Done((result, buf)) => self.listen(result.map(|()| buf)),
+            Timed::Late(request) => self.give_up_read(request),
+        }
+    }
+
+    fn request_read(self: &Rc<Self>, offset: u64, buf: Buf) -> Late<ReadAnswer> {
         let drive = Rc::clone(self);
-        let request = async move {
+        Box::pin(async move {
             let mut buf = Some(buf);
             let read = async || {
                 let (result, back) =
@@ -293,14 +393,7 @@ impl<E: Env> Drive<E> {
                 result
             };
             (drive.reach(read).await, buf.expect("handed back"))
-        };
-        match self.timed(request).await {
-            Timed::Done((result, buf)) => self.listen(result.map(|()| buf)),
-            Timed::Late(request) => {
-                self.abandon(request, Request::Other);
-                Err(DiskFault::new(FaultKind::TimedOut))
-            }
-        }
+        })
     }
 
     /// Writes at `address` of the data space. A late write is handed back: whether it may be given up is the group's matter.

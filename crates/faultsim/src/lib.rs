@@ -11,6 +11,7 @@ mod disk;
 mod executor;
 mod faults;
 mod health;
+mod hung;
 mod injector;
 mod machine;
 mod maps;

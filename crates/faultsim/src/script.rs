@@ -84,6 +84,11 @@ impl Script {
         self.host.must(result, "a write");
     }
 
+    /// Size of the volume.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
     /// Flushes.
     pub async fn flush(&self) {
         let result = self.host.flush().await;

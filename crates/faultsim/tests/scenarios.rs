@@ -43,6 +43,9 @@ scenarios! {
     a_pause_gives_way = "pause-gives-way",
     a_burst_of_transport_errors = "transport-burst",
     a_slow_disk_is_sat_out = "slow-disk-is-sat-out",
+    a_hung_member_is_read_around = "hung-member-is-read-around",
+    a_hung_member_under_writes = "hung-member-under-writes",
+    slow_parity_is_not_left_behind = "slow-parity-is-not-left-behind",
 }
 
 #[test]
