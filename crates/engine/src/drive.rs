@@ -3,14 +3,14 @@
 //! Owns every request that the engine makes of a disk after its label was read. Invariants: addresses of `read_data` and `write_data` are
 //! relative to the data space; a request, once begun, runs to its end even when nobody waits for it any more, and its buffer
 //! stays owned until then (rule F3); a drive that was given up (`retire`) is not asked again.
-//! What a fault means is judged by the group that saw it.
+//! Reads and writes are in the modules below; what a fault means is judged by the group that saw it.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 
-use crate::buf::Buf;
 use crate::disk::{Disk, DiskFault, DiskIdentity, FaultKind};
 use crate::format::layout::Layout;
 use crate::health::{Latencies, SizeClass};
@@ -18,6 +18,11 @@ use crate::ids::DiskNumber;
 use crate::report::{AccessCounts, ErrorCounts};
 use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, First, race};
+
+mod read;
+mod write;
+
+pub(crate) use read::Soon;
 
 /// Time limit of one request where nothing else was said, in nanoseconds.
 pub(crate) const TIMEOUT_NS_DEFAULT: u64 = 30_000_000_000;
@@ -41,6 +46,8 @@ pub(crate) struct Drive<E: Env> {
     doubts: Cell<u64>,
     /// Requests that timed out and still run.
     late: Rc<LateCount>,
+    /// Reads under way that are slow.
+    slow: Cell<u32>,
     /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
     unflushed: RefCell<Vec<(u64, u64)>>,
     /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
@@ -81,6 +88,14 @@ pub(crate) enum Request {
     Other,
 }
 
+/// Looks at a request once. Memory answers at the first look: no timer is made for it.
+async fn look<T>(request: &mut Late<T>) -> Option<T> {
+    match poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}
+
 /// How a request with a time limit ended.
 pub(crate) enum Timed<T> {
     /// In time.
@@ -108,6 +123,7 @@ impl<E: Env> Drive<E> {
             gone: Cell::new(false),
             doubts: Cell::new(0),
             late: Rc::default(),
+            slow: Cell::new(0),
             unflushed: RefCell::default(),
             flushes: Cell::new(0),
             flushing: RefCell::default(),
@@ -132,6 +148,11 @@ impl<E: Env> Drive<E> {
     /// Whether the disk no longer answers at all.
     pub(crate) fn is_silent(&self) -> bool {
         self.gone.get() || self.late.silent.get()
+    }
+
+    /// Whether the disk is silent or takes its time over a read.
+    pub(crate) fn owes_answer(&self) -> bool {
+        self.is_silent() || self.slow.get() > 0
     }
 
     fn listen<T>(&self, result: Result<T, DiskFault>) -> Result<T, DiskFault> {
@@ -183,29 +204,34 @@ impl<E: Env> Drive<E> {
     /// Runs a request under the time limit.
     async fn timed<T: 'static>(&self, request: impl Future<Output = T> + 'static) -> Timed<T> {
         let mut request: Late<T> = Box::pin(request);
-        let mut first_look = true;
-        let at_once = std::future::poll_fn(|cx| {
-            // Memory answers at the first look: no timer is made for it.
-            assert!(std::mem::take(&mut first_look));
-            std::task::Poll::Ready(request.as_mut().poll(cx))
-        })
-        .await;
-        if let std::task::Poll::Ready(value) = at_once {
-            return Timed::Done(value);
+        match look(&mut request).await {
+            Some(value) => Timed::Done(value),
+            None => self.timed_again(request).await,
         }
-        self.timed_again(request).await
     }
 
     /// Waits once more for a late request, as long as the time limit again.
-    pub(crate) async fn timed_again<T: 'static>(&self, mut request: Late<T>) -> Timed<T> {
-        let mut limit = Box::pin(self.rt.sleep_ns(self.timeout_ns));
-        match race(&mut request, &mut limit).await {
-            First::Left(value) => Timed::Done(value),
-            First::Right(()) => {
+    pub(crate) async fn timed_again<T: 'static>(&self, request: Late<T>) -> Timed<T> {
+        self.timed_for(request, self.timeout_ns).await
+    }
+
+    /// Waits for a request; when `ns` have passed it is late.
+    async fn timed_for<T: 'static>(&self, mut request: Late<T>, ns: u64) -> Timed<T> {
+        match self.within(&mut request, ns).await {
+            Some(value) => Timed::Done(value),
+            None => {
                 self.count_error(|e| e.timeouts += 1);
                 self.late.silent.set(true);
                 Timed::Late(request)
             }
+        }
+    }
+
+    async fn within<T>(&self, request: &mut Late<T>, ns: u64) -> Option<T> {
+        let mut limit = Box::pin(self.rt.sleep_ns(ns));
+        match race(request, &mut limit).await {
+            First::Left(value) => Some(value),
+            First::Right(()) => None,
         }
     }
 
@@ -229,31 +255,6 @@ impl<E: Env> Drive<E> {
         self.late.all.get()
     }
 
-    /// Reads `buf.len()` bytes at `address` of the data space. A late read is abandoned and answered as timed out.
-    pub(crate) async fn read_data(
-        self: &Rc<Self>,
-        address: u64,
-        buf: Buf,
-    ) -> Result<Buf, DiskFault> {
-        assert!(address + buf.len() as u64 <= self.layout.data.len, "read outside the data space");
-        let len = buf.len() as u64;
-        self.count_access(|a| {
-            a.reads += 1;
-            a.read_bytes += len;
-        });
-        let (begun, doubts) = (self.rt.now_ns(), self.doubts.get());
-        let result = self.read_at(self.layout.data.offset + address, buf).await;
-        if self.doubts.get() != doubts {
-            // What the disk lost meanwhile may be what it gave: the caller looks again at what may be read (rule F2).
-            let kind = if self.gone.get() { FaultKind::Gone } else { FaultKind::Medium };
-            return result.and(Err(DiskFault::new(kind)));
-        }
-        if result.is_ok() {
-            self.note_latency(SizeClass::of(false, len), begun);
-        }
-        result
-    }
-
     fn note_latency(&self, class: SizeClass, begun_ns: u64) {
         let ns = self.rt.now_ns().saturating_sub(begun_ns);
         self.latencies.borrow_mut().add(class, ns);
@@ -274,228 +275,6 @@ impl<E: Env> Drive<E> {
             match pauses.next() {
                 Some(pause_ns) if !self.gone.get() => self.rt.sleep_ns(pause_ns).await,
                 _ => return result,
-            }
-        }
-    }
-
-    /// Reads metadata at an offset of the whole disk.
-    pub(crate) async fn read_meta(
-        self: &Rc<Self>,
-        offset: u64,
-        len: u64,
-    ) -> Result<Buf, DiskFault> {
-        self.count_access(|a| a.metadata += 1);
-        self.read_at(offset, Buf::scratch(len as usize)).await
-    }
-
-    async fn read_at(self: &Rc<Self>, offset: u64, buf: Buf) -> Result<Buf, DiskFault> {
-        if self.gone.get() {
-            return Err(DiskFault::new(FaultKind::Gone));
-        }
-        let drive = Rc::clone(self);
-        let request = async move {
-            let mut buf = Some(buf);
-            let read = async || {
-                let (result, back) =
-                    drive.disk.read(offset, buf.take().expect("handed back each time")).await;
-                buf = Some(back);
-                result
-            };
-            (drive.reach(read).await, buf.expect("handed back"))
-        };
-        match self.timed(request).await {
-            Timed::Done((result, buf)) => self.listen(result.map(|()| buf)),
-            Timed::Late(request) => {
-                self.abandon(request, Request::Other);
-                Err(DiskFault::new(FaultKind::TimedOut))
-            }
-        }
-    }
-
-    /// Writes at `address` of the data space. A late write is handed back: whether it may be given up is the group's matter.
-    pub(crate) async fn write_data(
-        self: &Rc<Self>,
-        address: u64,
-        buf: Buf,
-    ) -> Timed<Result<(), DiskFault>> {
-        assert!(address + buf.len() as u64 <= self.layout.data.len, "write outside the data space");
-        let len = buf.len() as u64;
-        self.count_access(|a| {
-            a.writes += 1;
-            a.written_bytes += len;
-        });
-        if self.gone.get() {
-            return Timed::Done(Err(DiskFault::new(FaultKind::Gone)));
-        }
-        self.note_unflushed(address, len);
-        let begun = self.flushes.get();
-        let drive = Rc::clone(self);
-        let offset = self.layout.data.offset + address;
-        let begun_ns = self.rt.now_ns();
-        let timed = self.timed(async move {
-            let result = drive.write_through(offset, buf).await;
-            if drive.flushes.get() != begun {
-                drive.note_unflushed(address, len);
-            }
-            result
-        });
-        let timed = self.heard(timed.await);
-        if matches!(timed, Timed::Done(Ok(()))) {
-            self.note_latency(SizeClass::of(true, len), begun_ns);
-        }
-        timed
-    }
-
-    async fn write_through(&self, offset: u64, buf: Buf) -> Result<(), DiskFault> {
-        let buf = buf.aligned();
-        self.reach(async || self.disk.write(offset, buf.clone()).await).await
-    }
-
-    fn note_unflushed(&self, address: u64, len: u64) {
-        let mut unflushed = self.unflushed.borrow_mut();
-        match unflushed.last_mut() {
-            Some((at, l)) if *at + *l == address => *l += len,
-            _ => unflushed.push((address, len)),
-        }
-    }
-
-    /// Whether data was written since the last flush began, or is unknown because one failed.
-    pub(crate) fn is_unflushed(&self) -> bool {
-        !self.unflushed.borrow().is_empty() || !self.doomed.borrow().is_empty()
-    }
-
-    /// The data written so far is the matter of the flush that begins now.
-    pub(crate) fn begin_flush(&self) {
-        let ranges = self.unflushed.take();
-        self.flushing.borrow_mut().extend(ranges);
-    }
-
-    /// That flush has ended.
-    pub(crate) fn end_flush(&self) {
-        self.flushing.take();
-    }
-
-    /// Whether a failed flush left data unknown and nobody has drawn the consequence yet.
-    pub(crate) fn has_doomed(&self) -> bool {
-        !self.doomed.borrow().is_empty()
-    }
-
-    /// What failed flushes left unknown: the caller draws the consequence.
-    pub(crate) fn take_doomed(&self) -> Vec<(u64, u64)> {
-        self.doomed.take()
-    }
-
-    /// Writes metadata at an offset of the whole disk. At the time limit `give_up` is asked: if the drive may be given
-    /// up the write counts as failed and runs on by itself, else it is waited for.
-    pub(crate) async fn write_meta_or(
-        self: &Rc<Self>,
-        offset: u64,
-        buf: Buf,
-        give_up: impl Fn() -> bool,
-    ) -> Result<(), DiskFault> {
-        if self.late.writes.get() > 0 && !self.gone.get() {
-            // An earlier write of this very block may still be under way (rule F3).
-            if give_up() {
-                return Err(DiskFault::new(FaultKind::TimedOut));
-            }
-            self.late.landed.wait_until(|| self.late.writes.get() == 0).await;
-        }
-        self.count_access(|a| a.metadata += 1);
-        let timed = self.write_at(offset, buf).await;
-        self.patiently(timed, Request::Write, give_up).await
-    }
-
-    /// [`Drive::write_meta_or`] that waits no longer than the time limit.
-    pub(crate) async fn write_meta(
-        self: &Rc<Self>,
-        offset: u64,
-        buf: Buf,
-    ) -> Result<(), DiskFault> {
-        self.write_meta_or(offset, buf, || true).await
-    }
-
-    async fn write_at(self: &Rc<Self>, offset: u64, buf: Buf) -> Timed<Result<(), DiskFault>> {
-        if self.gone.get() {
-            return Timed::Done(Err(DiskFault::new(FaultKind::Gone)));
-        }
-        let drive = Rc::clone(self);
-        let timed = self.timed(async move { drive.write_through(offset, buf).await }).await;
-        self.heard(timed)
-    }
-
-    fn heard(&self, timed: Timed<Result<(), DiskFault>>) -> Timed<Result<(), DiskFault>> {
-        match timed {
-            Timed::Done(result) => {
-                if matches!(&result, Err(fault) if fault.kind != FaultKind::Transport) {
-                    self.count_error(|e| e.writes += 1);
-                }
-                Timed::Done(self.listen(result))
-            }
-            late => late,
-        }
-    }
-
-    /// Makes completed writes durable. At the time limit `give_up` is asked, as for [`Drive::write_meta_or`]. Whatever was not
-    /// durable yet when a flush fails is unknown from then on, whoever asked for the flush (rule F2).
-    pub(crate) async fn flush_or(
-        self: &Rc<Self>,
-        give_up: impl Fn() -> bool,
-    ) -> Result<(), DiskFault> {
-        if self.gone.get() {
-            return Err(DiskFault::new(FaultKind::Gone));
-        }
-        self.count_access(|a| a.flushes += 1);
-        self.flushes.set(self.flushes.get() + 1);
-        let drive = Rc::clone(self);
-        let timed = self.timed(async move { drive.disk.flush().await }).await;
-        let result = self.patiently(timed, Request::Other, give_up).await;
-        if result.is_err() {
-            self.count_error(|e| e.flushes += 1);
-            self.doubts.set(self.doubts.get() + 1);
-            let mut doomed = self.doomed.borrow_mut();
-            doomed.extend(self.flushing.take());
-            doomed.extend(self.unflushed.take());
-        }
-        self.listen(result)
-    }
-
-    /// [`Drive::flush_or`] that waits no longer than the time limit.
-    pub(crate) async fn flush(self: &Rc<Self>) -> Result<(), DiskFault> {
-        self.flush_or(|| true).await
-    }
-
-    /// Discards a range of the data space; failures do not matter. At the time limit `give_up` is asked: a drive that stays in use is
-    /// waited for, since the discard must not land after a later write (rule F3).
-    pub(crate) async fn discard_data(
-        self: &Rc<Self>,
-        address: u64,
-        len: u64,
-        give_up: impl Fn() -> bool,
-    ) {
-        if self.gone.get() {
-            return;
-        }
-        let offset = self.layout.data.offset + address;
-        let drive = Rc::clone(self);
-        let timed = self.timed(async move { drive.disk.discard(offset, len).await }).await;
-        let result = self.patiently(timed, Request::Write, give_up).await;
-        let _ = self.listen(result);
-    }
-
-    async fn patiently(
-        &self,
-        mut timed: Timed<Result<(), DiskFault>>,
-        what: Request,
-        give_up: impl Fn() -> bool,
-    ) -> Result<(), DiskFault> {
-        loop {
-            match timed {
-                Timed::Done(result) => return result,
-                Timed::Late(request) if give_up() => {
-                    self.abandon(request, what);
-                    return Err(DiskFault::new(FaultKind::TimedOut));
-                }
-                Timed::Late(request) => timed = self.timed_again(request).await,
             }
         }
     }

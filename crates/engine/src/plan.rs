@@ -14,7 +14,7 @@ use crate::ids::{Slot, SlotSet, Stripe};
 mod tests;
 mod write;
 
-pub use write::{Band, Method, Unwritable, WritePlan, accesses, plan_write};
+pub use write::{Band, Method, Unwritable, WritePlan, accesses, plan_write, plan_write_around};
 
 /// Which members can be used for one range of rows of one stripe.
 ///

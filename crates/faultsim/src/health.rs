@@ -18,7 +18,7 @@ impl Script {
         rows.iter().find(|row| row.disk == DiskNumber(disk)).map_or(Verdict::Out, |row| row.verdict)
     }
 
-    fn event(&self, kind: &str) -> bool {
+    pub(crate) fn event(&self, kind: &str) -> bool {
         self.machine.array.events_after(0).iter().any(|event| event.kind == kind)
     }
 
@@ -50,7 +50,7 @@ impl Script {
         }
     }
 
-    fn in_state(&self, disk: u32, state: DiskState) -> bool {
+    pub(crate) fn in_state(&self, disk: u32, state: DiskState) -> bool {
         let report = self.machine.array.report();
         report.disks.iter().any(|d| d.number == DiskNumber(disk) && d.state == state)
     }

@@ -15,6 +15,9 @@ use crate::health::{
     ailing_disk_is_replaced, ailing_spare_is_not_used, pause_gives_way, slow_disk_is_sat_out,
     transport_burst,
 };
+use crate::hung::{
+    hung_member_is_read_around, hung_member_under_writes, slow_parity_is_not_left_behind,
+};
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::shield::{
@@ -150,6 +153,21 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "cancel-while-shielded",
         story: "an avoidance is given up half-way: updates go home with the old member in its place",
         script: cancel_while_shielded,
+    },
+    Scenario {
+        name: "hung-member-is-read-around",
+        story: "a member answers no more: host reads go to its peers after a fraction of the time limit, and it is failed in the end",
+        script: hung_member_is_read_around,
+    },
+    Scenario {
+        name: "hung-member-under-writes",
+        story: "a member answers no more while hosts write: it is failed at the time limit, and reads wait no longer than that",
+        script: hung_member_under_writes,
+    },
+    Scenario {
+        name: "slow-parity-is-not-left-behind",
+        story: "beside a lost block a row is written whose parity does not answer: the parity follows or is listed lost",
+        script: slow_parity_is_not_left_behind,
     },
 ];
 

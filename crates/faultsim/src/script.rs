@@ -25,7 +25,23 @@ const DISK: u64 = 2 << 20;
 /// With a violation if it cannot be made.
 #[must_use]
 pub fn stage_of(seed: u64, trace: Trace, level: Level, members: usize, spares: usize) -> Stage {
-    let mut stage = Stage::new(seed, trace, &vec![DISK; members + spares]);
+    stage_sized(seed, trace, level, members, spares, DISK)
+}
+
+/// [`stage_of`] with disks of another size.
+///
+/// # Panics
+/// With a violation if it cannot be made.
+#[must_use]
+pub fn stage_sized(
+    seed: u64,
+    trace: Trace,
+    level: Level,
+    members: usize,
+    spares: usize,
+    disk: u64,
+) -> Stage {
+    let mut stage = Stage::new(seed, trace, &vec![disk; members + spares]);
     let group = CreateGroup { level, chunk: 16 * 1024, spares, volume: Some("v1".into()) };
     let spec = CreateSpec { name: "sim".into(), allow_injection: false, group: Some(group) };
     stage.create(spec, |machine| async move {
@@ -66,6 +82,11 @@ impl Script {
     pub async fn write(&self, offset: u64, len: u64) {
         let result = self.host.write(offset, len, false).await;
         self.host.must(result, "a write");
+    }
+
+    /// Size of the volume.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     /// Flushes.

@@ -52,6 +52,9 @@ scenarios! {
     leg_dies = "leg-dies",
     log_fills_up = "log-fills-up",
     cancel_while_shielded = "cancel-while-shielded",
+    a_hung_member_is_read_around = "hung-member-is-read-around",
+    a_hung_member_under_writes = "hung-member-under-writes",
+    slow_parity_is_not_left_behind = "slow-parity-is-not-left-behind",
 }
 
 #[test]

@@ -3,6 +3,8 @@
 //! Owns bits in the byte order of the on-disk payload (bit `i` is bit `i % 8` of byte `i / 8`), so that a page's payload is a slice
 //! of it. Which bits mean what, and when they are persisted, is left to the maps.
 
+use std::ops::Range;
+
 use crate::format::page::{PAGE_BITS, PAGE_PAYLOAD};
 
 /// Bits of one map of a group.
@@ -72,6 +74,29 @@ impl Bitmap {
         mine.iter_mut().zip(payload).for_each(|(mine, theirs)| *mine &= theirs);
     }
 
+    /// The runs of bits in a range that equal `value`, lowest first.
+    pub(super) fn runs(&self, range: Range<u64>, value: bool) -> impl Iterator<Item = Range<u64>> {
+        assert!(range.end <= self.len, "bit {} outside a map of {} bits", range.end, self.len);
+        let mut at = range.start;
+        std::iter::from_fn(move || {
+            let start = self.next(at..range.end, value);
+            at = self.next(start..range.end, !value);
+            (start < at).then_some(start..at)
+        })
+    }
+
+    /// The first bit of a range that equals `value`, else the range's end.
+    fn next(&self, range: Range<u64>, value: bool) -> u64 {
+        let unlike = if value { 0 } else { 0xff };
+        let mut at = range.start;
+        while at < range.end && self.get(at) != value {
+            // Whole bytes at once: most of a large map is alike.
+            let whole = at.is_multiple_of(8) && self.bytes[(at / 8) as usize] == unlike;
+            at += if whole { 8 } else { 1 };
+        }
+        at.min(range.end)
+    }
+
     /// The set bits, lowest first.
     pub(super) fn ones(&self) -> impl Iterator<Item = u64> {
         self.bytes.iter().enumerate().filter(|(_, byte)| **byte != 0).flat_map(|(at, byte)| {
@@ -98,5 +123,20 @@ mod tests {
         assert_eq!(other.ones().count(), 11, "bits past the end are dropped");
         other.load(0, bits.payload(0));
         assert_eq!(other.ones().count() as u64, len);
+    }
+
+    #[test]
+    fn runs_of_equal_bits() {
+        let mut bits = Bitmap::new(100, true);
+        [3, 4, 5, 40, 99].into_iter().for_each(|bit| {
+            bits.set(bit, false);
+        });
+        let runs = |range, value| bits.runs(range, value).collect::<Vec<_>>();
+        assert_eq!(runs(0..100, true), [0..3, 6..40, 41..99]);
+        assert_eq!(runs(0..100, false), [3..6, 40..41, 99..100]);
+        assert_eq!(runs(4..41, false), [4..6, 40..41]);
+        assert_eq!(bits.runs(8..39, true).next(), Some(8..39));
+        assert_eq!(runs(8..39, false), []);
+        assert_eq!(runs(7..7, true), []);
     }
 }

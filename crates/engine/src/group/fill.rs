@@ -5,11 +5,11 @@
 //! first (rules M3, M4). Unwritten units are skipped (rule M6); a block that nothing gives is entered as lost and the
 //! copy goes on (rule M5). Putting the drive in the member's place is the array's commit.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
+use super::ranges::Ranges;
 use crate::buf::Buf;
 use crate::drive::Drive;
 use crate::error::IoError;
@@ -40,7 +40,7 @@ pub(crate) enum FillEnd {
 
 /// Ranges of member addresses in which a drive is not current.
 #[derive(Clone, Default, Debug)]
-pub(crate) struct Stale(BTreeMap<u64, u64>);
+pub(crate) struct Stale(Ranges);
 
 impl Stale {
     /// The regions `regions` of `region_len` bytes below `end`.
@@ -49,42 +49,28 @@ impl Stale {
         region_len: u64,
         end: u64,
     ) -> Self {
-        let mut stale = Self::default();
-        for region in regions {
-            let (from, to) = (region * region_len, ((region + 1) * region_len).min(end));
-            match stale.0.last_entry() {
-                Some(mut last) if *last.get() == from => *last.get_mut() = to.max(from),
-                _ if from < to => {
-                    stale.0.insert(from, to);
-                }
-                _ => {}
-            }
-        }
-        stale
+        let range = |region: u64| region * region_len..((region + 1) * region_len).min(end);
+        Self(regions.into_iter().map(range).collect())
     }
 
     pub(crate) fn contains(&self, address: u64) -> bool {
-        self.0.range(..=address).next_back().is_some_and(|(_, end)| *end > address)
+        self.0.contains(address)
     }
 
     /// The first stale range, cut to `max` bytes.
     fn first(&self, max: u64) -> Option<Range<u64>> {
-        self.0.first_key_value().map(|(from, to)| *from..(*to).min(from + max))
+        self.0.iter().next().map(|range| range.start..range.end.min(range.start + max))
     }
 
     /// The front of the first range was copied.
     fn copied(&mut self, done: &Range<u64>) {
-        if let Some((from, to)) = self.0.pop_first() {
-            debug_assert_eq!(from, done.start);
-            if done.end < to {
-                self.0.insert(done.end, to);
-            }
-        }
+        debug_assert_eq!(self.0.iter().next().map(|range| range.start), Some(done.start));
+        self.0.remove(done.clone());
     }
 
     /// Bytes that are stale.
     pub(crate) fn bytes(&self) -> u64 {
-        self.0.iter().map(|(from, to)| to - from).sum()
+        self.0.count()
     }
 }
 

@@ -5,11 +5,11 @@
 //! that depend on the flushed data are durable. A failed flush is never retried into success (rule F2).
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::Group;
 use super::lost::Overwritten;
+use super::ranges::Ranges;
 use super::unwritten::Settle;
 use crate::disk::DiskFault;
 use crate::drive::Drive;
@@ -64,7 +64,7 @@ impl<E: Env> Group<E> {
             Err(error) => {
                 // The next flush has it all to settle again.
                 self.still_unflushed(regions);
-                self.unwritten.give_back(units);
+                self.unwritten.give_back(&units);
                 Err(error)
             }
         }
@@ -75,7 +75,7 @@ impl<E: Env> Group<E> {
         self: &Rc<Self>,
         units: &Settle,
         overwritten: Overwritten,
-    ) -> Result<BTreeSet<u64>, IoError> {
+    ) -> Result<Ranges, IoError> {
         let flushed = self.flush_drives().await;
         self.failures_committed().await?;
         flushed?;
@@ -87,7 +87,7 @@ impl<E: Env> Group<E> {
         Ok(trimmed)
     }
 
-    fn discard_in_background(self: &Rc<Self>, units: BTreeSet<u64>) {
+    fn discard_in_background(self: &Rc<Self>, units: Ranges) {
         if units.is_empty() {
             return;
         }

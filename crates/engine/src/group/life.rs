@@ -36,7 +36,12 @@ impl<E: Env> Group<E> {
                 .pages
                 .copy_to(self.uuid, drive, |p| self.unwritten.payload(p))
                 .await?,
-            lost: self.lost.pages.copy_to(self.uuid, drive, |p| self.lost.payload(p)).await?,
+            lost: {
+                // Both pages of one moment: entries move between them.
+                let _turn = self.lost.turn.lock().await;
+                let lost = &self.lost;
+                lost.pages.copy_to(self.uuid, drive, |p| lost.written_payload(p)).await?
+            },
             cursors: self
                 .cursors
                 .copy_to(self.uuid, drive, |_| encode_cursors(&self.checkpoints.borrow()))
@@ -86,7 +91,7 @@ impl<E: Env> Group<E> {
             .pages
             .load(self.uuid, &drives, |p, bytes| self.unwritten.load(p, bytes))
             .await?;
-        self.lost.pages.load(self.uuid, &drives, |_, bytes| self.lost.load(bytes)).await?;
+        self.lost.pages.load(self.uuid, &drives, |p, bytes| self.lost.load(p, bytes)).await?;
         self.cursors
             .load(self.uuid, &drives, |_, bytes| {
                 if let Ok(cursors) = decode_cursors(bytes) {

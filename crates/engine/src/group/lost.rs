@@ -1,8 +1,9 @@
 //! The lost-block map: blocks of a slot that nothing can give any more (rule M5).
 //!
 //! Owns runs of lost blocks per slot. Invariants: a lost block is an erasure for every plan; an entry is durable before a flush that
-//! relies on it is answered (rule F1); it is cleared by a whole-block write, on disk only after that write is durable; runs are
-//! on disk in order, and pages are written so that no run is on neither of two while it moves between them. What does not fit fails the member.
+//! relies on it is answered (rule F1); it is cleared by a whole-block write, on disk only after that write is durable. One writer at a time
+//! changes the pages on disk, and one change only adds entries or only takes some away, which `pair` needs to order the two writes so
+//! that an entry that is due is on one of them at any crash. What does not fit fails the member.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -15,16 +16,44 @@ use crate::error::IoError;
 use crate::format::page::{LOST_PER_PAGE, LostRun, PageKind, decode_lost, encode_lost};
 use crate::ids::{BLOCK_SIZE, Slot};
 use crate::runtime::Env;
+use crate::sync::Mutex;
+
+mod pair;
+
+use pair::{Pair, covers, cut};
 
 /// Pages of the map: what the smallest disk holds.
 const PAGES: usize = 2;
+/// Entries that fit.
+const ENTRIES_MAX: usize = PAGES * LOST_PER_PAGE;
 
 /// Consecutive blocks of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Run {
     end: u64,
-    /// `false`: written again; the entry goes with the next flush.
-    lost: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Lost,
+    /// Written again in this round: the entry goes with the flush that ends the round, or a later one.
+    Again(u64),
+}
+
+impl Run {
+    fn lost(end: u64) -> Self {
+        Self { end, state: State::Lost }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.state == State::Lost
+    }
+
+    /// Whether the block was written again in `round` or before.
+    fn is_again(&self, round: u64) -> bool {
+        matches!(self.state, State::Again(at) if at <= round)
+    }
 }
 
 /// Runs by slot and first block; they never overlap.
@@ -33,6 +62,12 @@ type Runs = BTreeMap<(Slot, u64), Run>;
 pub(super) struct Lost {
     runs: RefCell<Runs>,
     any: Cell<bool>,
+    /// Counts flushes begun: a block that is lost and written once more during a flush is not that flush's matter.
+    round: Cell<u64>,
+    /// What stands on disk.
+    written: RefCell<Pair>,
+    /// Held by whoever changes or copies the pages on disk.
+    pub(super) turn: Mutex,
     pub(super) pages: Pages,
 }
 
@@ -72,7 +107,14 @@ fn split(runs: &mut Runs, slot: Slot, range: &Range<u64>) {
 impl Lost {
     pub(super) fn new() -> Self {
         let pages = Pages::new(PageKind::Lost, PAGES);
-        Self { runs: RefCell::default(), any: Cell::new(false), pages }
+        Self {
+            runs: RefCell::default(),
+            any: Cell::new(false),
+            round: Cell::new(0),
+            written: RefCell::default(),
+            turn: Mutex::default(),
+            pages,
+        }
     }
 
     /// Whether any block of `len` bytes at `address` of `slot` is lost.
@@ -80,7 +122,7 @@ impl Lost {
         self.any.get()
             && overlapping(&self.runs.borrow(), slot, &blocks(address, len))
                 .iter()
-                .any(|(_, run)| run.lost)
+                .any(|(_, run)| run.is_lost())
     }
 
     /// Whether any slot has a lost block in the range.
@@ -93,7 +135,7 @@ impl Lost {
         self.runs
             .borrow()
             .iter()
-            .filter(|(_, run)| run.lost)
+            .filter(|(_, run)| run.is_lost())
             .map(|((_, start), run)| run.end - start)
             .sum()
     }
@@ -108,19 +150,17 @@ impl Lost {
             for (start, _) in overlapping(&runs, slot, &range) {
                 runs.remove(&(slot, start));
             }
-            runs.insert((slot, range.start), Run { end: range.end, lost: true });
+            runs.insert((slot, range.start), Run::lost(range.end));
         }
-        if on_disk(&runs).len() > PAGES * LOST_PER_PAGE {
+        if on_disk(&runs).len() > ENTRIES_MAX {
             *runs = before;
             return false;
         }
         self.any.set(!runs.is_empty());
-        drop(runs);
-        self.touch();
         true
     }
 
-    /// A whole-block write was stored on a slot: the entry goes at the next flush.
+    /// A whole-block write was stored on a slot: the entry goes with the next flush.
     pub(super) fn overwritten(&self, slot: Slot, address: u64, len: u64) {
         if !self.any.get() {
             return;
@@ -129,23 +169,58 @@ impl Lost {
         let mut runs = self.runs.borrow_mut();
         split(&mut runs, slot, &range);
         for (start, run) in overlapping(&runs, slot, &range) {
-            runs.insert((slot, start), Run { lost: false, ..run });
+            if run.is_lost() {
+                runs.insert((slot, start), Run { state: State::Again(self.round.get()), ..run });
+            }
         }
     }
 
-    fn touch(&self) {
-        (0..PAGES).for_each(|page| self.pages.touch(page));
+    /// The pages as memory has them: all entries, also those to be cleared.
+    fn wanted(&self) -> Pair {
+        cut(on_disk(&self.runs.borrow()), LOST_PER_PAGE)
     }
 
-    pub(super) fn payload(&self, page: usize) -> Vec<u8> {
-        let runs = on_disk(&self.runs.borrow());
-        let mine: Vec<LostRun> =
-            runs.into_iter().skip(page * LOST_PER_PAGE).take(LOST_PER_PAGE).collect();
-        encode_lost(&mine)
+    /// The entries without those written again up to `round`. Taking a piece out of an entry makes two of it: what would not fit
+    /// then stays listed.
+    fn without(&self, round: u64) -> Vec<LostRun> {
+        let runs = self.runs.borrow();
+        let rest: Runs =
+            runs.iter().filter(|(_, r)| !r.is_again(round)).map(|(at, r)| (*at, *r)).collect();
+        let entries = on_disk(&rest);
+        if entries.len() <= ENTRIES_MAX {
+            return entries;
+        }
+        let mut rest = runs.clone();
+        for ((slot, start), run) in runs.iter().filter(|(_, run)| run.is_again(round)) {
+            let before = rest.range(..(*slot, *start)).next_back();
+            let joins_before = before.is_some_and(|((s, _), b)| s == slot && b.end == *start);
+            if !(joins_before && rest.contains_key(&(*slot, run.end))) {
+                rest.remove(&(*slot, *start));
+            }
+        }
+        on_disk(&rest)
     }
 
-    pub(super) fn load(&self, payload: &[u8]) {
+    /// Forgets what was written again up to `round` and is listed on disk no more. `false`: something of it is still listed.
+    fn forget(&self, round: u64) -> bool {
+        let written = self.written.borrow().concat();
+        let mut runs = self.runs.borrow_mut();
+        runs.retain(|(slot, start), run| {
+            !run.is_again(round) || covers(&written, *slot, *start, run.end)
+        });
+        self.any.set(!runs.is_empty());
+        runs.values().all(|run| !run.is_again(round))
+    }
+
+    /// What was last written to a page.
+    pub(super) fn written_payload(&self, page: usize) -> Vec<u8> {
+        encode_lost(&self.written.borrow()[page])
+    }
+
+    /// Takes a page as found at assembly.
+    pub(super) fn load(&self, page: usize, payload: &[u8]) {
         let Ok(found) = decode_lost(payload) else { return };
+        self.written.borrow_mut()[page].clone_from(&found);
         let mut runs = self.runs.borrow_mut();
         for run in found {
             let range = run.start..run.start + u64::from(run.count);
@@ -153,7 +228,7 @@ impl Lost {
             for (start, _) in overlapping(&runs, run.slot, &range) {
                 runs.remove(&(run.slot, start));
             }
-            runs.insert((run.slot, range.start), Run { end: range.end, lost: true });
+            runs.insert((run.slot, range.start), Run::lost(range.end));
         }
         self.any.set(!runs.is_empty());
     }
@@ -182,59 +257,80 @@ fn on_disk(runs: &Runs) -> Vec<LostRun> {
         .collect()
 }
 
-/// Entries that a flush may clear: those written again before it began.
-pub(super) struct Overwritten(Vec<(Slot, Range<u64>)>);
+/// The entries that a flush may clear: those written again before it began.
+pub(super) struct Overwritten(Option<u64>);
 
 impl Overwritten {
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 
 impl<E: Env> Group<E> {
     /// Entries overwritten so far: a flush that begins now covers those writes.
     pub(super) fn take_overwritten(&self) -> Overwritten {
-        if !self.lost.any.get() {
-            return Overwritten(Vec::new());
+        let lost = &self.lost;
+        if !lost.any.get() {
+            return Overwritten(None);
         }
-        let runs = self.lost.runs.borrow();
-        let again = runs.iter().filter(|(_, run)| !run.lost);
-        Overwritten(again.map(|((slot, start), run)| (*slot, *start..run.end)).collect())
+        let round = lost.round.replace(lost.round.get() + 1);
+        let any = lost.runs.borrow().values().any(|run| run.is_again(round));
+        Overwritten(any.then_some(round))
     }
 
     /// Clears entries that writes, durable now, have made good.
+    ///
+    /// # Errors
+    /// Also if an entry cannot be taken out of a full map: after a restart its block would answer with an error.
     pub(super) async fn clear_lost(
         self: &Rc<Self>,
         overwritten: Overwritten,
     ) -> Result<(), IoError> {
-        if overwritten.is_empty() {
-            return Ok(());
-        }
-        {
-            let mut runs = self.lost.runs.borrow_mut();
-            for (slot, range) in &overwritten.0 {
-                // What was lost again meanwhile stays.
-                for (start, run) in overlapping(&runs, *slot, range) {
-                    if !run.lost && start >= range.start && run.end <= range.end {
-                        runs.remove(&(*slot, start));
-                    }
-                }
-            }
-            self.lost.any.set(!runs.is_empty());
-        }
-        self.lost.touch();
-        // Cleared entries draw others to earlier pages: those are written first.
-        self.persist_lost_pages(false).await
+        let Overwritten(Some(round)) = overwritten else { return Ok(()) };
+        let lost = &self.lost;
+        let _turn = lost.turn.lock().await;
+        // First what is to be added, so that the change after it only takes away.
+        self.write_lost().await?;
+        let rest = cut(lost.without(round), LOST_PER_PAGE);
+        self.write_lost_pages(&rest).await?;
+        if lost.forget(round) { Ok(()) } else { Err(IoError::Io) }
     }
 
-    async fn persist_lost_pages(self: &Rc<Self>, last_first: bool) -> Result<(), IoError> {
-        let lost = &self.lost;
-        let mut pages = lost.pages.stale();
-        if last_first {
-            pages.reverse();
+    /// Persists entries made.
+    pub(super) async fn persist_lost(self: &Rc<Self>) -> Result<(), IoError> {
+        if self.lost.pages.stale().is_empty() && self.lost.wanted() == *self.lost.written.borrow() {
+            return Ok(());
         }
-        for page in pages {
-            lost.pages.persist(self, page, || lost.payload(page), |_| ()).await?;
+        let _turn = self.lost.turn.lock().await;
+        self.write_lost().await
+    }
+
+    /// Adds to the pages on disk what memory has; the two agree when this returns. The caller has the turn.
+    async fn write_lost(self: &Rc<Self>) -> Result<(), IoError> {
+        let lost = &self.lost;
+        loop {
+            // What not every drive has is brought to all as it is, before entries move.
+            for page in lost.pages.stale() {
+                lost.pages.persist(self, page, || lost.written_payload(page), |_| ()).await?;
+            }
+            let wanted = lost.wanted();
+            if wanted == *lost.written.borrow() {
+                return Ok(());
+            }
+            self.write_lost_pages(&wanted).await?;
+        }
+    }
+
+    /// Makes `next` durable in the order that loses nothing. The caller has the turn.
+    async fn write_lost_pages(self: &Rc<Self>, next: &Pair) -> Result<(), IoError> {
+        let lost = &self.lost;
+        let order = pair::order(&lost.written.borrow(), next);
+        for page in order {
+            if lost.written.borrow()[page] != next[page] {
+                lost.pages.touch(page);
+                lost.pages.persist(self, page, || encode_lost(&next[page]), |_| ()).await?;
+                lost.written.borrow_mut()[page].clone_from(&next[page]);
+            }
         }
         Ok(())
     }
@@ -263,11 +359,6 @@ impl<E: Env> Group<E> {
         self.persist_lost().await
     }
 
-    /// Persists entries made. They push others to later pages: those are written first.
-    pub(super) async fn persist_lost(self: &Rc<Self>) -> Result<(), IoError> {
-        self.persist_lost_pages(true).await
-    }
-
     /// Blocks listed lost.
     pub(crate) fn lost_blocks(&self) -> u64 {
         self.lost.count()
@@ -289,7 +380,7 @@ mod tests {
         assert!(lost.overlaps(Slot(1), 8192, 4096) && lost.overlaps(Slot(1), 16384, 4096));
         assert_eq!(lost.count(), 2);
         let again = Lost::new();
-        again.load(&lost.payload(0));
+        again.load(0, &encode_lost(&lost.wanted()[0]));
         assert_eq!(again.count(), 3, "on disk the entry stays until the write is durable");
         assert!(lost.insert(Slot(1), &[(12288, 4096)]), "lost again");
         assert_eq!(lost.count(), 3);
@@ -332,12 +423,44 @@ mod tests {
     }
 
     #[test]
+    fn a_full_map_keeps_the_entries_that_would_break_in_two() {
+        let lost = Lost::new();
+        let ranges: Vec<(u64, u64)> =
+            (0..ENTRIES_MAX as u64).map(|i| (i * 16384, 3 * 4096)).collect();
+        assert!(lost.insert(Slot(0), &ranges));
+        lost.overwritten(Slot(0), 4096, 4096);
+        lost.overwritten(Slot(0), 5 * 4096, 2 * 4096);
+        *lost.written.borrow_mut() = cut(lost.without(0), LOST_PER_PAGE);
+        assert!(!lost.forget(0), "the block in the middle is still listed");
+        assert_eq!(lost.wanted(), *lost.written.borrow());
+        assert!(!covers(&lost.written.borrow()[0], Slot(0), 5, 6), "the blocks at an end are not");
+        assert!(covers(&lost.written.borrow()[0], Slot(0), 0, 3));
+        // Once there is room it goes.
+        lost.overwritten(Slot(0), 4 * 4096, 4096);
+        *lost.written.borrow_mut() = cut(lost.without(0), LOST_PER_PAGE);
+        assert!(lost.forget(0));
+        assert!(!lost.written.borrow().iter().any(|page| covers(page, Slot(0), 1, 2)));
+    }
+
+    #[test]
+    fn a_block_lost_and_written_again_during_a_flush_waits_for_the_next() {
+        let lost = Lost::new();
+        assert!(lost.insert(Slot(0), &[(0, 4096)]));
+        lost.overwritten(Slot(0), 0, 4096);
+        lost.round.set(1);
+        assert!(lost.insert(Slot(0), &[(0, 4096)]));
+        lost.overwritten(Slot(0), 0, 4096);
+        assert_eq!(lost.without(0).len(), 1, "the second write is not durable yet");
+        assert_eq!(lost.without(1).len(), 0);
+    }
+
+    #[test]
     fn a_loss_of_a_whole_huge_slot_is_a_few_runs() {
         let lost = Lost::new();
         assert!(lost.insert(Slot(3), &[(0, 1 << 46)]));
         assert_eq!(lost.count(), 1 << 34);
         let again = Lost::new();
-        again.load(&lost.payload(0));
+        again.load(0, &encode_lost(&lost.wanted()[0]));
         assert_eq!(again.count(), 1 << 34);
     }
 }

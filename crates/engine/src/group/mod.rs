@@ -21,6 +21,7 @@ use crate::plan::View;
 use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, Mutex, RangeLocks, oneshot};
 
+mod around;
 mod bitmap;
 mod fill;
 mod flush;
@@ -28,6 +29,7 @@ mod intent;
 mod life;
 mod lost;
 mod pages;
+mod ranges;
 mod read;
 mod resync;
 mod scrub;
@@ -253,10 +255,14 @@ impl<E: Env> Group<E> {
         let region = self.intent.region_of(address);
         let len = u64::from(rows.end - rows.start);
         let (mut readable, mut writable) = (SlotSet::EMPTY, SlotSet::EMPTY);
+        let mut avoid = self.avoid.get();
         for (i, slot) in self.slots.borrow().iter().enumerate() {
             if slot.main.is_some() || slot.filler_is_current(address) {
                 let at = Slot(i as u8);
                 writable = writable.with(at);
+                if slot.main.as_ref().or(slot.filler.as_ref()).is_some_and(|d| d.owes_answer()) {
+                    avoid = avoid.with(at);
+                }
                 if !self.lost.overlaps(at, address, len) {
                     readable = readable.with(at);
                 }
@@ -276,7 +282,7 @@ impl<E: Env> Group<E> {
                 readable = readable.minus(parity);
             }
         }
-        let mut preferred = readable.minus(self.avoid.get());
+        let mut preferred = readable.minus(avoid);
         if let Some(copied) = self.copied.get() {
             let filled = self.slots.borrow()[usize::from(copied.0)].filler_is_current(address);
             preferred = if filled {
@@ -294,32 +300,6 @@ impl<E: Env> Group<E> {
         let slot = &slots[usize::from(slot.0)];
         let filler = slot.filler_is_current(address);
         (slot.main.clone(), slot.filler.clone().filter(|_| filler))
-    }
-
-    /// Reads from one slot: its main, else its filler.
-    async fn read_slot(
-        self: &Rc<Self>,
-        slot: Slot,
-        address: u64,
-        len: usize,
-    ) -> Result<Buf, DiskFault> {
-        let (mut main, mut filler) = self.drives_at(slot, address);
-        if self.copied.get() == Some(slot) && filler.is_some() {
-            std::mem::swap(&mut main, &mut filler);
-        }
-        let mut fault = DiskFault::new(FaultKind::Gone);
-        for drive in main.into_iter().chain(filler) {
-            match drive.read_data(address, Buf::scratch(len)).await {
-                Ok(buf) => return Ok(buf),
-                Err(f) => fault = f,
-            }
-            let hangs =
-                fault.kind == FaultKind::TimedOut && drive.late_requests() >= LATE_READS_MAX;
-            if fault.kind == FaultKind::Gone || hangs {
-                self.give_up(&drive, format!("{fault} on read at {address} of its data space"));
-            }
-        }
-        Err(fault)
     }
 
     /// Writes to one slot, wherever it has to be. `Ok` means that the slot holds it or that the slot is out; an error, that
@@ -586,9 +566,6 @@ enum OnFull {
     /// The write is reported as not done; no member is failed for it.
     Report,
 }
-
-/// Reads that hang on one drive before it is given up, if it can be spared.
-const LATE_READS_MAX: u32 = 4;
 
 /// How often a write is tried on a drive that cannot be spared.
 const WRITE_TRIES: u32 = 3;

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
+use super::around::{Missed, Patience, Unread};
 use crate::buf::Buf;
 use crate::disk::FaultKind;
 use crate::error::IoError;
@@ -54,16 +55,18 @@ impl<E: Env> Group<E> {
             plan_read(&self.geometry, stripe, column, self.view(stripe, rows.clone()))
         {
             let slot = self.pick_copy(slots, address);
-            match self.read_slot(slot, address, len).await {
+            match self.read_slot_with(Patience::Short, slot, address, len).await {
                 Ok(buf) => return Ok(buf),
-                Err(fault) if fault.kind == FaultKind::Medium => {
+                Err(Unread::Fault(fault)) if fault.kind == FaultKind::Medium => {
                     // Mended as a task of the engine: it writes, so it must not stop half-way.
                     let group = Rc::clone(self);
                     return self
                         .detached(async move { group.mend(stripe, slot, rows).await })
                         .await;
                 }
-                Err(_) => not = SlotSet::one(slot),
+                // The view has it as one to be avoided now.
+                Err(Unread::Slow) => {}
+                Err(Unread::Fault(_)) => not = SlotSet::one(slot),
             }
         }
         let guard = self.rows.lock(address..address + len as u64, Hold::Shared).await;
@@ -85,7 +88,8 @@ impl<E: Env> Group<E> {
         slots.iter().nth(turn).expect("a direct read names at least one slot")
     }
 
-    /// What `slot` should hold in rows of a stripe, without reading the slots in `not`. The caller holds the row lock.
+    /// What `slot` should hold in rows of a stripe, without reading the slots in `not`. The caller holds the row lock. Slots that take
+    /// long are read around, and waited for once nothing else gives the rows.
     pub(super) async fn slot_contents(
         self: &Rc<Self>,
         stripe: Stripe,
@@ -94,24 +98,23 @@ impl<E: Env> Group<E> {
         mut not: SlotSet,
     ) -> Result<Buf, IoError> {
         let address = self.geometry.member_address(stripe, rows.start);
+        let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
         loop {
             let view = self.view(stripe, rows.clone());
-            let view = View { readable: view.readable.minus(not), ..view };
-            match plan_rebuild_slot(&self.geometry, stripe, slot, view) {
-                ReadPlan::Direct(slots) => {
-                    let from = self.pick_copy(slots, address);
-                    match self.read_slot(from, address, rows.len()).await {
-                        Ok(buf) => return Ok(buf),
-                        Err(_) => not = not.with(from),
-                    }
-                }
-                ReadPlan::Rebuild { reads } => {
-                    match self.read_slots(stripe, reads, rows.clone()).await {
-                        Ok(bufs) => return Ok(self.compute_slot(stripe, slot, rows.len(), bufs)),
-                        Err(failed) => not = not.or(failed),
-                    }
+            let view = View { readable: view.readable.minus(not).minus(slow), ..view };
+            let (reads, direct) = match plan_rebuild_slot(&self.geometry, stripe, slot, view) {
+                ReadPlan::Direct(slots) => (SlotSet::one(self.pick_copy(slots, address)), true),
+                ReadPlan::Rebuild { reads } => (reads, false),
+                ReadPlan::Lost if !slow.is_empty() => {
+                    (patience, slow) = (Patience::Long, SlotSet::EMPTY);
+                    continue;
                 }
                 ReadPlan::Lost => return Err(IoError::Io),
+            };
+            match self.read_slots_with(patience, stripe, reads, rows.clone()).await {
+                Ok(mut bufs) if direct => return Ok(bufs.remove(0).1),
+                Ok(bufs) => return Ok(self.compute_slot(stripe, slot, rows.len(), bufs)),
+                Err(missed) => (not, slow) = (not.or(missed.failed), slow.or(missed.slow)),
             }
         }
     }
@@ -123,15 +126,30 @@ impl<E: Env> Group<E> {
         slots: SlotSet,
         rows: Range<u32>,
     ) -> Result<Vec<(Slot, Buf)>, SlotSet> {
+        let read = self.read_slots_with(Patience::Long, stripe, slots, rows).await;
+        read.map_err(|missed| missed.failed)
+    }
+
+    pub(super) async fn read_slots_with(
+        self: &Rc<Self>,
+        patience: Patience,
+        stripe: Stripe,
+        slots: SlotSet,
+        rows: Range<u32>,
+    ) -> Result<Vec<(Slot, Buf)>, Missed> {
         let address = self.geometry.member_address(stripe, rows.start);
-        let results =
-            join_all(slots.iter().map(|slot| self.read_slot(slot, address, rows.len()))).await;
-        let failed: SlotSet =
-            slots.iter().zip(&results).filter(|(_, r)| r.is_err()).map(|(s, _)| s).collect();
-        if !failed.is_empty() {
-            return Err(failed);
+        let reads =
+            slots.iter().map(|slot| self.read_slot_with(patience, slot, address, rows.len()));
+        let mut bufs = Vec::with_capacity(slots.len());
+        let mut missed = Missed::default();
+        for (slot, result) in slots.iter().zip(join_all(reads).await) {
+            match result {
+                Ok(buf) => bufs.push((slot, buf)),
+                Err(Unread::Slow) => missed.slow = missed.slow.with(slot),
+                Err(Unread::Fault(_)) => missed.failed = missed.failed.with(slot),
+            }
         }
-        Ok(slots.iter().zip(results).map(|(slot, r)| (slot, r.expect("none failed"))).collect())
+        if missed == Missed::default() { Ok(bufs) } else { Err(missed) }
     }
 
     /// Computes one slot's contents from as many others as there are data columns.

@@ -5,17 +5,20 @@
 //! trim was accepted. Unwritten units are neither copied, rebuilt, resynced nor scrubbed.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
 use super::bitmap::Bitmap;
 use super::pages::Pages;
+use super::ranges::Ranges;
 use crate::error::IoError;
 use crate::format::page::PageKind;
 use crate::ids::Stripe;
 use crate::runtime::Env;
+
+/// Member address space that is discarded under one row lock.
+const DISCARD_AT_ONCE: u64 = 16 << 20;
 
 pub(super) struct Unwritten {
     unit: u64,
@@ -25,17 +28,17 @@ pub(super) struct Unwritten {
     /// What may stand on disk: like `live`, but units whose first write is not durable yet are still set.
     image: RefCell<Bitmap>,
     /// Units first written since the last flush began.
-    fresh: RefCell<BTreeSet<u64>>,
+    fresh: RefCell<Ranges>,
     /// Units trimmed since the last flush, whose space on the disks can be given back.
-    trimmed: RefCell<BTreeSet<u64>>,
+    trimmed: RefCell<Ranges>,
     pub(super) pages: Pages,
 }
 
 /// What a flush has to settle in this map.
 #[derive(Default)]
 pub(super) struct Settle {
-    fresh: BTreeSet<u64>,
-    trimmed: BTreeSet<u64>,
+    fresh: Ranges,
+    trimmed: Ranges,
 }
 
 impl Unwritten {
@@ -74,18 +77,23 @@ impl Unwritten {
     /// Notes the first write of a unit, which has just been stored.
     pub(super) fn set_written(&self, unit: u64) {
         if self.live.borrow_mut().set(unit, false) {
-            self.fresh.borrow_mut().insert(unit);
-            self.trimmed.borrow_mut().remove(&unit);
+            self.fresh.borrow_mut().insert(unit..unit + 1);
+            self.trimmed.borrow_mut().remove(unit..unit + 1);
         }
     }
 
-    /// Makes a unit read as zeroes.
-    pub(super) fn set_unwritten(&self, unit: u64) {
-        if self.live.borrow_mut().set(unit, true) {
-            self.fresh.borrow_mut().remove(&unit);
-            self.trimmed.borrow_mut().insert(unit);
-            if self.image.borrow_mut().set(unit, true) {
-                self.pages.touch(Bitmap::page_of(unit));
+    /// Makes units read as zeroes.
+    pub(super) fn set_unwritten(&self, units: Range<u64>) {
+        let written: Vec<Range<u64>> = self.live.borrow().runs(units, false).collect();
+        let (mut live, mut image) = (self.live.borrow_mut(), self.image.borrow_mut());
+        for run in written {
+            self.fresh.borrow_mut().remove(run.clone());
+            self.trimmed.borrow_mut().insert(run.clone());
+            for unit in run {
+                live.set(unit, true);
+                if image.set(unit, true) {
+                    self.pages.touch(Bitmap::page_of(unit));
+                }
             }
         }
     }
@@ -99,22 +107,25 @@ impl Unwritten {
         !self.fresh.borrow().is_empty() || !self.trimmed.borrow().is_empty()
     }
 
-    /// Gives back what a failed flush took.
-    pub(super) fn give_back(&self, settle: Settle) {
+    /// Gives back what a failed flush took, as far as it is so still.
+    pub(super) fn give_back(&self, settle: &Settle) {
         let live = self.live.borrow();
-        self.fresh.borrow_mut().extend(settle.fresh.into_iter().filter(|u| !live.get(*u)));
-        self.trimmed.borrow_mut().extend(settle.trimmed.into_iter().filter(|u| live.get(*u)));
+        let (mut fresh, mut trimmed) = (self.fresh.borrow_mut(), self.trimmed.borrow_mut());
+        let still = |taken: &Ranges, value| -> Vec<Range<u64>> {
+            taken.iter().flat_map(|units| live.runs(units, value)).collect()
+        };
+        still(&settle.fresh, false).into_iter().for_each(|units| fresh.insert(units));
+        still(&settle.trimmed, true).into_iter().for_each(|units| trimmed.insert(units));
     }
 
     /// The first writes in `settle` are durable: they may be called written on disk from now on.
     fn settle_fresh(&self, settle: &Settle) {
-        let live = self.live.borrow();
+        let (live, fresh) = (self.live.borrow(), self.fresh.borrow());
         let mut image = self.image.borrow_mut();
-        for unit in &settle.fresh {
-            // Trimmed meanwhile, or trimmed and first written again: then a later flush settles it.
-            let again = self.fresh.borrow().contains(unit);
-            if !live.get(*unit) && !again && image.set(*unit, false) {
-                self.pages.touch(Bitmap::page_of(*unit));
+        for unit in settle.fresh.iter().flat_map(|units| live.runs(units, false)).flatten() {
+            // Trimmed and first written again meanwhile: then a later flush settles it.
+            if !fresh.contains(unit) && image.set(unit, false) {
+                self.pages.touch(Bitmap::page_of(unit));
             }
         }
     }
@@ -135,7 +146,7 @@ impl<E: Env> Group<E> {
     pub(super) async fn settle_unwritten(
         self: &Rc<Self>,
         settle: &Settle,
-    ) -> Result<BTreeSet<u64>, IoError> {
+    ) -> Result<Ranges, IoError> {
         let map = &self.unwritten;
         map.settle_fresh(settle);
         for page in map.pages.stale() {
@@ -145,41 +156,55 @@ impl<E: Env> Group<E> {
     }
 
     /// Gives the space of trimmed units back to the disks, where they are still unwritten.
-    pub(super) async fn discard_units(self: &Rc<Self>, units: BTreeSet<u64>) {
-        let chunk = u64::from(self.geometry.chunk());
-        for unit in units {
-            let stripes = self.unwritten.stripes_of(unit);
-            let rows = stripes.start * chunk..stripes.end * chunk;
-            let _guard = self.rows.lock(rows.clone(), crate::sync::Hold::Exclusive).await;
-            if self.is_closing() {
-                return;
+    pub(super) async fn discard_units(self: &Rc<Self>, units: Ranges) {
+        let at_once = (DISCARD_AT_ONCE / self.unit_len()).max(1);
+        for run in units.iter() {
+            for first in run.clone().step_by(at_once as usize) {
+                let piece = first..(first + at_once).min(run.end);
+                let _guard = self
+                    .rows
+                    .lock(self.unit_range(piece.clone()), crate::sync::Hold::Exclusive)
+                    .await;
+                if self.is_closing() {
+                    return;
+                }
+                for still in self.unwritten.settled_holes(piece).iter() {
+                    self.discard_rows(self.unit_range(still)).await;
+                }
             }
-            if !self.unwritten.reads_zero(Stripe(stripes.start))
-                || self.unwritten.image_differs(unit)
-            {
-                continue;
-            }
-            let len = rows.end - rows.start;
-            let drives = self.drives_in_service();
-            crate::sync::join_all(drives.iter().map(|drive| {
-                let late = || drive.is_gone() || self.give_up(drive, "a discard timed out".into());
-                drive.discard_data(rows.start, len, late)
-            }))
-            .await;
         }
+    }
+
+    async fn discard_rows(self: &Rc<Self>, rows: Range<u64>) {
+        let drives = self.drives_in_service();
+        crate::sync::join_all(drives.iter().map(|drive| {
+            let late = || drive.is_gone() || self.give_up(drive, "a discard timed out".into());
+            drive.discard_data(rows.start, rows.end - rows.start, late)
+        }))
+        .await;
+    }
+
+    /// Member address space of a unit.
+    fn unit_len(&self) -> u64 {
+        self.unwritten.unit * u64::from(self.geometry.chunk())
+    }
+
+    /// The member addresses of units, of which there is at least one.
+    fn unit_range(&self, units: Range<u64>) -> Range<u64> {
+        let chunk = u64::from(self.geometry.chunk());
+        self.unwritten.stripes_of(units.start).start * chunk
+            ..self.unwritten.stripes_of(units.end - 1).end * chunk
     }
 
     /// Makes whole units of stripes read as zeroes. The caller holds the host's locks on them.
     pub(crate) async fn forget_units(self: &Rc<Self>, units: Range<u64>) {
         const AT_ONCE: u64 = 4096;
-        let chunk = u64::from(self.geometry.chunk());
         let mut first = units.start;
         while first < units.end {
             let end = (first + AT_ONCE).min(units.end);
-            let rows = self.unwritten.stripes_of(first).start * chunk
-                ..self.unwritten.stripes_of(end - 1).end * chunk;
+            let rows = self.unit_range(first..end);
             let guard = self.rows.lock(rows.clone(), crate::sync::Hold::Exclusive).await;
-            (first..end).for_each(|unit| self.unwritten.set_unwritten(unit));
+            self.unwritten.set_unwritten(first..end);
             // Lost blocks among them are lost no more: they read as zeroes (rule M5).
             for slot in 0..self.geometry.members() {
                 self.lost.overwritten(
@@ -211,9 +236,12 @@ impl<E: Env> Group<E> {
 }
 
 impl Unwritten {
-    /// Whether the disk may still call the unit written.
-    fn image_differs(&self, unit: u64) -> bool {
-        !self.image.borrow().get(unit) || self.pages.is_stale(Bitmap::page_of(unit))
+    /// The units of a range that read as zeroes and are called so by every disk.
+    fn settled_holes(&self, units: Range<u64>) -> Ranges {
+        let (live, image) = (self.live.borrow(), self.image.borrow());
+        let settled = |unit: &u64| image.get(*unit) && !self.pages.is_stale(Bitmap::page_of(*unit));
+        let holes = live.runs(units, true).flatten().filter(settled);
+        holes.map(|unit| unit..unit + 1).collect()
     }
 }
 
@@ -231,7 +259,7 @@ mod tests {
         let settle = map.take();
         map.settle_fresh(&settle);
         assert!(!map.image.borrow().get(1));
-        map.set_unwritten(1);
+        map.set_unwritten(1..2);
         assert!(map.image.borrow().get(1), "a trim may be persisted at once");
     }
 
@@ -240,12 +268,43 @@ mod tests {
         let map = Unwritten::new(1, 4);
         map.set_written(2);
         let settle = map.take();
-        map.set_unwritten(2);
+        map.set_unwritten(2..3);
         map.set_written(2);
         map.settle_fresh(&settle);
         assert!(map.image.borrow().get(2), "the second write is not durable yet");
         let settle = map.take();
         map.settle_fresh(&settle);
         assert!(!map.image.borrow().get(2));
+    }
+
+    #[test]
+    fn a_volume_trimmed_whole_is_one_run() {
+        let units = 1 << 20;
+        let whole = Ranges::from_iter(std::iter::once(0..units));
+        let map = Unwritten::new(1, units);
+        (0..units).for_each(|unit| map.set_written(unit));
+        assert_eq!(*map.fresh.borrow(), whole);
+        for first in (0..units).step_by(4096) {
+            map.set_unwritten(first..first + 4096);
+        }
+        let settle = map.take();
+        assert_eq!(settle.trimmed, whole);
+        assert!(settle.fresh.is_empty());
+        map.set_written(5);
+        map.give_back(&settle);
+        assert_eq!(map.trimmed.borrow().iter().collect::<Vec<_>>(), [0..5, 6..units]);
+        (0..map.pages.count()).for_each(|page| assert!(!map.pages.is_stale(page), "never told"));
+    }
+
+    #[test]
+    fn only_units_that_every_disk_calls_unwritten_are_discarded() {
+        let map = Unwritten::new(1, 8);
+        (0..4).for_each(|unit| map.set_written(unit));
+        let settle = map.take();
+        map.settle_fresh(&settle);
+        assert_eq!(map.settled_holes(0..8).iter().count(), 0, "the page is not persisted yet");
+        let map = Unwritten::new(1, 8);
+        map.set_written(3);
+        assert_eq!(map.settled_holes(1..6).iter().collect::<Vec<_>>(), [1..3, 4..6]);
     }
 }

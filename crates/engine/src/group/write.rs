@@ -8,13 +8,14 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::around::Patience;
 use super::{Group, OnFull};
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::error::IoError;
 use crate::geometry::StripeRange;
 use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
-use crate::plan::{Band, Method, Unwritable, View, plan_write};
+use crate::plan::{Band, Method, Unwritable, plan_write_around};
 use crate::runtime::Env;
 use crate::sync::{Hold, join_all};
 
@@ -214,12 +215,18 @@ impl<E: Env> Group<E> {
         data: &Buf,
     ) -> Result<(), Short> {
         let mut not = SlotSet::EMPTY;
+        let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
         let rows = self.rows_of(&within);
         loop {
-            let view = self.view(stripe, rows.clone());
-            let view = View { readable: view.readable.minus(not), ..view };
-            let plan = match plan_write(&self.geometry, stripe, within.clone(), view) {
+            let (view, unread) = (self.view(stripe, rows.clone()), not.or(slow));
+            let plan = plan_write_around(&self.geometry, stripe, within.clone(), view, unread);
+            let plan = match plan {
                 Ok(plan) => plan,
+                Err(_) if !slow.is_empty() => {
+                    // Slow is not lost: without it the write is not possible, so it is waited for.
+                    (patience, slow) = (Patience::Long, SlotSet::EMPTY);
+                    continue;
+                }
                 Err(Unwritable::ParityUnknown { spoils })
                     if within.end - within.start == BLOCK_SIZE =>
                 {
@@ -236,16 +243,17 @@ impl<E: Env> Group<E> {
                 Err(_) => return Err(Short::Replan),
             };
             let mut writes = Vec::new();
-            let mut failed = SlotSet::EMPTY;
+            let mut all = true;
             for band in &plan.bands {
                 assert!(band.stale.is_empty(), "every readable slot takes writes");
-                match self.read_slots(stripe, band.reads, band.rows.clone()).await {
+                match self.read_slots_with(patience, stripe, band.reads, band.rows.clone()).await {
                     Ok(old) => self.prepare_parity(stripe, band, &within, data, old, &mut writes),
-                    Err(slots) => failed = failed.or(slots),
+                    Err(missed) => {
+                        (not, slow, all) = (not.or(missed.failed), slow.or(missed.slow), false);
+                    }
                 }
             }
-            if !failed.is_empty() {
-                not = not.or(failed);
+            if !all {
                 continue;
             }
             self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);

@@ -470,3 +470,21 @@ fn check_spoils(
         assert_eq!(lost(view), lost(entered), "column {column} is not lost by it");
     }
 }
+
+#[test]
+fn parity_that_is_not_read_just_now_is_written_or_named() {
+    let geometry = Geometry::new(Level::Raid5, 3, 16384, 8).unwrap();
+    let stripe = Stripe(0);
+    let whole = View::whole(&geometry);
+    let slot = |column| geometry.copies(stripe, column).iter().next().unwrap();
+    let p = SlotSet::one(geometry.p_slot(stripe).unwrap());
+    let within = 16384..16384 + 4096;
+    let plan = plan_write_around(&geometry, stripe, within.clone(), whole, p).unwrap();
+    assert!(plan.bands.iter().all(|band| band.write_p && band.reads.and(p).is_empty()));
+    // Beside a lost column it cannot be made: it would be untrue, and must not be taken for true later.
+    let lost = View { readable: whole.readable.without(slot(0)), ..whole };
+    let refused = plan_write_around(&geometry, stripe, within.clone(), lost, p);
+    assert_eq!(refused, Err(Unwritable::ParityUnknown { spoils: p }));
+    let listed = View { readable: lost.readable.minus(p), ..lost };
+    assert!(plan_write_around(&geometry, stripe, within, listed, p).is_ok(), "it is listed lost");
+}

@@ -114,6 +114,35 @@ pub fn plan_write(
     Ok(WritePlan { bands })
 }
 
+/// [`plan_write`] without reading the slots in `unread`, which hold what they should but do not give it just now.
+///
+/// Unlike a block that is listed lost they may be read again later, so the plan must not leave them untrue.
+///
+/// # Errors
+/// As for [`plan_write`]; also [`Unwritable::ParityUnknown`] if parity among `unread` would not be written.
+///
+/// # Panics
+/// As for [`plan_write`].
+pub fn plan_write_around(
+    geometry: &Geometry,
+    stripe: Stripe,
+    within: Range<u64>,
+    view: View,
+    unread: SlotSet,
+) -> Result<WritePlan, Unwritable> {
+    let around = View { readable: view.readable.minus(unread), ..view };
+    let plan = plan_write(geometry, stripe, within, around)?;
+    let p: SlotSet = geometry.p_slot(stripe).into_iter().collect();
+    let q: SlotSet = geometry.q_slot(stripe).into_iter().collect();
+    let left = plan.bands.iter().fold(SlotSet::EMPTY, |left, band| {
+        let p = if band.write_p { SlotSet::EMPTY } else { p };
+        let q = if band.write_q { SlotSet::EMPTY } else { q };
+        left.or(p).or(q)
+    });
+    let spoils = left.and(unread).and(view.readable);
+    if spoils.is_empty() { Ok(plan) } else { Err(Unwritable::ParityUnknown { spoils }) }
+}
+
 /// Member accesses of a plan: contiguous reads and contiguous writes, summed over the slots. Bands that touch are one
 /// access to a slot that both use.
 #[must_use]

@@ -1,0 +1,149 @@
+//! The story of a long list of lost blocks that changes while the machine crashes (rule M5).
+//!
+//! Bug: the list stands on two pages, in order. An entry that is made or cleared draws others from one page to the other; if the
+//! page that gives is written before the page that receives, a crash between the two leaves them on neither, and what a disk
+//! made of those blocks is served as data. Guarantee: once FLUSH was answered, an entry that is still due is found after a crash
+//! at any step. Owns the story alone; where it crashes is the caller's choice.
+
+use forestall_engine::format::layout::Layout;
+use forestall_engine::{AssembleOptions, BLOCK_SIZE, Buf, GroupNumber, IoError, Level};
+
+use crate::machine::Latch;
+use crate::scenarios::act;
+use crate::script::{Script, stage_sized};
+use crate::stage::RunEnd;
+use crate::trace::Trace;
+
+/// Size of the disk.
+const DISK: u64 = 4 << 20;
+/// Entries to begin with: more than a page holds.
+const ENTRIES: u64 = 300;
+/// Block of the first entry; every other block is one.
+const FIRST: u64 = 40;
+/// Entries that a merge makes one of.
+const MERGED: std::ops::Range<u64> = 50..150;
+/// Entries that are written again.
+const CLEARED: std::ops::Range<u64> = 160..180;
+/// Blocks before all entries that are lost one by one.
+const NEW: u64 = 12;
+
+/// What happens to the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change {
+    /// Nothing: the story ends where the others begin.
+    None,
+    /// Many entries become one: later ones move to the first page.
+    Merge,
+    /// Blocks are written again: the same.
+    Clear,
+    /// Blocks before the others are lost: entries move to the second page.
+    Grow,
+    /// Blocks are lost while others are cleared.
+    Both,
+}
+
+fn block_of(entry: u64) -> u64 {
+    FIRST + 2 * entry
+}
+
+impl Script {
+    async fn put(&self, block: u64, blocks: u64) -> Result<(), IoError> {
+        let data = Buf::copy_of(&vec![0x5a; (blocks * BLOCK_SIZE) as usize]);
+        self.host.target.write(block * BLOCK_SIZE, data, false).await
+    }
+
+    /// Writes made before are lost by a flush that fails, and listed by one that succeeds.
+    async fn lose_unflushed(&self) {
+        self.bay("d1").drive.faults_mut().fail_flushes(1);
+        if self.host.target.flush().await.is_ok() {
+            self.machine.complain("a flush that failed was answered as done".into());
+        }
+        self.must(self.host.target.flush().await, "the flush after");
+    }
+
+    async fn merge(&self) {
+        let blocks = block_of(MERGED.end) - block_of(MERGED.start);
+        self.must(self.put(block_of(MERGED.start), blocks).await, "a write");
+        self.lose_unflushed().await;
+    }
+
+    async fn clear(&self) {
+        for entry in CLEARED {
+            self.must(self.put(block_of(entry), 1).await, "a write");
+        }
+        self.must(self.host.target.flush().await, "a flush");
+    }
+
+    /// Blocks that the disk does not take are lost at once.
+    async fn grow(&self) {
+        for at in 0..NEW {
+            let block = 2 * (NEW - at);
+            let place = Self::data_offset() + block * BLOCK_SIZE;
+            self.bay("d1").drive.faults_mut().protect(place..place + BLOCK_SIZE);
+            if self.put(block, 1).await.is_ok() {
+                self.machine.complain("a write that failed was answered as done".into());
+            }
+        }
+    }
+
+    fn data_offset() -> u64 {
+        let layout = Layout::for_size(DISK).expect("a disk of this size can be labelled");
+        layout.data.offset
+    }
+
+    /// Every entry that is still due is found.
+    async fn entries_are_due(&self) {
+        for entry in (0..ENTRIES).filter(|e| !MERGED.contains(e) && !CLEARED.contains(e)) {
+            let block = block_of(entry);
+            if self.host.target.read(block * BLOCK_SIZE, BLOCK_SIZE).await.is_ok() {
+                self.machine.complain(format!("block {block} is lost and was served"));
+            }
+        }
+    }
+}
+
+/// Plays the story with a crash at step `crash_at`, or to its end; answers the steps taken.
+///
+/// # Panics
+/// With a violation if a lost block is served.
+pub fn lost_list(seed: u64, trace: Trace, change: Change, crash_at: Option<u64>) -> u64 {
+    let mut stage = stage_sized(seed, trace, Level::Raid0, 1, 0, DISK);
+    let ended = stage.run(AssembleOptions::default(), crash_at, move |machine| async move {
+        let s = Script::new(&machine);
+        s.must(s.put(0, block_of(ENTRIES) + 20).await, "a write");
+        s.must(s.host.target.flush().await, "a flush");
+        for entry in 0..ENTRIES {
+            s.must(s.put(block_of(entry), 1).await, "a write");
+        }
+        s.lose_unflushed().await;
+        match change {
+            Change::None => {}
+            Change::Merge => s.merge().await,
+            Change::Clear => s.clear().await,
+            Change::Grow => s.grow().await,
+            Change::Both => {
+                let latch = Latch::default();
+                let other = Script::new(&machine);
+                latch.spawn(&machine.runtime, async move { other.grow().await });
+                s.clear().await;
+                latch.all().await;
+            }
+        }
+    });
+    let steps = match ended {
+        RunEnd::Completed(steps) => steps,
+        RunEnd::Cut => crash_at.unwrap_or(0),
+    };
+    stage.world.shelf.all()[0].drive.faults_mut().clear();
+    stage.end(false);
+    // Twice: the first start may write the pages anew.
+    for _ in 0..2 {
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            let report = s.machine.array.report();
+            let listed = report.groups.iter().find(|g| g.number == GroupNumber(1));
+            s.machine.say(format_args!("lost blocks listed: {:?}", listed.map(|g| g.lost_blocks)));
+            s.entries_are_due().await;
+        });
+    }
+    steps
+}
