@@ -166,6 +166,8 @@ pub enum JobKind {
     Rebuild,
     /// Taking home what was written elsewhere while the group was shielded.
     WriteBack,
+    /// Reading and writing all of a disk that was copied away.
+    Test,
     /// Copying a member to its replacement.
     Replace,
     /// Bringing a returned disk up to date.

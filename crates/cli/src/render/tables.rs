@@ -202,6 +202,7 @@ pub fn job_title(job: &JobReport) -> String {
         JobKind::Check => "check of",
         JobKind::Repair => "repair of",
         JobKind::WriteBack => "write-back of",
+        JobKind::Test => "test of",
     };
     match job.disk {
         Some(disk) => format!("{work} disk {disk} in group {}", job.group),

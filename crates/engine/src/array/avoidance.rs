@@ -285,6 +285,8 @@ impl<E: Env> Array<E> {
         let volumes = self.shielded(number);
         let total: u64 = volumes.iter().map(|(_, shield)| shield.marks()).sum();
         let progress = Progress::new(total * crate::ids::BLOCK_SIZE, 0, self.rt.now_ns());
+        self.retry_from_retired(number).await;
+        let retired = self.retired_of(number);
         let job = self.begin_job(JobKind::WriteBack, number, None, Rc::clone(&progress));
         let end = self.drain_all(group, &volumes, &progress).await;
         let (state, message, severity) = match end {
@@ -304,6 +306,9 @@ impl<E: Env> Array<E> {
         self.end_job(&job, state, message.clone());
         let what = format!("write-back of group {number}: {message}");
         self.event(severity, "write-back-ended", None, Some(number), what);
+        if let (JobState::Done, Some((_, disk))) = (state, retired) {
+            self.test_retired(number, disk);
+        }
         if state == JobState::Failed {
             // What does not answer now may do so later.
             const AGAIN_NS: u64 = 10_000_000_000;
@@ -322,12 +327,53 @@ impl<E: Env> Array<E> {
         for (volume, shield) in volumes {
             // Writes that were redirected before the state changed have ended, and are marked.
             volume.pass().await;
-            match shield.drain(volume, progress, &|| self.wants_spare(group)).await {
+            match shield.drain(volume, progress, &|_| true, &|| self.wants_spare(group)).await {
                 DrainEnd::Done => {}
                 end => return end,
             }
         }
         DrainEnd::Done
+    }
+
+    /// Rule B7: what a backup holds less safely than home would is taken home early, while the copy goes on.
+    pub(super) fn drain_weakened(self: &Rc<Self>) {
+        let volumes = self.volumes.borrow();
+        let weak = volumes.values().any(|v| v.shield().is_some_and(|shield| shield.is_weak()));
+        if !weak || self.stopping.get() || self.draining.replace(true) {
+            return;
+        }
+        drop(volumes);
+        let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move {
+            let volumes: Vec<_> = array.volumes.borrow().values().cloned().collect();
+            for volume in volumes {
+                let Some(shield) = volume.shield().filter(|s| s.is_weak()) else { continue };
+                let group = volume.group().number;
+                let total = shield.marks() * crate::ids::BLOCK_SIZE;
+                let progress = Progress::new(total, 0, array.rt.now_ns());
+                let job = array.begin_job(JobKind::WriteBack, group, None, Rc::clone(&progress));
+                let weakened = |log: &Log<E>| shield.is_weakened(log);
+                let end = shield.drain(&volume, &progress, &weakened, &|| false).await;
+                let (state, severity, what) = match end {
+                    DrainEnd::Done => (
+                        JobState::Done,
+                        Severity::Warning,
+                        format!(
+                            "a backup of volume {:?} lost a copy: {} blocks were taken home early",
+                            volume.report().name,
+                            progress.done.get() / crate::ids::BLOCK_SIZE
+                        ),
+                    ),
+                    DrainEnd::Stopped => {
+                        (JobState::Stopped, Severity::Info, "goes on at the next start".into())
+                    }
+                    DrainEnd::Failed(why) => (JobState::Failed, Severity::Critical, why),
+                };
+                array.end_job(&job, state, what.clone());
+                array.event(severity, "drained-early", None, Some(group), what);
+            }
+            array.draining.set(false);
+        }));
     }
 
     /// Everything is home: one commit takes the shield down and lets its logs and the replaced disk go.

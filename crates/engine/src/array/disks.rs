@@ -165,6 +165,7 @@ impl<E: Env> Array<E> {
         self.commit(|next| {
             next.disks.retain(|d| d.number != number);
             next.health.disks.remove(&number);
+            next.backups.suspected.retain(|disk| *disk != number);
         })
         .await?;
         self.forget_health(number);
@@ -209,6 +210,16 @@ impl<E: Env> Array<E> {
         if config.in_service().count() == 1 {
             return Err(CommandError::Refused(format!(
                 "disk {number} is the last one of the array"
+            )));
+        }
+        if let Some(set) = config.backups.set_of_leg(number)
+            && set.log != 0
+            && set.legs.iter().filter(|l| config.disk(**l).is_some_and(|d| d.in_service())).count()
+                == 1
+        {
+            return Err(CommandError::Refused(format!(
+                "disk {number} is the last leg of {}, which holds redirected writes: wait until they are home",
+                set.place
             )));
         }
         let drive = self.drives.borrow().get(&number).cloned();

@@ -12,6 +12,7 @@ use std::rc::Rc;
 use super::Array;
 use crate::config::{Configuration, HealthEntry, SlotState};
 use crate::drive::Drive;
+use crate::error::CommandError;
 use crate::group::Group;
 use crate::health::{
     ErrorClass, Finding, Latencies, Member, Mode, Paths, Policy, Record, Sitting, Verdict, brake,
@@ -117,6 +118,7 @@ impl<E: Env> Array<E> {
                 return;
             }
             self.look();
+            self.drain_weakened();
             self.save_health().await;
             self.avoid_ailing().await;
         }
@@ -375,6 +377,23 @@ impl<E: Env> Array<E> {
                 self.event(Severity::Critical, "avoidance-refused", Some(disk), group, what);
             }
         }
+    }
+
+    /// A disk that proved healthy in its test starts anew, marked as once suspected.
+    pub(super) async fn trust_again(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
+        {
+            let seen = self.drives.borrow().get(&disk).map(|d| d.errors.get()).unwrap_or_default();
+            let mut watches = self.watches.disks.borrow_mut();
+            watches.insert(disk, Watch { seen, ..Watch::default() });
+        }
+        self.commit(|next| {
+            self.keep_health(next);
+            let suspected = &mut next.backups.suspected;
+            if let Err(at) = suspected.binary_search(&disk) {
+                suspected.insert(at, disk);
+            }
+        })
+        .await
     }
 
     /// Whether a disk is expected to fail.

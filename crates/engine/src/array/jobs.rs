@@ -151,7 +151,7 @@ impl<E: Env> Array<E> {
     /// If there is no such running job, or if it restores redundancy and so must not be stopped.
     pub fn stop_job(&self, job: u64) -> Result<(), CommandError> {
         let found = self.job(job)?;
-        if !matches!(found.kind, JobKind::Check | JobKind::Repair) {
+        if !matches!(found.kind, JobKind::Check | JobKind::Repair | JobKind::Test) {
             return Err(CommandError::Refused(format!(
                 "job {job} restores redundancy and is not stopped; slow it down with `forestall jobs --limit {job} --rate MIB_S`"
             )));

@@ -35,6 +35,7 @@ mod maintain;
 mod readd;
 mod replace;
 mod replacing;
+mod retire;
 mod spec;
 mod status;
 mod strategy;
@@ -88,6 +89,8 @@ pub struct Array<E: Env> {
     /// Logs of redirected writes in use, or about to be.
     logs: RefCell<BTreeMap<BackupPlace, Rc<Log<E>>>>,
     leg_failures: RefCell<Option<Rc<LegFailures>>>,
+    /// Weakened backups are being drained.
+    draining: Cell<bool>,
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
@@ -130,6 +133,7 @@ impl<E: Env> Array<E> {
             watches: health::Watches::default(),
             logs: RefCell::default(),
             leg_failures: RefCell::default(),
+            draining: Cell::new(false),
             timeout_ns,
             scrub_every_s,
             command_turn: Mutex::default(),

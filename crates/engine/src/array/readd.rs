@@ -32,6 +32,14 @@ impl<E: Env> Array<E> {
         let Service::Dropped { history, generation, .. } = entry.service else {
             return Err(CommandError::Refused(format!("disk {number} is in service already")));
         };
+        if let Some(set) = config.backups.set_of_leg(number)
+            && set.log != 0
+        {
+            return Err(CommandError::Refused(format!(
+                "disk {number} is a leg of {} and missed redirected writes: it comes back when they are home",
+                set.place
+            )));
+        }
         let drive = match disk {
             Some(new) => self.reopened(&config, &entry, new).await?,
             None => {
@@ -55,13 +63,15 @@ impl<E: Env> Array<E> {
             self.commit(|next| {
                 if let Some(disk) = next.disk_mut(number) {
                     disk.service = Service::InService;
-                    disk.role =
-                        if disk.role == DiskRole::Free { DiskRole::Free } else { DiskRole::Spare };
+                    if !matches!(disk.role, DiskRole::Free | DiskRole::Work) {
+                        disk.role = DiskRole::Spare;
+                    }
                 }
             })
             .await?;
         }
         let what = match (place, partly) {
+            (None, _) if entry.role == DiskRole::Work => "is back, as a leg".to_string(),
             (None, _) => "is back, as a spare: its slot was rebuilt elsewhere".to_string(),
             (Some((group, _)), true) => {
                 format!("is back in group {group}; what changed meanwhile is copied")

@@ -13,7 +13,7 @@ use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
 use crate::ids::{DiskNumber, Slot};
-use crate::report::Severity;
+use crate::report::{JobKind, Severity};
 use crate::runtime::Env;
 use crate::words;
 
@@ -106,7 +106,7 @@ impl<E: Env> Array<E> {
                     && config.slot_of(d.number).is_none()
                     && drives.get(&d.number).is_some_and(|d| !d.is_gone())
             })
-            .min_by_key(|d| (d.data_len, d.number))
+            .min_by_key(|d| (config.backups.suspected.contains(&d.number), d.data_len, d.number))
             .map(|d| d.number)
     }
 
@@ -156,6 +156,12 @@ impl<E: Env> Array<E> {
     ) -> Result<(), CommandError> {
         let number = group.number;
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
+        if raising.is_some() {
+            // A shielded group is not scrubbed: its members see no writes but repairs.
+            self.jobs.stop_those(|job| {
+                job.group == number && matches!(job.kind, JobKind::Check | JobKind::Repair)
+            });
+        }
         group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
         let copied = match group.write_all_pages(drive).await {
             Ok(copied) => copied,

@@ -84,6 +84,10 @@ impl<E: Env> Array<E> {
                 model: None,
             },
         };
+        let mut notes = drive.map(|d| d.notes.borrow().clone()).unwrap_or_default();
+        if config.backups.suspected.contains(&disk.number) {
+            notes.push("once suspected: it was copied away and passed a test since".into());
+        }
         DiskReport {
             number: disk.number,
             state: self.disk_state(config, disk),
@@ -95,7 +99,7 @@ impl<E: Env> Array<E> {
             data_len: disk.data_len,
             errors: drive.map(|d| d.errors.get()).unwrap_or_default(),
             accesses: drive.map(|d| d.accesses.get()).unwrap_or_default(),
-            notes: drive.map(|d| d.notes.borrow().clone()).unwrap_or_default(),
+            notes,
         }
     }
 
@@ -299,6 +303,7 @@ pub(super) fn job_words(job: &JobReport) -> String {
         crate::JobKind::Check => "checking",
         crate::JobKind::Repair => "repairing",
         crate::JobKind::WriteBack => "taking updates home",
+        crate::JobKind::Test => "testing",
     };
     // Nothing has moved yet, or all of it was skipped: that is no pace.
     let pace = if job.rate == 0 { String::new() } else { format!(" at {}", words::rate(job.rate)) };

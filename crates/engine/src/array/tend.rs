@@ -384,5 +384,6 @@ fn word(kind: JobKind) -> &'static str {
         JobKind::Check => "check",
         JobKind::Repair => "repair",
         JobKind::WriteBack => "write-back",
+        JobKind::Test => "test",
     }
 }

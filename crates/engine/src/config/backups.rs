@@ -131,13 +131,18 @@ pub struct BackupTable {
     pub work: Vec<WorkEntry>,
     /// What was asked for volumes other than [`Strategy::Auto`].
     pub strategies: BTreeMap<VolumeNumber, Strategy>,
+    /// Disks that were copied away once and proved healthy in a test: spares of the last choice.
+    pub suspected: Vec<DiskNumber>,
 }
 
 impl BackupTable {
     /// Whether there is nothing to keep.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.avoidances.is_empty() && self.work.is_empty() && self.strategies.is_empty()
+        self.avoidances.is_empty()
+            && self.work.is_empty()
+            && self.strategies.is_empty()
+            && self.suspected.is_empty()
     }
 
     /// The avoidance of a group.

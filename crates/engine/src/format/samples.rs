@@ -113,5 +113,6 @@ fn backups() -> BackupTable {
             WorkEntry { place: places[1], legs: Vec::new(), serves: vec![1], log: 78 },
         ],
         strategies: [(VolumeNumber(2), Strategy::Direct)].into(),
+        suspected: vec![DiskNumber(5)],
     }
 }

@@ -230,6 +230,7 @@ impl<E: Env> Group<E> {
         for address in run.clone().step_by(BLOCK_SIZE as usize) {
             let (stripe, row) = self.geometry.at_address(address);
             let rows = row..row + BLOCK_SIZE as u32;
+            let was_lost = self.lost.overlaps(slot, address, BLOCK_SIZE);
             match self.copy_block(slot, stripe, rows).await {
                 Ok(block) => {
                     let at = (address - run.start) as usize;
@@ -248,6 +249,9 @@ impl<E: Env> Group<E> {
                         return Err(Broken::Sources(
                             "the map of lost blocks is full or cannot be written".into(),
                         ));
+                    }
+                    if !was_lost && self.slots.borrow()[usize::from(slot.0)].main.is_some() {
+                        self.may_be_regained(slot, address);
                     }
                 }
             }

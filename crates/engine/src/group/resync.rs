@@ -134,7 +134,7 @@ impl<E: Env> Group<E> {
 
     /// Parity levels: P and Q are made from the data as it is. With a data member missing parity is all there is of it, and
     /// stays as it is (that start was refused unless the operator accepted the write hole).
-    async fn remake_parity(
+    pub(super) async fn remake_parity(
         self: &Rc<Self>,
         stripe: Stripe,
         rows: Range<u32>,
@@ -189,7 +189,7 @@ impl<E: Env> Group<E> {
 }
 
 /// Why rows were not made whole.
-enum Unsure {
+pub(super) enum Unsure {
     /// Something could not be read.
     Read,
     /// Something could not be written by a member that cannot be spared.

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::{Shield, Source};
+use super::{Log, Shield, Source};
 use crate::buf::Buf;
 use crate::error::IoError;
 use crate::ids::BLOCK_SIZE;
@@ -32,25 +32,26 @@ pub(crate) enum DrainEnd {
 }
 
 impl<E: Env> Shield<E> {
-    /// Takes everything home, or as much until `interrupted`.
+    /// Takes everything home that `which` logs hold, or as much until `interrupted`.
     pub(crate) async fn drain(
         &self,
         home: &Rc<VolumeRt<E>>,
         progress: &Progress,
+        which: &dyn Fn(&Log<E>) -> bool,
         interrupted: &dyn Fn() -> bool,
     ) -> DrainEnd {
         let stripe = home.group().geometry.stripe_len();
         let window = WINDOW.next_multiple_of(stripe) / BLOCK_SIZE;
         let mut moved_since = 0;
         let mut block = 0;
-        while let Some(first) = self.next_marked(block) {
+        while let Some(first) = self.next_marked_in(block, which) {
             if progress.stop.get() || interrupted() {
                 return DrainEnd::Stopped;
             }
             let end = first / window * window + window;
             let served = home.requests();
             let begun = home.runtime().now_ns();
-            let moved = match self.drain_window(home, first..end).await {
+            let moved = match self.drain_window(home, first..end, which).await {
                 Ok(moved) => moved,
                 Err((block, error)) => {
                     return DrainEnd::Failed(format!(
@@ -85,6 +86,7 @@ impl<E: Env> Shield<E> {
         &self,
         home: &Rc<VolumeRt<E>>,
         blocks: Range<u64>,
+        which: &dyn Fn(&Log<E>) -> bool,
     ) -> Result<u64, (u64, IoError)> {
         let len = (blocks.end - blocks.start) * BLOCK_SIZE;
         let _guard = home.lock(blocks.start * BLOCK_SIZE, len, Hold::Exclusive).await;
@@ -92,8 +94,9 @@ impl<E: Env> Shield<E> {
         // Runs of any backups that touch go home as one write.
         let mut pending: Vec<Range<u64>> = Vec::new();
         for (run, source) in self.runs(blocks) {
+            let Source::Backup(at) = source else { continue };
             match pending.last_mut() {
-                _ if source == Source::Home => {}
+                _ if !which(&self.chain[at]) => {}
                 Some(last) if last.end == run.start => last.end = run.end,
                 _ => pending.push(run),
             }

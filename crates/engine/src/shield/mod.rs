@@ -78,7 +78,22 @@ impl<E: Env> Shield<E> {
     }
 
     fn next_marked(&self, block: u64) -> Option<u64> {
-        self.chain.iter().filter_map(|log| log.next_marked(self.volume, block)).min()
+        self.next_marked_in(block, &|_| true)
+    }
+
+    fn next_marked_in(&self, block: u64, which: &dyn Fn(&Log<E>) -> bool) -> Option<u64> {
+        let logs = self.chain.iter().filter(|log| which(log));
+        logs.filter_map(|log| log.next_marked(self.volume, block)).min()
+    }
+
+    /// Whether a backup holds blocks less safely than home would (rule B7).
+    pub(crate) fn is_weak(&self) -> bool {
+        self.chain.iter().any(|log| self.is_weakened(log) && log.marks_of(self.volume) > 0)
+    }
+
+    /// Whether a backup survives fewer failures than home (rule B6).
+    pub(crate) fn is_weakened(&self, log: &Log<E>) -> bool {
+        log.space().spare_copies() < self.tolerance
     }
 
     /// Runs of blocks with one source each, in order.
@@ -177,7 +192,7 @@ impl<E: Env> Shield<E> {
         if self.redirect.get() {
             for at in from..self.chain.len() {
                 let log = &self.chain[at];
-                if log.space().spare_copies() < self.tolerance {
+                if self.is_weakened(log) {
                     continue; // Rule B6.
                 }
                 let count = run.end - run.start;

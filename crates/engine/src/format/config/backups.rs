@@ -3,7 +3,7 @@
 //! Owns its encoding. Invariant: what [`write`] writes, [`read`] gives back; a body that is missing is an empty table.
 
 use super::super::codec::{CodecError, Reader, Writer};
-use super::check::{GROUPS_MAX, VOLUMES_MAX};
+use super::check::{DISKS_MAX, GROUPS_MAX, VOLUMES_MAX};
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, ShieldedVolume, Strategy, WorkEntry,
 };
@@ -46,6 +46,9 @@ pub fn write(w: &mut Writer, table: &BackupTable) {
     w.list(&strategies, |w, (volume, strategy)| {
         w.u32(volume.0).u8(strategy_code(**strategy));
     });
+    w.list(&table.suspected, |w, disk| {
+        w.u32(disk.0);
+    });
 }
 
 /// Reads the section's body.
@@ -64,8 +67,11 @@ pub fn read(body: &[u8]) -> Result<BackupTable, CodecError> {
     let strategies = r.list(VOLUMES_MAX, "strategies", |r| {
         Ok::<_, CodecError>((VolumeNumber(r.u32()?), read_strategy(r)?))
     })?;
+    let suspected =
+        r.list(DISKS_MAX, "suspected", |r| Ok::<_, CodecError>(DiskNumber(r.u32()?)))?;
     r.end()?;
-    Ok(BackupTable { avoidances, work, strategies: strategies.into_iter().collect() })
+    let strategies = strategies.into_iter().collect();
+    Ok(BackupTable { avoidances, work, strategies, suspected })
 }
 
 fn read_avoidance(r: &mut Reader<'_>) -> Result<AvoidanceEntry, CodecError> {

@@ -111,6 +111,10 @@ fn check_backups(config: &Configuration) -> Result<(), Invalid> {
             }
         }
     }
+    ascending("suspected disk", table.suspected.iter().map(|disk| disk.0))?;
+    require(table.suspected.iter().all(|disk| config.disk(*disk).is_some()), || {
+        "a disk is suspected that does not exist".into()
+    })?;
     let strategies = table.strategies.keys();
     require(strategies.clone().all(|volume| has_volume(*volume)), || {
         "a strategy is set for a volume that does not exist".into()

@@ -118,7 +118,8 @@ type Spoil = fn(&mut Configuration);
 
 #[test]
 fn what_contradicts_itself_is_neither_written_nor_read() {
-    let cases: [(&str, Spoil); 33] = [
+    let cases: [(&str, Spoil); 34] = [
+        ("a suspect that does not exist", |c| c.backups.suspected.push(DiskNumber(99))),
         ("a leg that is no leg", |c| c.disks[5].role = DiskRole::Free),
         ("a set named like a disk", |c| {
             c.backups.work[0].place = BackupPlace::WorkDisk(DiskNumber(6))

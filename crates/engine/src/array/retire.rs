@@ -1,0 +1,140 @@
+//! What becomes of a disk that was copied away: a last resort first, then tested, then a spare again or out (rule A4).
+//!
+//! Owns the retired disk. Invariants: it is only read until everything that was redirected is home; the destructive test begins only when no
+//! configuration relies on the disk; it becomes a spare again only by the same way as any disk that returns.
+
+use std::rc::Rc;
+
+use super::Array;
+use crate::buf::Buf;
+use crate::config::{DiskRole, DropReason, Service};
+use crate::drive::{Drive, Timed};
+use crate::error::CommandError;
+use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::progress::Progress;
+use crate::report::{JobKind, JobState, Severity};
+use crate::runtime::{Env, Runtime};
+
+/// Bytes tested at once.
+const PIECE: u64 = 1 << 20;
+
+impl<E: Env> Array<E> {
+    /// Before anything is written home: blocks that neither the copy nor the peers could give are asked of the retired disk once
+    /// more, before they are lost for good.
+    pub(super) async fn retry_from_retired(self: &Rc<Self>, number: GroupNumber) {
+        let Some(avoidance) = self.avoidance(number) else { return };
+        let Some(old) = avoidance.retiring else { return };
+        let drive = self.drives.borrow().get(&old).filter(|d| !d.is_gone()).cloned();
+        let (Some(drive), Ok(group)) = (drive, self.group(number)) else { return };
+        let regained = group.regain_lost(avoidance.slot, &drive).await;
+        if regained > 0 {
+            let what = format!(
+                "{regained} blocks of slot {} that were listed lost were had from disk {old} after all",
+                avoidance.slot
+            );
+            self.event(Severity::Info, "lost-regained", Some(old), Some(number), what);
+        }
+    }
+
+    /// Tests a disk that was replaced under a shield, in the background.
+    pub(super) fn test_retired(self: &Rc<Self>, group: GroupNumber, disk: DiskNumber) {
+        let drive = self.drives.borrow().get(&disk).filter(|d| !d.is_gone()).cloned();
+        let Some(drive) = drive else { return };
+        let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move { array.run_test(group, disk, &drive).await }));
+    }
+
+    fn is_replaced(&self, disk: DiskNumber) -> bool {
+        let config = self.config.borrow();
+        let replaced =
+            |service| matches!(service, Service::Dropped { reason: DropReason::Replaced, .. });
+        config.slot_of(disk).is_none()
+            && config.disk(disk).is_some_and(|d| d.role == DiskRole::Member && replaced(d.service))
+    }
+
+    async fn run_test(self: Rc<Self>, group: GroupNumber, disk: DiskNumber, drive: &Rc<Drive<E>>) {
+        let total = drive.layout.data.len / PIECE * PIECE;
+        let progress = Progress::new(2 * total, 0, self.rt.now_ns());
+        let job = self.begin_job(JobKind::Test, group, Some(disk), Rc::clone(&progress));
+        let verdict = self.test(disk, drive, total, &progress).await;
+        let (state, message) = match verdict {
+            Ok(true) => match self.offer_again(disk).await {
+                Ok(()) => {
+                    (JobState::Done, "it reads and writes as it should, and is a spare".into())
+                }
+                Err(error) => (JobState::Failed, format!("passed, and not made a spare: {error}")),
+            },
+            Ok(false) => (JobState::Stopped, "stopped: it stays replaced".into()),
+            Err(why) => (JobState::Failed, format!("{why}: take it out and throw it away")),
+        };
+        self.end_job(&job, state, message.clone());
+        let failed = state == JobState::Failed;
+        let severity = if failed { Severity::Warning } else { Severity::Info };
+        let what = format!("test of disk {disk}, which was copied away: {message}");
+        self.event(severity, "retired-tested", Some(disk), None, what);
+    }
+
+    /// A disk that passed comes back as any disk that was away does. What it was suspected of stays with it; its bucket starts anew.
+    async fn offer_again(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
+        self.readd_disk(disk, None).await?;
+        self.trust_again(disk).await
+    }
+
+    /// Writes a pattern everywhere, flushes, reads it back. `Ok(false)`: asked to stop, or the disk was given another use.
+    async fn test(
+        &self,
+        disk: DiskNumber,
+        drive: &Rc<Drive<E>>,
+        total: u64,
+        progress: &Progress,
+    ) -> Result<bool, String> {
+        let goes_on = || !progress.stop.get() && !self.stopping.get() && self.is_replaced(disk);
+        let salt = self.rt.random_u64();
+        for at in (0..total).step_by(PIECE as usize) {
+            if !goes_on() {
+                return Ok(false);
+            }
+            match drive.write_data(at, pattern(salt, at)).await {
+                Timed::Done(Ok(())) => {}
+                Timed::Done(Err(fault)) => return Err(format!("{fault} on write at {at}")),
+                Timed::Late(request) => {
+                    drive.abandon(request, crate::drive::Request::Write);
+                    return Err(format!("a write at {at} timed out"));
+                }
+            }
+            progress.done.set(at + PIECE);
+            progress.pace(&self.rt, PIECE).await;
+        }
+        drive.flush().await.map_err(|fault| format!("{fault} on flush"))?;
+        for at in (0..total).step_by(PIECE as usize) {
+            if !goes_on() {
+                return Ok(false);
+            }
+            let read = drive.read_data(at, Buf::scratch(PIECE as usize)).await;
+            let read = read.map_err(|fault| format!("{fault} on read at {at}"))?;
+            if read[..] != pattern(salt, at)[..] {
+                return Err(format!("at {at} it gave back something else than was written"));
+            }
+            progress.done.set(total + at + PIECE);
+            progress.pace(&self.rt, PIECE).await;
+        }
+        Ok(true)
+    }
+
+    /// The slot whose blocks may still be had from a retired disk.
+    pub(super) fn retired_of(&self, group: GroupNumber) -> Option<(Slot, DiskNumber)> {
+        self.avoidance(group).and_then(|a| Some((a.slot, a.retiring?)))
+    }
+}
+
+/// A piece that is like no other place's and no other test's (SplitMix64).
+fn pattern(salt: u64, at: u64) -> Buf {
+    let mut buf = Buf::scratch(PIECE as usize);
+    for (i, word) in buf.bytes_mut().chunks_exact_mut(8).enumerate() {
+        let mut x = salt ^ (at + i as u64 * 8).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        word.copy_from_slice(&(x ^ (x >> 31)).to_le_bytes());
+    }
+    buf
+}
