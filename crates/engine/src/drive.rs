@@ -18,6 +18,9 @@ use crate::ids::DiskNumber;
 use crate::report::{AccessCounts, ErrorCounts};
 use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, First, race};
+use unflushed::Unflushed;
+
+mod unflushed;
 
 /// Time limit of one request where nothing else was said, in nanoseconds.
 pub(crate) const TIMEOUT_NS_DEFAULT: u64 = 30_000_000_000;
@@ -39,8 +42,8 @@ pub(crate) struct Drive<E: Env> {
     gone: Cell<bool>,
     /// Requests that timed out and still run.
     late: Rc<LateCount>,
-    /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
-    unflushed: RefCell<Vec<(u64, u64)>>,
+    /// Data written since the last flush began: what a failed flush leaves unknown (rule F2).
+    unflushed: RefCell<Unflushed>,
     /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
     flushes: Cell<u64>,
     /// Of these, what the group's flush under way is to make durable.
@@ -147,7 +150,7 @@ impl<E: Env> Drive<E> {
             0 => {
                 self.gone.set(false);
                 self.late.silent.set(false);
-                self.unflushed.take();
+                self.unflushed.borrow_mut().take();
                 self.flushing.take();
                 self.doomed.take();
                 Ok(())
@@ -343,11 +346,7 @@ impl<E: Env> Drive<E> {
     }
 
     fn note_unflushed(&self, address: u64, len: u64) {
-        let mut unflushed = self.unflushed.borrow_mut();
-        match unflushed.last_mut() {
-            Some((at, l)) if *at + *l == address => *l += len,
-            _ => unflushed.push((address, len)),
-        }
+        self.unflushed.borrow_mut().add(address, len);
     }
 
     /// Whether data was written since the last flush began, or is unknown because one failed.
@@ -357,7 +356,7 @@ impl<E: Env> Drive<E> {
 
     /// The data written so far is the matter of the flush that begins now.
     pub(crate) fn begin_flush(&self) {
-        let ranges = self.unflushed.take();
+        let ranges = self.unflushed.borrow_mut().take();
         self.flushing.borrow_mut().extend(ranges);
     }
 
@@ -444,7 +443,7 @@ impl<E: Env> Drive<E> {
             self.count_error(|e| e.flushes += 1);
             let mut doomed = self.doomed.borrow_mut();
             doomed.extend(self.flushing.take());
-            doomed.extend(self.unflushed.take());
+            doomed.extend(self.unflushed.borrow_mut().take());
         }
         self.listen(result)
     }
