@@ -14,6 +14,7 @@ mod foreign;
 mod kernel_buf;
 mod memory;
 mod ownership;
+mod past_cache;
 mod pread;
 mod run_to_end;
 mod uring;

@@ -11,6 +11,8 @@ use std::rc::Rc;
 use forestall_engine::{BLOCK_SIZE, Buf, Disk, DiskFault};
 use rustix::mm::{Advice, madvise};
 
+use crate::past_cache::copy_past_cache;
+
 /// Bytes that are allocated at once: a huge page of most machines.
 const CHUNK: usize = 2 << 20;
 
@@ -90,7 +92,7 @@ impl Disk for MemoryDisk {
         let mut chunks = self.chunks.borrow_mut();
         self.pieces(offset, buf.len(), |chunk, within, done, take| {
             let content = chunks[chunk].get_or_insert_with(Chunk::zeroed);
-            content.0[within..within + take].copy_from_slice(&buf[done..done + take]);
+            copy_past_cache(&mut content.0[within..within + take], &buf[done..done + take]);
         });
         Ok(())
     }

@@ -20,9 +20,11 @@ use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, First, race};
 
 mod read;
+mod unflushed;
 mod write;
 
 pub(crate) use read::Soon;
+use unflushed::Unflushed;
 
 /// Time limit of one request where nothing else was said, in nanoseconds.
 pub(crate) const TIMEOUT_NS_DEFAULT: u64 = 30_000_000_000;
@@ -48,8 +50,8 @@ pub(crate) struct Drive<E: Env> {
     late: Rc<LateCount>,
     /// Reads under way that are slow.
     slow: Cell<u32>,
-    /// Data written since the last flush began, as (address, length): what a failed flush leaves unknown (rule F2).
-    unflushed: RefCell<Vec<(u64, u64)>>,
+    /// Data written since the last flush began: what a failed flush leaves unknown (rule F2).
+    unflushed: RefCell<Unflushed>,
     /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
     flushes: Cell<u64>,
     /// Of these, what the group's flush under way is to make durable.
@@ -171,7 +173,7 @@ impl<E: Env> Drive<E> {
             0 => {
                 self.gone.set(false);
                 self.late.silent.set(false);
-                self.unflushed.take();
+                self.unflushed.borrow_mut().take();
                 self.flushing.take();
                 self.doomed.take();
                 Ok(())

@@ -73,6 +73,11 @@ impl RequestStream {
         Ok((skipped + self.form.header_len(), next))
     }
 
+    /// Bytes of one request's header.
+    pub fn header_len(&self) -> usize {
+        self.form.header_len()
+    }
+
     /// Bytes of a refused payload that are still to come; 0 between requests.
     pub fn skipping(&self) -> u64 {
         self.skip

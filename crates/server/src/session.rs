@@ -15,46 +15,42 @@
 //!
 //! Bytes on the wire are forestall-nbd's matter, what a request does is the export's.
 
+mod export;
 mod limits;
 mod outbox;
+mod patience;
 mod signal;
+mod socket;
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
 use compio::BufResult;
-use compio::buf::{IntoInner, IoBuf};
-use compio::io::{AsyncRead, AsyncWrite};
-use forestall_disk::KernelBuf;
-use forestall_engine::{AllocationRun, Buf, Env, IoError, VolumeHandle};
+use forestall_engine::{AllocationRun, Buf, IoError};
 use forestall_nbd::{
     Command, Errno, Exports, Extent, Negotiated, Next, Outcome, Request, RequestStream,
     ServerHandshake, StatusQuery, wire,
 };
 use rustix::net::Shutdown;
 
+pub use export::{Catalog, Export, Stream};
 pub use limits::Limits;
 pub use outbox::Outbox;
 pub use signal::Signal;
 
 use crate::runtime::spawn;
 use limits::Share;
+use patience::Patience;
+use socket::{Inbox, RECEIVE_LEN, receive_payload};
 
-/// Bytes that one receive may bring. Large enough for a queue of small requests; the greater part of a large payload goes past it.
-const RECEIVE_LEN: usize = 256 << 10;
-
-/// After a payload of at least this many bytes the next receive is short, so that the next payload of its kind goes straight
-/// to its place instead of through the receive buffer.
+/// After a payload of at least this many bytes the next receive takes one header and no more, so that the next payload of its kind
+/// goes straight to its place, all of it and aligned, instead of through the receive buffer.
 const LARGE: usize = 32 << 10;
-
-/// Length of a short receive: some headers and little payload.
-const SHORT_LEN: usize = 1 << 10;
 
 /// How long a client may take to choose an export.
 const NEGOTIATION_MAX: Duration = Duration::from_secs(30);
@@ -64,89 +60,6 @@ const STATUS_RUNS_MAX: usize = 8192;
 
 /// What a request is counted as in memory besides its data, in bytes.
 const REQUEST_COST: u64 = 1024;
-
-/// What is served to a client: a volume, or a stand-in for one.
-///
-/// The methods and their arguments are those of [`VolumeHandle`]; ranges were checked against the size at negotiation.
-pub trait Export: 'static {
-    /// Pieces that make up the range, in order.
-    fn read(&self, offset: u64, len: u64) -> impl Future<Output = Result<Vec<Buf>, IoError>>;
-    /// Writes `data`.
-    fn write(&self, offset: u64, data: Buf, fua: bool)
-    -> impl Future<Output = Result<(), IoError>>;
-    /// Makes durable what was answered before.
-    fn flush(&self) -> impl Future<Output = Result<(), IoError>>;
-    /// Forgets the range.
-    fn trim(&self, offset: u64, len: u64, fua: bool) -> impl Future<Output = Result<(), IoError>>;
-    /// Makes the range zero.
-    fn write_zeroes(
-        &self,
-        offset: u64,
-        len: u64,
-        no_hole: bool,
-        fast: bool,
-        fua: bool,
-    ) -> impl Future<Output = Result<(), IoError>>;
-    /// Allocation of the range, at most `runs_max` runs.
-    fn allocation(
-        &self,
-        offset: u64,
-        len: u64,
-        runs_max: usize,
-    ) -> Result<Vec<AllocationRun>, IoError>;
-}
-
-impl<E: Env> Export for VolumeHandle<E> {
-    async fn read(&self, offset: u64, len: u64) -> Result<Vec<Buf>, IoError> {
-        Self::read(self, offset, len).await
-    }
-
-    async fn write(&self, offset: u64, data: Buf, fua: bool) -> Result<(), IoError> {
-        Self::write(self, offset, data, fua).await
-    }
-
-    async fn flush(&self) -> Result<(), IoError> {
-        Self::flush(self).await
-    }
-
-    async fn trim(&self, offset: u64, len: u64, fua: bool) -> Result<(), IoError> {
-        Self::trim(self, offset, len, fua).await
-    }
-
-    async fn write_zeroes(
-        &self,
-        offset: u64,
-        len: u64,
-        no_hole: bool,
-        fast: bool,
-        fua: bool,
-    ) -> Result<(), IoError> {
-        Self::write_zeroes(self, offset, len, no_hole, fast, fua).await
-    }
-
-    fn allocation(
-        &self,
-        offset: u64,
-        len: u64,
-        runs_max: usize,
-    ) -> Result<Vec<AllocationRun>, IoError> {
-        Self::allocation(self, offset, len, runs_max)
-    }
-}
-
-/// The exports of a server.
-pub trait Catalog: Exports + 'static {
-    /// What is served under a name.
-    type Export: Export;
-
-    /// Opens what the handshake found under `name`; `None` if it went away since.
-    fn open(&self, name: &str) -> Option<Self::Export>;
-}
-
-/// A connected socket. Clones are handles to the same one.
-pub trait Stream: AsyncRead + AsyncWrite + AsFd + Clone + 'static {}
-
-impl<S: AsyncRead + AsyncWrite + AsFd + Clone + 'static> Stream for S {}
 
 /// Why a session ended that did not end as it should; for the log.
 #[derive(Debug, thiserror::Error)]
@@ -178,8 +91,8 @@ pub async fn serve<S: Stream, C: Catalog>(
     catalog: &C,
     limits: Rc<Limits>,
 ) -> Result<(), SessionError> {
-    let mut received = Vec::with_capacity(RECEIVE_LEN);
-    let negotiation = negotiate(stream.clone(), catalog, &mut received);
+    let mut inbox = Inbox::new();
+    let negotiation = negotiate(stream.clone(), catalog, &mut inbox);
     let negotiated = match compio::time::timeout(NEGOTIATION_MAX, negotiation).await {
         Ok(negotiated) => negotiated?,
         Err(_elapsed) => return Err(SessionError::Slow),
@@ -198,21 +111,22 @@ pub async fn serve<S: Stream, C: Catalog>(
         broken: Cell::new(false),
         changed: Signal::default(),
         sender_next: Cell::new(false),
+        turned: Cell::new(false),
     });
-    session.transmit(stream, received).await
+    session.transmit(stream, inbox).await
 }
 
-/// Talks until the client has chosen an export; what it sent beyond that stays in `received`.
+/// Talks until the client has chosen an export; what it sent beyond that stays in `inbox`.
 async fn negotiate<S: Stream>(
     mut stream: S,
     exports: &impl Exports,
-    received: &mut Vec<u8>,
+    inbox: &mut Inbox,
 ) -> Result<Option<Box<Negotiated>>, SessionError> {
     let mut out = Vec::new();
     let mut handshake = ServerHandshake::begin(&mut out);
     loop {
-        let step = handshake.advance(exports, received, &mut out);
-        received.drain(..step.consumed);
+        let step = handshake.advance(exports, inbox.bytes(), &mut out);
+        inbox.consume(step.consumed);
         if !out.is_empty() {
             let BufResult(result, sent) =
                 compio::io::AsyncWriteExt::write_all(&mut stream, out).await;
@@ -226,27 +140,12 @@ async fn negotiate<S: Stream>(
             Outcome::Closed(forestall_nbd::CloseReason::Abort) => return Ok(None),
             Outcome::Closed(reason) => return Err(reason.into()),
             Outcome::NeedMore => {
-                if receive_more(&mut stream, received, RECEIVE_LEN).await? == 0 {
+                if inbox.receive(&mut stream, RECEIVE_LEN).await? == 0 {
                     return Ok(None);
                 }
             }
         }
     }
-}
-
-/// Appends what one receive of up to `len` bytes brings, without growing the buffer; 0 at the end of the stream.
-async fn receive_more<S: Stream>(
-    stream: &mut S,
-    received: &mut Vec<u8>,
-    len: usize,
-) -> io::Result<usize> {
-    let buffer = std::mem::take(received);
-    let filled = buffer.len();
-    let end = buffer.capacity().min(filled + len);
-    assert!(filled < end, "a receive without room");
-    let BufResult(result, buffer) = stream.read(buffer.slice(filled..end)).await;
-    *received = buffer.into_inner();
-    result
 }
 
 /// One client in transmission.
@@ -265,31 +164,38 @@ struct Session<E> {
     changed: Signal,
     /// The sender is about to be polled: it need not be woken.
     sender_next: Cell<bool>,
+    /// The receiver lets the sender go first, and will go on at once.
+    turned: Cell<bool>,
 }
 
 impl<E: Export> Session<E> {
     /// Receives and sends until the client has left and the last accepted request is answered.
     ///
-    /// Both halves are one task and the receiver comes first: what it answers at once is sent by the same poll, and one call into the
-    /// kernel begins both the send and the next receive.
+    /// Both halves are one task and the receiver comes first: what it answers at once is sent by the same poll, before it looks for
+    /// more.
     async fn transmit<S: Stream>(
         self: &Rc<Self>,
         stream: S,
-        received: Vec<u8>,
+        inbox: Inbox,
     ) -> Result<(), SessionError> {
-        let mut receiver = pin!(self.receive(stream.clone(), received));
+        let mut receiver = pin!(self.receive(stream.clone(), inbox));
         let mut sender = pin!(self.send(stream));
         let mut ended = None;
         poll_fn(|cx| {
-            if ended.is_none() {
-                self.sender_next.set(true);
-                if let Poll::Ready(result) = receiver.as_mut().poll(cx) {
-                    ended = Some(result);
-                    self.closing.set(true);
+            loop {
+                if ended.is_none() {
+                    self.sender_next.set(true);
+                    if let Poll::Ready(result) = receiver.as_mut().poll(cx) {
+                        ended = Some(result);
+                        self.closing.set(true);
+                    }
+                    self.sender_next.set(false);
                 }
-                self.sender_next.set(false);
+                let done = sender.as_mut().poll(cx);
+                if done.is_ready() || !self.turned.replace(false) {
+                    return done;
+                }
             }
-            sender.as_mut().poll(cx)
         })
         .await;
         ended.expect("the sender ends after the receiver")
@@ -299,16 +205,15 @@ impl<E: Export> Session<E> {
     async fn receive<S: Stream>(
         self: &Rc<Self>,
         mut stream: S,
-        mut received: Vec<u8>,
+        mut inbox: Inbox,
     ) -> Result<(), SessionError> {
         let mut requests = RequestStream::new(&self.negotiated);
-        received.reserve_exact(RECEIVE_LEN.saturating_sub(received.len()));
+        let mut patience = Patience::new();
         loop {
-            let mut at = 0;
             let mut len = RECEIVE_LEN;
             loop {
-                let (used, next) = requests.next(&self.negotiated, &received[at..])?;
-                at += used;
+                let (used, next) = requests.next(&self.negotiated, inbox.bytes())?;
+                inbox.consume(used);
                 let request = match next {
                     Next::NeedMore => break,
                     Next::Rejected(rejected) => {
@@ -331,20 +236,46 @@ impl<E: Export> Session<E> {
                     return Ok(());
                 }
                 let payload = usize::try_from(request.payload()).expect("checked against a limit");
-                let there = payload.min(received.len() - at);
-                let data = receive_payload(&mut stream, payload, &received[at..at + there]).await;
+                let there = payload.min(inbox.bytes().len());
+                let begun = &inbox.bytes()[..there];
+                let data = receive_payload(&mut stream, payload, begun, &mut patience).await;
                 let data = data.inspect_err(|_| self.share.release(cost))?;
-                at += there;
+                inbox.consume(there);
                 if payload > 0 {
-                    len = if payload >= LARGE { SHORT_LEN } else { RECEIVE_LEN };
+                    len = if payload >= LARGE { requests.header_len() } else { RECEIVE_LEN };
                 }
                 self.begin(request, data, cost).await;
             }
-            received.drain(..at);
-            if receive_more(&mut stream, &mut received, len).await? == 0 {
+            if self.receive_more(&mut stream, &mut inbox, len, &mut patience).await? == 0 {
                 return Ok(());
             }
         }
+    }
+
+    /// Receives up to `len` bytes more; 0 at the end of the stream.
+    ///
+    /// Requests still under way most likely wait for disks: then the ring is the shorter way, since it has to be entered for them
+    /// anyhow.
+    async fn receive_more<S: Stream>(
+        &self,
+        stream: &mut S,
+        inbox: &mut Inbox,
+        len: usize,
+        patience: &mut Patience,
+    ) -> io::Result<usize> {
+        if self.in_flight.get() == 0 {
+            self.turn().await;
+            if let Some(count) = patience.look(|| inbox.receive_now(stream, len)).await? {
+                return Ok(count);
+            }
+        }
+        inbox.receive(stream, len).await
+    }
+
+    /// Lets the sender send what was answered.
+    async fn turn(&self) {
+        self.turned.set(true);
+        poll_fn(|_| if self.turned.get() { Poll::Pending } else { Poll::Ready(()) }).await;
     }
 
     /// Accepts a request. What is done at once costs no task; everything else goes on as one.
@@ -435,17 +366,13 @@ impl<E: Export> Session<E> {
                 break;
             }
             let cost = batch.cost;
-            while !self.broken.get() && !batch.is_sent() {
-                let BufResult(result, back) = stream.write_vectored(batch).await;
-                batch = back;
-                match result {
-                    Ok(count) if count > 0 => batch.sent(count),
-                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Ok(_) | Err(_) => {
-                        // The receiver sees the end of the stream; answers are dropped from here on.
-                        self.broken.set(true);
-                        let _ignored = rustix::net::shutdown(&stream, Shutdown::Both);
-                    }
+            if !self.broken.get() {
+                let result;
+                (result, batch) = socket::send(&mut stream, batch).await;
+                if result.is_err() {
+                    // The receiver sees the end of the stream; answers are dropped from here on.
+                    self.broken.set(true);
+                    let _ignored = rustix::net::shutdown(&stream, Shutdown::Both);
                 }
             }
             batch.clear();
@@ -465,25 +392,6 @@ enum Done {
     Nothing,
     Data(Vec<Buf>),
     Runs(Vec<AllocationRun>),
-}
-
-/// A payload of `len` bytes: `there` was received with its header, the rest is received straight into its place.
-async fn receive_payload<S: Stream>(stream: &mut S, len: usize, there: &[u8]) -> io::Result<Buf> {
-    let mut data = Buf::scratch(len);
-    if len > 0 {
-        data.bytes_mut()[..there.len()].copy_from_slice(there);
-    }
-    let (mut data, mut filled) = (KernelBuf(data), there.len());
-    while filled < len {
-        let BufResult(result, back) = stream.read(data.slice(filled..)).await;
-        data = back.into_inner();
-        filled += match result {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
-            result => result?,
-        };
-    }
-    Ok(data.0)
 }
 
 /// What a request may hold in memory, in bytes, until its answer was taken.

@@ -52,11 +52,7 @@ impl<E: Env> Drive<E> {
     }
 
     fn note_unflushed(&self, address: u64, len: u64) {
-        let mut unflushed = self.unflushed.borrow_mut();
-        match unflushed.last_mut() {
-            Some((at, l)) if *at + *l == address => *l += len,
-            _ => unflushed.push((address, len)),
-        }
+        self.unflushed.borrow_mut().add(address, len);
     }
 
     /// Whether data was written since the last flush began, or is unknown because one failed.
@@ -66,7 +62,7 @@ impl<E: Env> Drive<E> {
 
     /// The data written so far is the matter of the flush that begins now.
     pub(crate) fn begin_flush(&self) {
-        let ranges = self.unflushed.take();
+        let ranges = self.unflushed.borrow_mut().take();
         self.flushing.borrow_mut().extend(ranges);
     }
 
@@ -154,7 +150,7 @@ impl<E: Env> Drive<E> {
             self.doubts.set(self.doubts.get() + 1);
             let mut doomed = self.doomed.borrow_mut();
             doomed.extend(self.flushing.take());
-            doomed.extend(self.unflushed.take());
+            doomed.extend(self.unflushed.borrow_mut().take());
         }
         self.listen(result)
     }
