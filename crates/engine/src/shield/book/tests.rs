@@ -64,8 +64,86 @@ fn a_block_entered_again_is_not_cleared() {
     assert_eq!(book.marks_of(VOLUME), 1);
 }
 
-/// Random histories: a model keeps the table as a disk would after a crash in which any page write since the last flush may be lost or
-/// kept; whatever is recovered must read as something that was true since the last flush.
+/// A table on disk, as a crash may leave it: each slot holds what is durable or anything written since.
+struct Disk {
+    durable: BTreeMap<u64, Option<LogEntry>>,
+    since: BTreeMap<u64, Vec<Option<LogEntry>>>,
+    /// For each block what it truly read as since the last flush: a sequence, or home.
+    truth: BTreeMap<u64, Vec<Option<u64>>>,
+}
+
+impl Disk {
+    fn new(slots: u64, blocks: u64) -> Self {
+        Self {
+            durable: (1..=slots).map(|slot| (slot, None)).collect(),
+            since: BTreeMap::new(),
+            truth: (0..blocks).map(|block| (block, vec![None])).collect(),
+        }
+    }
+
+    fn wrote(&mut self, book: &Book, slot: u64) {
+        self.since.entry(slot).or_default().push(book.entries.get(&slot).copied());
+    }
+
+    fn note(&mut self, book: &Book) {
+        for (block, states) in &mut self.truth {
+            states.push(reads(book, *block));
+        }
+    }
+
+    fn flushed(&mut self, book: &Book) {
+        for (slot, written) in std::mem::take(&mut self.since) {
+            self.durable.insert(slot, *written.last().expect("something was written"));
+        }
+        for (block, states) in &mut self.truth {
+            *states = vec![reads(book, *block)];
+        }
+    }
+
+    fn after_a_crash(&self, random: &mut impl FnMut(u64) -> u64) -> BTreeMap<u64, LogEntry> {
+        let mut found = BTreeMap::new();
+        for (slot, durable) in &self.durable {
+            let mut choices = vec![*durable];
+            choices.extend(self.since.get(slot).into_iter().flatten());
+            if let Some(entry) = choices[random(choices.len() as u64) as usize] {
+                found.insert(*slot, entry);
+            }
+        }
+        found
+    }
+}
+
+fn reads(book: &Book, block: u64) -> Option<u64> {
+    book.find(VOLUME, block).map(|(_, entry)| entry.sequence)
+}
+
+/// One random step of a history.
+fn step(book: &mut Book, disk: &mut Disk, random: &mut impl FnMut(u64) -> u64) {
+    let block = random(4);
+    match random(4) {
+        0 | 1 => {
+            if let Some(slots) = book.reserve(1) {
+                book.enter(slots[0], EntryKind::Data, VOLUME, block, 0);
+                disk.wrote(book, slots[0]);
+                book.landed(slots[0]);
+            }
+        }
+        2 => book.unmark(VOLUME, block),
+        _ => {
+            // Home is durable: clearings are written, then the log may be flushed.
+            let clearings = book.take_clearings(VOLUME);
+            book.clear(VOLUME, &clearings);
+            clearings.iter().for_each(|clearing| disk.wrote(book, clearing.slot));
+            disk.note(book);
+            if random(2) == 0 {
+                flush(book);
+                disk.flushed(book);
+            }
+        }
+    }
+    disk.note(book);
+}
+
 #[test]
 fn whatever_a_crash_leaves_reads_as_something_true_since_the_last_flush() {
     for seed in 0..300_u64 {
@@ -78,70 +156,18 @@ fn whatever_a_crash_leaves_reads_as_something_true_since_the_last_flush() {
         };
         let shape = LogShape { slots: 6, pages: 1 };
         let mut book = Book::new(7, shape);
-        // The durable table, and for each slot what may have been written over it since.
-        let mut table: BTreeMap<u64, Option<LogEntry>> = (1..=6).map(|s| (s, None)).collect();
-        let mut maybe: BTreeMap<u64, Vec<Option<LogEntry>>> = BTreeMap::new();
-        // For each block the states that were true since the last flush: the sequence it reads as, or home.
-        let mut truth: BTreeMap<u64, Vec<Option<u64>>> =
-            (0..4).map(|block| (block, vec![None])).collect();
-        let now = |book: &Book, block: u64| book.find(VOLUME, block).map(|(_, e)| e.sequence);
+        let mut disk = Disk::new(6, 4);
         for _ in 0..60 {
-            let block = random(4);
-            match random(4) {
-                0 | 1 => {
-                    if let Some(slots) = book.reserve(1) {
-                        book.enter(slots[0], EntryKind::Data, VOLUME, block, 0);
-                        maybe
-                            .entry(slots[0])
-                            .or_default()
-                            .push(book.entries.get(&slots[0]).copied());
-                        book.landed(slots[0]);
-                    }
-                }
-                2 => book.unmark(VOLUME, block),
-                _ => {
-                    // Home is durable: clearings are written, then the log is flushed.
-                    let clearings = book.take_clearings(VOLUME);
-                    book.clear(VOLUME, &clearings);
-                    for clearing in &clearings {
-                        let entry = book.entries.get(&clearing.slot).copied();
-                        maybe.entry(clearing.slot).or_default().push(entry);
-                    }
-                    for (block, states) in &mut truth {
-                        states.push(now(&book, *block));
-                    }
-                    if random(2) == 0 {
-                        for (slot, written) in std::mem::take(&mut maybe) {
-                            table.insert(slot, *written.last().expect("something was written"));
-                        }
-                        flush(&mut book);
-                        for (block, states) in &mut truth {
-                            *states = vec![now(&book, *block)];
-                        }
-                    }
-                }
-            }
-            for (block, states) in &mut truth {
-                states.push(now(&book, *block));
-            }
-            // A crash here: each slot holds what is durable or anything written since.
-            let mut found = BTreeMap::new();
-            for (slot, durable) in &table {
-                let mut choices = vec![*durable];
-                choices.extend(maybe.get(slot).into_iter().flatten());
-                if let Some(entry) = choices[random(choices.len() as u64) as usize] {
-                    found.insert(*slot, entry);
-                }
-            }
-            let after = Book::recovered(7, shape, found);
+            step(&mut book, &mut disk, &mut random);
+            let after = Book::recovered(7, shape, disk.after_a_crash(&mut random));
             for block in 0..4 {
-                let reads = after.find(VOLUME, block).map(|(_, e)| e.sequence);
-                // A block that was unmarked but not cleared durably reads as the log had it: home is the same or newer and not durable.
-                let unmarked = book.chains.get(&(1, block)).map(|c| c.entries.last().map(|e| e.1));
-                let allowed = &truth[&block];
+                let found = reads(&after, block);
+                // Unmarked and not durably cleared: the log's version again, which is what home was at some time since.
+                let newest = book.chains.get(&(1, block)).map(|c| c.entries.last().map(|e| e.1));
+                let allowed = &disk.truth[&block];
                 assert!(
-                    allowed.contains(&reads) || unmarked == Some(reads),
-                    "seed {seed}: block {block} reads {reads:?}, allowed {allowed:?}"
+                    allowed.contains(&found) || newest == Some(found),
+                    "seed {seed}: block {block} reads {found:?}, allowed {allowed:?}"
                 );
             }
         }
