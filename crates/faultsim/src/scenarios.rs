@@ -21,8 +21,8 @@ use crate::hung::{
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::shield::{
-    another_member_dies, cancel_while_shielded, crash_while_shielded, leg_dies, log_fills_up,
-    shielded_replace, spare_dies_in_copy,
+    another_member_dies, bad_areas_are_left_for_last, cancel_while_shielded, crash_while_shielded,
+    leg_dies, log_fills_up, shielded_replace, spare_dies_in_copy,
 };
 use crate::stage::{RunEnd, Stage};
 use crate::trace::{Lines, Trace};
@@ -153,6 +153,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "cancel-while-shielded",
         story: "an avoidance is given up half-way: updates go home with the old member in its place",
         script: cancel_while_shielded,
+    },
+    Scenario {
+        name: "bad-areas-are-left-for-last",
+        story: "the ailing disk has unreadable places: what it reads well is copied first, once, the rest comes from the peers",
+        script: bad_areas_are_left_for_last,
     },
     Scenario {
         name: "hung-member-is-read-around",

@@ -315,3 +315,45 @@ pub(crate) fn cancel_while_shielded(seed: u64, trace: Trace) {
         });
     }
 }
+
+/// The ailing disk cannot read some places: what it reads well is copied first and once, the rest is had from the peers after; the accesses
+/// are counted.
+pub(crate) fn bad_areas_are_left_for_last(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS.into_iter().filter(|(_, _, t)| *t > 0) {
+        let mut stage = stage(seed, &trace, level, members);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
+            s.add_work_disk(tolerance + 1).await;
+            let size = crate::operator::volume_size(&s.machine, "v1");
+            for at in (0..size).step_by(65_536) {
+                s.write(at, 65_536.min(size - at)).await;
+            }
+            s.flush().await;
+            let report = s.machine.array.report();
+            let data = report.disks[0].size - 4096 - report.disks[0].data_len;
+            let used = report.disks[0].data_len / 65_536 * 65_536;
+            // Two bad sectors: one in the first large request, one in a later one.
+            for at in [data + 8192, data + used / 2 + 4096] {
+                s.bay("d1").drive.faults_mut().spoil(at..at + 512);
+            }
+            let before = accesses(&s.machine.array.report(), 1)[0];
+            s.replace(1, 0, Strategy::WorkDisk).await;
+            s.whole_again().await;
+            let after = accesses(&s.machine.array.report(), 1)[0];
+            // Each large request once; of the two that failed, in small ones; of those that failed, block by block.
+            let large = used.div_ceil(1 << 20);
+            let most = large + 2 * (16 + 16);
+            let reads = after.reads - before.reads;
+            if reads < large || reads > most {
+                s.machine.complain(format!(
+                    "{reads} reads of the ailing disk, {large} to {most} allowed"
+                ));
+            }
+            let lost: u64 = s.machine.array.report().groups.iter().map(|g| g.lost_blocks).sum();
+            if lost > 0 {
+                s.machine.complain(format!("{lost} blocks lost that the peers could give"));
+            }
+            s.verify().await;
+            s.machine.audit().await;
+        });
+    }
+}

@@ -52,6 +52,7 @@ scenarios! {
     leg_dies = "leg-dies",
     log_fills_up = "log-fills-up",
     cancel_while_shielded = "cancel-while-shielded",
+    bad_areas_are_left_for_last = "bad-areas-are-left-for-last",
     a_hung_member_is_read_around = "hung-member-is-read-around",
     a_hung_member_under_writes = "hung-member-under-writes",
     slow_parity_is_not_left_behind = "slow-parity-is-not-left-behind",

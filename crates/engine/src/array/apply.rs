@@ -61,13 +61,14 @@ impl<E: Env> Array<E> {
                     .and_then(|b| b.filler.clone())
                     .zip(filler.clone())
                     .is_some_and(|(a, b)| Rc::ptr_eq(&a, &b));
-                let (cursor, stale, filler_life) = match before {
+                let (cursor, stale, deferred, filler_life) = match before {
                     Some(before) if same => {
-                        (before.cursor, before.stale.clone(), before.filler_life)
+                        let (stale, deferred) = (before.stale.clone(), before.deferred.clone());
+                        (before.cursor, stale, deferred, before.filler_life)
                     }
                     _ => {
                         let (cursor, stale) = group.filler_starts(slot.state);
-                        (cursor, stale, group.next_filler_life())
+                        (cursor, stale, Stale::default(), group.next_filler_life())
                     }
                 };
                 let next = SlotRt {
@@ -77,6 +78,7 @@ impl<E: Env> Array<E> {
                     filler,
                     cursor,
                     stale,
+                    deferred,
                     uncommitted,
                     filler_life,
                     swapping: before.is_some_and(|before| before.swapping),

@@ -25,6 +25,9 @@ const WINDOW: u64 = 1 << 20;
 /// Bytes between two checkpoints, unless the member is small.
 const CHECKPOINT: u64 = 64 << 20;
 
+/// Bytes of a request where a large one did not go through.
+const SMALL: u64 = 64 << 10;
+
 /// How a fill ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum FillEnd {
@@ -58,7 +61,7 @@ impl Stale {
     }
 
     /// The first stale range, cut to `max` bytes.
-    fn first(&self, max: u64) -> Option<Range<u64>> {
+    pub(super) fn first(&self, max: u64) -> Option<Range<u64>> {
         self.0.iter().next().map(|range| range.start..range.end.min(range.start + max))
     }
 
@@ -68,10 +71,26 @@ impl Stale {
         self.0.remove(done.clone());
     }
 
+    /// Adds a range.
+    fn add(&mut self, range: Range<u64>) {
+        self.0.insert(range);
+    }
+
     /// Bytes that are stale.
     pub(crate) fn bytes(&self) -> u64 {
         self.0.count()
     }
+}
+
+/// Why a window is copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Turn {
+    /// It is stale.
+    Stale,
+    /// It comes next.
+    Next,
+    /// It could not be read at once.
+    Deferred,
 }
 
 /// Why a window was not copied.
@@ -100,12 +119,13 @@ impl<E: Env> Group<E> {
             if progress.stop.get() {
                 return FillEnd::Stopped;
             }
-            let Some((window, is_stale)) = self.next_window(slot) else { break };
+            let Some((window, turn)) = self.next_window(slot) else { break };
             let guard = self.rows.lock(window.clone(), Hold::Exclusive).await;
             if !alive() {
                 return FillEnd::TargetFailed;
             }
-            let moved = match self.fill_window(slot, &target, window.clone(), progress).await {
+            let moved = match self.fill_window(slot, &target, window.clone(), turn, progress).await
+            {
                 Ok(moved) => moved,
                 Err(Broken::Target) => return FillEnd::TargetFailed,
                 Err(Broken::Sources(why)) => return FillEnd::SourcesFailed(why),
@@ -115,12 +135,13 @@ impl<E: Env> Group<E> {
             }
             {
                 let rt = &mut self.slots.borrow_mut()[at];
-                if is_stale {
-                    rt.stale.copied(&window);
-                } else {
-                    rt.cursor = window.end;
+                match turn {
+                    Turn::Stale => rt.stale.copied(&window),
+                    Turn::Next => rt.cursor = window.end,
+                    Turn::Deferred => rt.deferred.copied(&window),
                 }
-                progress.done.set(rt.cursor.min(self.member_len()) - rt.stale.bytes());
+                let behind = rt.stale.bytes() + rt.deferred.bytes();
+                progress.done.set(rt.cursor.min(self.member_len()) - behind);
             }
             drop(guard);
             copied_since += moved;
@@ -138,15 +159,18 @@ impl<E: Env> Group<E> {
         if alive() { FillEnd::Done } else { FillEnd::TargetFailed }
     }
 
-    /// What to copy next: stale ranges first, then from the cursor on.
-    fn next_window(&self, slot: Slot) -> Option<(Range<u64>, bool)> {
+    /// What to copy next: stale ranges first, then from the cursor on, at last what could not be read at once.
+    fn next_window(&self, slot: Slot) -> Option<(Range<u64>, Turn)> {
         let slots = self.slots.borrow();
         let rt = &slots[usize::from(slot.0)];
         if let Some(stale) = rt.stale.first(WINDOW) {
-            return Some((stale, true));
+            return Some((stale, Turn::Stale));
         }
         let end = self.member_len();
-        (rt.cursor < end).then(|| (rt.cursor..(rt.cursor + WINDOW).min(end), false))
+        if rt.cursor < end {
+            return Some((rt.cursor..(rt.cursor + WINDOW).min(end), Turn::Next));
+        }
+        Some((rt.deferred.first(WINDOW)?, Turn::Deferred))
     }
 
     async fn fill_window(
@@ -154,12 +178,18 @@ impl<E: Env> Group<E> {
         slot: Slot,
         target: &Rc<Drive<E>>,
         window: Range<u64>,
+        turn: Turn,
         progress: &Progress,
     ) -> Result<u64, Broken> {
         let mut moved = 0;
-        for run in self.written_runs(window) {
+        for run in self.pieces_of(window, turn) {
             let buf = match self.copy_whole(slot, &run).await {
                 Some(buf) => buf,
+                None if turn == Turn::Next && self.reads_the_main(slot, &run) => {
+                    // An ailing disk is not dwelt upon: first all that it reads well, in large requests.
+                    self.slots.borrow_mut()[usize::from(slot.0)].deferred.add(run);
+                    continue;
+                }
                 None => self.copy_blocks(slot, &run, progress).await?,
             };
             moved += buf.len() as u64;
@@ -172,6 +202,25 @@ impl<E: Env> Group<E> {
             }
         }
         Ok(moved)
+    }
+
+    /// The requests in which a window is copied: large ones, and smaller ones where a large one did not go through.
+    fn pieces_of(&self, window: Range<u64>, turn: Turn) -> Vec<Range<u64>> {
+        let runs = self.written_runs(window);
+        if turn != Turn::Deferred {
+            return runs;
+        }
+        let cut = |run: Range<u64>| {
+            let end = run.end;
+            run.step_by(SMALL as usize).map(move |at| at..(at + SMALL).min(end))
+        };
+        runs.into_iter().flat_map(cut).collect()
+    }
+
+    /// Whether a run is copied from the slot's own disk, and nothing of it is lost.
+    fn reads_the_main(&self, slot: Slot, run: &Range<u64>) -> bool {
+        self.slots.borrow()[usize::from(slot.0)].main.is_some()
+            && !self.lost.overlaps(slot, run.start, run.end - run.start)
     }
 
     /// Parts of a window that hold something.
@@ -309,7 +358,7 @@ impl<E: Env> Group<E> {
         target: &Rc<Drive<E>>,
         alive: &impl Fn() -> bool,
     ) -> Result<(), IoError> {
-        let cursor = self.slots.borrow()[usize::from(slot.0)].cursor;
+        let cursor = self.slots.borrow()[usize::from(slot.0)].settled_cursor();
         if !self.has_redundancy() && self.flush_drives().await.is_err() {
             // What was copied was written before any intent bit was kept and may not be durable where it came from: after
             // a crash the two would differ unmarked. The cursor stays behind until it is.

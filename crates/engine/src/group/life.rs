@@ -156,7 +156,7 @@ impl<E: Env> Group<E> {
                 .iter()
                 .enumerate()
                 .filter(|(_, s)| s.filler.is_some() && s.state != SlotState::Catching)
-                .map(|(i, s)| (Slot(i as u8), s.cursor, s.stale.bytes() == 0))
+                .map(|(i, s)| (Slot(i as u8), s.settled_cursor(), s.stale.bytes() == 0))
                 .collect()
         });
         for (slot, cursor, whole) in fillers {

@@ -57,6 +57,8 @@ pub(crate) struct SlotRt<E: Env> {
     pub(crate) cursor: u64,
     /// Ranges in which the filler is not current although they lie below the cursor (rules M3, M4).
     pub(crate) stale: Stale,
+    /// Ranges below the cursor that the main could not read at once: the copy comes back to them at its end.
+    pub(crate) deferred: Stale,
     /// A drive of this slot failed and the configuration that says so does not count yet.
     pub(crate) uncommitted: bool,
     /// Tells this filler's life from that of any before it, also of the same drive.
@@ -66,8 +68,16 @@ pub(crate) struct SlotRt<E: Env> {
 }
 
 impl<E: Env> SlotRt<E> {
+    /// The cursor as it may stand on disk: after a start everything above it is copied again.
+    fn settled_cursor(&self) -> u64 {
+        self.deferred.first(1).map_or(self.cursor, |deferred| deferred.start.min(self.cursor))
+    }
+
     fn filler_is_current(&self, address: u64) -> bool {
-        self.filler.is_some() && address < self.cursor && !self.stale.contains(address)
+        self.filler.is_some()
+            && address < self.cursor
+            && !self.stale.contains(address)
+            && !self.deferred.contains(address)
     }
 }
 
@@ -241,7 +251,7 @@ impl<E: Env> Group<E> {
     pub(crate) fn filled_bytes(&self, slot: Slot) -> u64 {
         let slots = self.slots.borrow();
         let slot = &slots[usize::from(slot.0)];
-        slot.cursor.min(self.member_len()) - slot.stale.bytes()
+        slot.cursor.min(self.member_len()) - slot.stale.bytes() - slot.deferred.bytes()
     }
 
     /// Whether a member is out, rebuilding or being re-added, so that intent bits must be kept (rule M2).
