@@ -14,6 +14,7 @@ mod open;
 mod runtime;
 mod serve;
 mod session;
+mod smart;
 
 pub use api::socket::default_socket;
 pub use data::{ServeOptions as DataOptions, StartError};

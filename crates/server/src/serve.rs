@@ -18,6 +18,7 @@ use crate::api::socket::{ManagementSocket, SocketError};
 use crate::data::{self, DataThread, StartError};
 use crate::hook::{self, Hook};
 use crate::listen::NbdAddr;
+use crate::smart;
 
 /// A signal that comes sooner than this after the first says the same thing twice: a service manager and a shell may both
 /// tell a whole group of processes to end.
@@ -116,6 +117,7 @@ pub fn serve(mut options: ServeOptions, on_ready: impl FnOnce(&Ready)) -> Result
             control.set_running(data.clone());
             let pump = Arc::clone(&control);
             thread.spawn(async move { pump.pump_events().await });
+            thread.spawn(smart::watch("smartctl".into(), Arc::clone(&control), Arc::clone(&log)));
             if let Some(hook) = options.hook {
                 thread.spawn(hook::run(hook, Arc::clone(&control), since_ms, Arc::clone(&log)));
             }

@@ -396,6 +396,22 @@ impl<E: Env> Array<E> {
         .await
     }
 
+    /// The disk itself says that it will fail (SMART).
+    pub fn smart_failure(self: &Rc<Self>, disk: DiskNumber) {
+        if self.config.borrow().disk(disk).is_none() {
+            return;
+        }
+        let policy = self.policy();
+        let mut watches = self.watches.disks.borrow_mut();
+        watches.entry(disk).or_default().record.add(&policy, ErrorClass::Smart, 1);
+        self.watches.changed.set(true);
+        drop(watches);
+        let group = self.config.borrow().slot_of(disk).map(|(group, _)| group);
+        let what =
+            format!("disk {disk} ({}) says itself that it will fail (SMART)", self.path_of(disk));
+        self.event(Severity::Warning, "smart-failure", Some(disk), group, what);
+    }
+
     /// Whether a disk is expected to fail.
     pub(super) fn is_ailing(&self, disk: DiskNumber) -> bool {
         self.watches.disks.borrow().get(&disk).is_some_and(|w| w.ailing)
