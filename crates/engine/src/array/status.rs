@@ -144,6 +144,7 @@ impl<E: Env> Array<E> {
         } else {
             Health::Healthy
         };
+        let work_due = live.as_ref().is_some_and(|group| self.work_is_due(group));
         let free = free_extents(config, entry);
         GroupReport {
             number: entry.number,
@@ -159,6 +160,7 @@ impl<E: Env> Array<E> {
             lost_blocks,
             dirty_regions,
             paused,
+            work_due,
         }
     }
 
