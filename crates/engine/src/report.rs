@@ -139,6 +139,9 @@ pub struct GroupReport {
     pub dirty_regions: u64,
     /// Paused (rule C3): `group continue` is needed.
     pub paused: bool,
+    /// Work on it is about to start: nothing runs yet, and something will by itself.
+    #[serde(default)]
+    pub work_due: bool,
 }
 
 /// One volume.

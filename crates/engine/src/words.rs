@@ -53,6 +53,23 @@ pub fn duration(seconds: u64) -> String {
     text
 }
 
+/// Milliseconds since 1970 as a date and time: `2026-11-25 10:17:01 UTC`. (The engine knows no time zone.)
+#[must_use]
+pub fn utc(ms: u64) -> String {
+    let (days, second) = (ms / 86_400_000, ms / 1000 % 86_400);
+    // Years from March on, so that the leap day is the last (after Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = 400 * era + year + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 /// Counted things: `1 disk`, `2 disks`.
 #[must_use]
 pub fn counted(count: u64, thing: &str) -> String {
@@ -79,6 +96,18 @@ mod tests {
         }
         let times =
             [(0, "0 s"), (59, "59 s"), (80, "1 min 20 s"), (3600, "1 h"), (273_600, "3 d 4 h")];
+        let dates = [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_400_000, "2000-02-29 00:00:00 UTC"),
+            (1_709_251_199_999, "2024-02-29 23:59:59 UTC"),
+            (1_709_251_200_000, "2024-03-01 00:00:00 UTC"),
+            (1_795_601_539_359, "2026-11-25 10:12:19 UTC"),
+            (4_102_444_800_000, "2100-01-01 00:00:00 UTC"),
+        ];
+        for (ms, text) in dates {
+            assert_eq!(utc(ms), text);
+        }
+        assert!(utc(u64::MAX).ends_with("UTC"));
         for (seconds, text) in times {
             assert_eq!(duration(seconds), text);
         }

@@ -1,8 +1,10 @@
-//! Stories of answers that must not be believed: from a disk whose flush fails meanwhile, from two copies that a crash made differ.
+//! Stories of answers that must not be believed: from a disk whose flush fails meanwhile, from two copies that a crash or a disk that lies
+//! made differ.
 //!
 //! Owns the scripts; [`crate::scenarios`] lists them.
 
-use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level};
+use forestall_engine::format::layout::Layout;
+use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level, Runtime};
 
 use crate::machine::Latch;
 use crate::scenarios::act;
@@ -56,4 +58,40 @@ pub(crate) fn reads_while_a_flush_fails(seed: u64, trace: Trace) {
             s.expect(2, DiskState::InSync).await;
         }
     });
+}
+
+/// A disk changes a block of its copy silently, and the schedule scrubs: nothing tells which of two copies is right, so neither is
+/// made like the other unasked.
+pub(crate) fn scheduled_scrub_repairs_nothing(seed: u64, trace: Trace) {
+    const EVERY_S: u64 = 3600;
+    let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
+    act(&mut stage, AssembleOptions::default(), |s| async move { s.write(0, 65_536).await });
+    let drives = [0, 1].map(|disk| stage.world.shelf.all()[disk].drive.clone());
+    let start = Layout::for_size(drives[0].size()).expect("a labelled disk").data.offset as usize;
+    let rot = |disk: usize| {
+        let mut image = drives[disk].image();
+        image[start + 100] ^= 0x10;
+        drives[disk].restore(image);
+    };
+    let copy = |disk: usize| drives[disk].image()[start..start + 65_536].to_vec();
+    for rotten in [0, 1] {
+        rot(rotten);
+        let before = [copy(0), copy(1)];
+        let options = AssembleOptions { scrub_every_s: EVERY_S, ..AssembleOptions::default() };
+        act(&mut stage, options, |s| async move {
+            s.machine.runtime.sleep_ns((EVERY_S + 60) * 1_000_000_000).await;
+            let found = s.machine.array.jobs().iter().map(|job| job.mismatches).sum::<u64>();
+            if found != 1 {
+                s.machine
+                    .complain(format!("the scheduled scrub found {found} blocks to differ, not 1"));
+            }
+            let told = s.machine.array.report().problems;
+            if !told.iter().any(|problem| problem.what.contains("differ")) {
+                s.machine.complain(format!("nobody is told of what differs: {told:?}"));
+            }
+        });
+        assert!([copy(0), copy(1)] == before, "a scrub that nobody asked to repair changed a copy");
+        rot(rotten);
+    }
+    act(&mut stage, AssembleOptions::default(), |s| async move { s.verify().await });
 }

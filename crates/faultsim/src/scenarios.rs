@@ -10,7 +10,9 @@ use std::rc::Rc;
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
 
 use crate::catch::caught;
-use crate::doubts::{copy_of_a_lone_disk, reads_while_a_flush_fails};
+use crate::doubts::{
+    copy_of_a_lone_disk, reads_while_a_flush_fails, scheduled_scrub_repairs_nothing,
+};
 use crate::health::{
     ailing_disk_is_replaced, ailing_spare_is_not_used, pause_gives_way, slow_disk_is_sat_out,
     transport_burst,
@@ -118,6 +120,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "reads-while-a-flush-fails",
         story: "a read is on its way while the same disk fails a flush and forgets what it took: old data is not served",
         script: reads_while_a_flush_fails,
+    },
+    Scenario {
+        name: "scheduled-scrub-repairs-nothing",
+        story: "one of two copies changes silently and the schedule scrubs: it tells, and makes neither copy like the other",
+        script: scheduled_scrub_repairs_nothing,
     },
     Scenario {
         name: "shielded-replace",

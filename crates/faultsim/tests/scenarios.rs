@@ -37,6 +37,7 @@ scenarios! {
     a_rolled_back_disk = "rolled-back",
     a_dead_disk_returns_after_a_crash = "dead-disk-returns-after-crash",
     repair_does_not_destroy = "repair-does-not-destroy",
+    a_scheduled_scrub_repairs_nothing = "scheduled-scrub-repairs-nothing",
     resync_then_lose_any = "resync-then-lose-any",
     an_ailing_disk_is_replaced = "ailing-disk-is-replaced",
     an_ailing_spare_is_not_used = "ailing-spare-is-not-used",

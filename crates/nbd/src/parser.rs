@@ -3,7 +3,8 @@
 //! Owns the receive side of a connection in transmission: [`RequestStream::next`] looks at the
 //! bytes received so far and says what comes first and how many bytes it takes up, so that many
 //! requests come out of one receive and nothing is copied. Payloads of refused requests are skipped
-//! here, across receives. The buffer, and where a write's payload goes, are the caller's.
+//! here, across receives, before the refusal is told: clients (libnbd) take an answer to a request that
+//! they are still sending for a broken server. The buffer, and where a write's payload goes, are the caller's.
 
 use crate::handshake::Negotiated;
 use crate::request::{
@@ -19,7 +20,7 @@ pub enum Next {
     /// consumed bytes: take what the buffer holds of it, receive the rest into its destination, and
     /// only then call again.
     Request(Request),
-    /// Answer this with [`Rejected::reply`]. Its payload is skipped by the following calls.
+    /// Answer this with [`Rejected::reply`]. Its payload has been skipped.
     Rejected(Rejected),
 }
 
@@ -28,8 +29,8 @@ pub enum Next {
 pub struct RequestStream {
     form: HeaderForm,
     payload_limit: u32,
-    /// Bytes of a refused request's payload that are still to come.
-    skip: u64,
+    /// A refused request, and the bytes of its payload that are still to come.
+    refused: Option<(Rejected, u32)>,
 }
 
 impl RequestStream {
@@ -39,7 +40,7 @@ impl RequestStream {
         Self {
             form: negotiated.mode.into(),
             payload_limit: negotiated.export.block_sizes.payload_max().max(PAYLOAD_DRAIN_MAX),
-            skip: 0,
+            refused: None,
         }
     }
 
@@ -54,23 +55,34 @@ impl RequestStream {
         negotiated: &Negotiated,
         received: &[u8],
     ) -> Result<(usize, Next), ProtocolError> {
-        let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(received.len());
-        self.skip -= skipped as u64;
-        let rest = &received[skipped..];
-        if self.skip > 0 {
-            return Ok((skipped, Next::NeedMore));
+        if let Some((used, rejected)) = self.skip_payload(received) {
+            return Ok((used, rejected));
         }
-        let Some(header) = RequestHeader::decode(rest, self.form, self.payload_limit)? else {
-            return Ok((skipped, Next::NeedMore));
+        let Some(header) = RequestHeader::decode(received, self.form, self.payload_limit)? else {
+            return Ok((0, Next::NeedMore));
         };
-        let next = match check(&header, negotiated) {
-            Ok(request) => Next::Request(request),
+        let len = self.form.header_len();
+        match check(&header, negotiated) {
+            Ok(request) => Ok((len, Next::Request(request))),
             Err(rejected) => {
-                self.skip = u64::from(rejected.skip_payload);
-                Next::Rejected(rejected)
+                self.refused = Some((rejected, rejected.skip_payload));
+                let next = self.skip_payload(&received[len..]);
+                let (used, next) = next.expect("there is one");
+                Ok((len + used, next))
             }
-        };
-        Ok((skipped + self.form.header_len(), next))
+        }
+    }
+
+    /// Goes on with a refused request, if there is one: bytes used up, and the refusal once all of its payload was.
+    fn skip_payload(&mut self, received: &[u8]) -> Option<(usize, Next)> {
+        let (rejected, left) = self.refused.take()?;
+        let used = received.len().min(left as usize);
+        let left = left - used as u32;
+        if left == 0 {
+            return Some((used, Next::Rejected(rejected)));
+        }
+        self.refused = Some((rejected, left));
+        Some((used, Next::NeedMore))
     }
 
     /// Bytes of one request's header.
@@ -80,6 +92,6 @@ impl RequestStream {
 
     /// Bytes of a refused payload that are still to come; 0 between requests.
     pub fn skipping(&self) -> u64 {
-        self.skip
+        self.refused.map_or(0, |(_, left)| u64::from(left))
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Two steps with two kinds of failure. [`RequestHeader::decode`] fails only where the stream of
 //! requests can no longer be followed ([`ProtocolError`]: close the connection). [`check`] then
-//! refuses what the export does not allow ([`Rejected`]: answer the error, skip the payload, go
+//! refuses what the export does not allow ([`Rejected`]: skip the payload, answer the error, go
 //! on). What passes is a [`Request`]: inside the export, aligned, with known flags only.
 //!
 //! Payloads too large to serve: up to [`PAYLOAD_DRAIN_MAX`] they are skipped and answered with an
@@ -209,7 +209,7 @@ pub struct Rejected {
     pub tag: Tag,
     /// Why.
     pub reason: RejectReason,
-    /// Bytes of payload that follow and have to be thrown away.
+    /// Bytes of payload that follow its header and have to be thrown away before it is answered.
     pub skip_payload: u32,
 }
 

@@ -29,7 +29,8 @@ use crate::session::{self, Catalog, Limits, Signal, Stream};
 /// Connections that are not yet accepted wait in a queue of this length.
 const BACKLOG: i32 = 128;
 
-/// Connections at once; more are closed at once. Far more than clients use, and below the usual limit of open files.
+/// Connections at once. Far more than clients use, and below the usual limit of open files. One more takes the place of the oldest
+/// that has not chosen an export yet; where all have, it is closed at once.
 const SESSIONS_MAX: usize = 512;
 
 /// Pause between two looks at a socket whose server seems to be dying.
@@ -222,6 +223,14 @@ fn file_id(path: &Path) -> io::Result<(u64, u64)> {
     Ok((metadata.dev(), metadata.ino()))
 }
 
+/// What the plane knows of a session.
+struct Connection {
+    /// Shuts this side of the socket down.
+    shut: Box<dyn Fn(Shutdown)>,
+    /// The client has chosen an export: it is served, and may have requests under way.
+    chosen: Rc<Cell<bool>>,
+}
+
 /// What the sessions of a server have in common.
 pub struct Plane<C> {
     catalog: C,
@@ -229,8 +238,8 @@ pub struct Plane<C> {
     pub limits: Rc<Limits>,
     log: Box<dyn Fn(&str)>,
     next: Cell<u64>,
-    /// Shuts the receiving side of each session down.
-    sessions: RefCell<BTreeMap<u64, Box<dyn Fn()>>>,
+    /// By number, so the oldest first.
+    sessions: RefCell<BTreeMap<u64, Connection>>,
     ended: Signal,
 }
 
@@ -291,27 +300,45 @@ impl<C: Catalog> Plane<C> {
     }
 
     fn begin<S: Stream>(self: &Rc<Self>, stream: S, peer: &str) {
-        if self.limits.stopping.get() || self.sessions.borrow().len() >= SESSIONS_MAX {
+        if self.limits.stopping.get() || !self.make_room() {
             (self.log)(&format!("a client from {peer} was turned away: too many, or stopping"));
             return;
         }
         let id = self.next.get() + 1;
         self.next.set(id);
         let socket = stream.clone();
-        let shut = move || {
+        let shut = Box::new(move |side| {
             // A client that has gone already is fine.
-            let _gone = rustix::net::shutdown(&socket, Shutdown::Read);
-        };
-        self.sessions.borrow_mut().insert(id, Box::new(shut));
+            let _gone = rustix::net::shutdown(&socket, side);
+        });
+        let chosen = Rc::new(Cell::new(false));
+        let connection = Connection { shut, chosen: Rc::clone(&chosen) };
+        self.sessions.borrow_mut().insert(id, connection);
         let (plane, peer) = (Rc::clone(self), peer.to_owned());
         spawn(async move {
-            let ended = session::serve(stream, &plane.catalog, Rc::clone(&plane.limits)).await;
+            let limits = Rc::clone(&plane.limits);
+            let ended = session::serve(stream, &plane.catalog, limits, || chosen.set(true)).await;
             if let Err(error) = ended {
                 (plane.log)(&format!("client {id} ({peer}): {error}"));
             }
             plane.sessions.borrow_mut().remove(&id);
             plane.ended.notify();
         });
+    }
+
+    /// Whether there is room for one more session. Who opens connections and says nothing must not keep others out: the oldest such
+    /// makes room. It has no request under way, so it is forgotten at once.
+    fn make_room(&self) -> bool {
+        let mut sessions = self.sessions.borrow_mut();
+        if sessions.len() < SESSIONS_MAX {
+            return true;
+        }
+        let idle = sessions.iter().find(|(_, c)| !c.chosen.get()).map(|(id, _)| *id);
+        let Some(id) = idle else { return false };
+        let connection = sessions.remove(&id).expect("it was found just now");
+        (connection.shut)(Shutdown::Both);
+        (self.log)(&format!("client {id} chose no export and made room for another"));
+        true
     }
 
     /// Connected clients.
@@ -323,7 +350,7 @@ impl<C: Catalog> Plane<C> {
     /// did not take their answers in time.
     pub async fn drain(&self, limit: Duration) -> usize {
         self.limits.stopping.set(true);
-        self.sessions.borrow().values().for_each(|shut| shut());
+        self.sessions.borrow().values().for_each(|session| (session.shut)(Shutdown::Read));
         let all = self.ended.until(|| self.sessions.borrow().is_empty());
         // Whether it was in time is seen by who is left.
         let _elapsed = compio::time::timeout(limit, all).await;

@@ -467,18 +467,24 @@ pub fn destroy(paths: &[String], io: IoChoice) -> Result<Vec<String>, OpenError>
     })
 }
 
-/// Blanks both labels, and everything before the data space where the label says how much that is, so that the disk is
-/// found blank at its head and tail. The first label goes last: until then the disk is known as ours.
+/// Blanks both labels and all regions that are read at a start, so that nothing of the array is found again. What follows them before
+/// the data space (reserved, and gigabytes on a large disk) is only given back. The first label goes last: until then the disk is known as ours.
 async fn wipe(opened: &Opened, label: Option<&Label>) -> Result<(), OpenError> {
     const STEP: u64 = 1 << 20;
     let size = opened.disk.size();
     opened.write(size - BLOCK_SIZE, Buf::zeroed(BLOCK_SIZE as usize)).await?;
-    let end = label.map_or(BLOCK_SIZE, |label| label.layout.data.offset.min(size));
+    let data = label.map_or(BLOCK_SIZE, |label| label.layout.data.offset.min(size));
+    let reserved = label.map_or(data, |label| label.layout.differential[0].offset);
+    let end = reserved.max(PROBE_LEN as u64).min(data);
     let mut at = BLOCK_SIZE;
     while at < end {
         let len = STEP.min(end - at);
         opened.write(at, Buf::zeroed(usize::try_from(len).expect("at most a step"))).await?;
         at += len;
+    }
+    if end < data {
+        // Space is saved where the disk can: without a label nobody reads there.
+        let _kept = opened.disk.discard(end, data - end).await;
     }
     let flush = async || {
         let result = opened.disk.flush().await;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 use thiserror::Error;
 
@@ -139,12 +139,13 @@ pub fn serve(mut options: ServeOptions, on_ready: impl FnOnce(&Ready)) -> Result
 }
 
 fn watch_signals(control: &Arc<Control>) -> io::Result<Handle> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    // A write beyond the limit of a file's size is an error of that write. Unhandled, the signal would end the server on top of it.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGXFSZ])?;
     let handle = signals.handle();
     let control = Arc::clone(control);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut first = None;
-        for signal in signals.forever() {
+        for signal in signals.forever().filter(|signal| *signal != SIGXFSZ) {
             match asked(&mut first, Instant::now()) {
                 Asked::Stop => control.request_stop(),
                 Asked::Again => {}

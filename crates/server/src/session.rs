@@ -82,7 +82,8 @@ pub enum SessionError {
 }
 
 /// Serves one client until it leaves, the socket breaks, or reading from it was shut down. Returns after every accepted
-/// request is done and answered where that is possible.
+/// request is done and answered where that is possible. Calls `chosen` once the client has chosen an export, before its first request
+/// is accepted.
 ///
 /// # Errors
 /// [`SessionError`], for the log only: the other sessions go on.
@@ -90,6 +91,7 @@ pub async fn serve<S: Stream, C: Catalog>(
     stream: S,
     catalog: &C,
     limits: Rc<Limits>,
+    chosen: impl FnOnce(),
 ) -> Result<(), SessionError> {
     let mut inbox = Inbox::new();
     let negotiation = negotiate(stream.clone(), catalog, &mut inbox);
@@ -101,6 +103,7 @@ pub async fn serve<S: Stream, C: Catalog>(
     let Some(negotiated) = negotiated else { return Ok(()) };
     let name = &negotiated.export.name;
     let export = catalog.open(name).ok_or_else(|| SessionError::Gone(name.clone()))?;
+    chosen();
     let session = Rc::new(Session {
         export,
         negotiated: *negotiated,

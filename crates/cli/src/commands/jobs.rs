@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use forestall_engine::{DiskNumber, GroupNumber, JobReport, JobState};
+use forestall_engine::{DiskNumber, GroupNumber, GroupReport, JobReport, JobState};
 use forestall_server::api::types::{Done, JobStarted, LimitJob, NameDisk, ReplaceDisk, ScrubGroup};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -17,6 +17,9 @@ use crate::render::tables;
 
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How long work that is about to start is waited for. It starts within moments, or something keeps it from it that `status` tells.
+const DUE_MAX: Duration = Duration::from_secs(10);
 
 pub fn replace(session: &Session, args: &ReplaceArgs) -> Result<ExitCode> {
     let disk = match (args.command, args.disk) {
@@ -82,11 +85,15 @@ pub fn jobs(session: &Session, args: &JobsArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Waits until nothing runs and answers what had been running at some time of the wait.
+/// Waits until nothing runs, nor is about to (a spare takes a place by itself a moment after its disk was lost), and answers what had been running at some time of the wait.
 fn wait(client: &Client, quiet: bool) -> Result<Vec<JobReport>> {
     let mut screen = Screen::new(quiet);
     let mut seen: BTreeMap<u64, JobReport> = BTreeMap::new();
+    let mut idle_since = Instant::now();
     loop {
+        // Before the jobs: what was due then and runs by now is seen there.
+        let groups: Vec<GroupReport> = client.get("/v1/groups")?;
+        let due = groups.iter().any(|group| group.work_due);
         let jobs: Vec<JobReport> = client.get("/v1/jobs")?;
         for job in jobs {
             if job.state == JobState::Running || seen.contains_key(&job.id) {
@@ -94,7 +101,11 @@ fn wait(client: &Client, quiet: bool) -> Result<Vec<JobReport>> {
                 seen.insert(job.id, job);
             }
         }
-        if seen.values().all(|job| job.state != JobState::Running) {
+        let idle = seen.values().all(|job| job.state != JobState::Running);
+        if !idle {
+            idle_since = Instant::now();
+        }
+        if idle && (!due || idle_since.elapsed() > DUE_MAX) {
             screen.clear()?;
             return Ok(seen.into_values().collect());
         }

@@ -279,6 +279,22 @@ fn clients_that_stall_or_vanish_harm_nobody() {
     server.stop();
 }
 
+#[test]
+fn connections_that_choose_nothing_keep_nobody_out() {
+    let bench = Bench::new();
+    let mut client = bench.server.connect("vault");
+    // More than the server has sessions for; the first of them have to go.
+    let mut silent: Vec<UnixStream> = (0..600).map(|_| bench.raw()).collect();
+    bench.unharmed();
+    client.write(0, &bench.data[..4096], true).expect("a client that is served stays");
+    let first = silent.remove(0);
+    let mut rest = Vec::new();
+    (&first).read_to_end(&mut rest).expect("the oldest is hung up on");
+    assert!(clients(&bench.server) <= 512);
+    drop(silent);
+    bench.unharmed();
+}
+
 /// How many NBD clients the server counts, by its API.
 fn clients(server: &Server) -> u64 {
     let mut stream = UnixStream::connect(&server.socket).expect("it listens");

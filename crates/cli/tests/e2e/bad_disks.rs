@@ -251,6 +251,41 @@ fn a_full_host_file_system_is_a_write_error_and_loses_nothing() {
     }
 }
 
+#[test]
+fn a_limit_of_file_sizes_is_a_write_error_and_loses_nothing() {
+    if !tools::have(&["prlimit"], "a limit of file sizes") {
+        return;
+    }
+    for io in ["uring", "pread"] {
+        let dir = Dir::new();
+        dir.create(3, "24MiB", &["--level", "5"]);
+        let server = dir.serve_with(&dir.disks(3), &["--io", io]);
+        let limit = |bytes: &str| {
+            let pid = server.pid().to_string();
+            run(Command::new("prlimit").args(["--pid", &pid, &format!("--fsize={bytes}:")])).ok();
+        };
+        limit(&(12 * MIB).to_string());
+        let mut client = server.connect("vault");
+        let data = noise(11, client.export().size);
+        let mut pieces = data.chunks(MIB as usize).zip((0..).step_by(MIB as usize));
+        let refused =
+            pieces.find_map(|(piece, at)| Some((at, client.write(at, piece, false).err()?)));
+        let (kept, refused) = refused.expect("the files may not grow to their size");
+        let no_space = matches!(refused, RequestError::Refused { errno: Errno::NoSpc, .. });
+        assert!(no_space, "{io}: {refused}");
+        client.flush().expect("what was answered can be made durable");
+        assert_eq!(server.health(), "healthy", "{io}: a limit is no broken disk");
+        assert_same(&server.read_all("vault")[..kept as usize], &data[..kept as usize], io);
+        limit("unlimited");
+        for (piece, at) in data.chunks(MIB as usize).zip((0..).step_by(MIB as usize)) {
+            client.write(at, piece, false).expect("there is no limit any more");
+        }
+        drop(client);
+        server.verify("vault", &data, io);
+        server.stop();
+    }
+}
+
 /// A mount that ends with its test.
 struct Mounted(String);
 

@@ -19,7 +19,9 @@ fn volumes_that_cannot_be() {
     create("far", "9EiB").usage(&["9EiB", "below 8EiB"]);
     create("a", "1MiB").refused(&["\"a\"", "already"]);
     let long = "x".repeat(64);
-    for name in ["", " a", "a ", "a\nb", "tab\tbed", "bell\u{7}", "\u{1b}[31mred", long.as_str()] {
+    for name in
+        ["", "7", " a", "a ", "a\nb", "tab\tbed", "bell\u{7}", "\u{1b}[31mred", long.as_str()]
+    {
         create(name, "1MiB").refused(&["no name for a volume"]);
         server.run(&["volume", "rename", "a", name]).refused(&["no name for a volume"]);
     }

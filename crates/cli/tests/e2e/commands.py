@@ -143,6 +143,9 @@ def errors():
     expect(errno.EINVAL, h.pread, 1024, size - 512)
     expect(errno.ENOSPC, h.pwrite, b"x" * 1024, size - 512)
     expect(errno.ENOSPC, h.pwrite, b"x", 1 << 62)
+    # Refused only after the last byte of it was taken: libnbd hears nothing while it sends.
+    expect(errno.ENOSPC, h.pwrite, b"x" * (16 << 20), size - 512)
+    expect(errno.EINVAL, h.pwrite, b"x" * (33 << 20), 0)
     expect(errno.ENOSPC, h.zero, 1024, size - 512)
     expect(errno.EINVAL, h.trim, 1024, size - 512)
     expect(errno.EINVAL, h.cache, 1024, size - 512)

@@ -51,7 +51,7 @@ fn two_halves_that_ran_apart_are_named_and_never_joined() {
     dir.serve_refused(
         &dir.disks(2),
         &[],
-        &["more than one way", "disk 1", "disk 2", &dir.disk(1), &dir.disk(2), "--choose"],
+        &["more than one way", "disk 1", "disk 2", &dir.disk(1), &dir.disk(2), " UTC", "--choose"],
     );
     for (number, before) in [1, 2].into_iter().zip(&before) {
         assert_same(&contents(dir.disk(number)), before, "a refused start changed a disk");
@@ -62,6 +62,13 @@ fn two_halves_that_ran_apart_are_named_and_never_joined() {
     server.verify("vault", &second, "the chosen side");
     assert_eq!(server.health(), "degraded");
     assert!(server.json(&["events"]).to_string().contains("disk-diverged"));
+    assert!(server.log().contains("disk 1 went on without this array"), "{}", server.log());
+    let told = server.status()["problems"].to_string();
+    let wipe = format!("forestall destroy {}", dir.disk(1));
+    for words in ["disk 1", "writes of its own", &wipe] {
+        assert!(told.contains(words), "{words}: {told}");
+    }
+    assert!(!told.contains("missing since"), "{told}");
     server.run(&["disk", "readd", "1", &dir.disk(1)]).refused(&["disk 1"]);
     server.stop();
     // Settled: not asked again, and the other side's data is still its own.

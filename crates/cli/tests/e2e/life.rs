@@ -51,6 +51,25 @@ fn a_spare_takes_a_failed_members_place_by_itself() {
 }
 
 #[test]
+fn waiting_for_jobs_includes_the_rebuild_that_is_about_to_start() {
+    let dir = Dir::new();
+    dir.create(4, "16MiB", &["--level", "1", "--spares", "2"]);
+    let server = dir.serve(4);
+    server.fill("vault", 1);
+    for (lost, spare) in [(1, 3), (2, 4)] {
+        server.ok(&["disk", "fail", &lost.to_string()]);
+        let ended = server.json(&["jobs", "--wait"]);
+        assert_eq!(
+            (&ended[0]["kind"], &ended[0]["state"], &ended[0]["disk"]),
+            (&json!("rebuild"), &json!("done"), &json!(spare)),
+            "{ended}"
+        );
+        assert_eq!(server.health(), "healthy");
+    }
+    assert_eq!(server.json(&["jobs", "--wait"]), json!([]), "nothing is due any more");
+}
+
+#[test]
 fn a_spare_that_is_busy_elsewhere_is_not_promised() {
     let dir = Dir::new();
     dir.create(4, "16MiB", &["--allow-injection"]);

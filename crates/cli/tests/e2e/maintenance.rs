@@ -46,12 +46,15 @@ fn a_scrub_finds_silent_corruption_and_repair_mends_it() {
             found["mismatches"],
             "level {level}: a check changes nothing"
         );
+        let told = server.status()["problems"].to_string();
+        assert!(told.contains("copies or parity differ") && told.contains("--repair"), "{told}");
         let mended = scrub(&server, &["--repair"]);
         assert_eq!(
             (&mended["kind"], &mended["mismatches"]),
             (&json!("repair"), &found["mismatches"]),
             "level {level}"
         );
+        assert_eq!(server.health(), "healthy", "level {level}: repaired");
         assert_eq!(scrub(&server, &[])["mismatches"], 0, "level {level}");
         server.verify("vault", &data, "repair does not destroy");
         // The mended disk is needed now.

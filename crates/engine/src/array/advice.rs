@@ -3,11 +3,12 @@
 //! Owns the words, and the look at the spares that decides between them. Invariant: what is announced (a spare that is about to take
 //! over) is what `tend` does, because both ask `pick_spare`.
 
-use super::Array;
+use super::{Array, AtStart};
 use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
 use crate::ids::{DiskNumber, GroupNumber};
-use crate::report::{DiskReport, DiskState, Health, Problem};
+use crate::report::{DiskReport, DiskState, GroupReport, Health, JobKind, JobState, Problem};
 use crate::runtime::Env;
+use crate::words;
 
 /// What the spares can do for a member that is out.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -63,6 +64,35 @@ impl<E: Env> Array<E> {
             .collect()
     }
 
+    /// How a disk that is missing was found at the start, if it was.
+    pub(super) fn found_at_start(&self, disk: &DiskReport) -> Option<AtStart> {
+        let missing = disk.state == DiskState::Missing;
+        missing.then(|| self.at_start.borrow().get(&disk.number).copied()).flatten()
+    }
+
+    /// What the last scrub of a group found and nobody has mended since.
+    pub(super) fn scrub_problem(&self, group: &GroupReport) -> Option<Problem> {
+        let number = group.number;
+        let scrubs = self.jobs().into_iter().filter(|job| {
+            job.group == number
+                && matches!(job.kind, JobKind::Check | JobKind::Repair)
+                && job.state == JobState::Done
+        });
+        let last = scrubs.last()?;
+        (last.kind == JobKind::Check && last.mismatches > 0).then(|| Problem {
+            health: Health::Degraded,
+            what: format!(
+                "group {number} ({}): the last scrub found {} where copies or parity differ",
+                group.level,
+                words::counted(last.mismatches, "block")
+            ),
+            action: format!(
+                "find the disk, controller or memory that changes data; then `forestall scrub {number} --repair` makes them agree again"
+            ),
+            risk: "a disk that fails may be computed wrong in these blocks".into(),
+        })
+    }
+
     /// Why a disk is used no longer: the words of the time, if the log still has them.
     fn why_spent(&self, disk: &DiskReport, entry: &DiskEntry) -> String {
         let told = self
@@ -115,6 +145,15 @@ pub(super) fn spare_words(outlook: &Outlook, absent: DiskNumber) -> String {
             "there is no spare: add one with `forestall disk add PATH --role spare`, or {readd}"
         ),
     }
+}
+
+/// What to do about a member that holds writes of its own.
+pub(super) fn diverged_words(disk: &DiskReport) -> String {
+    let (number, path) = (disk.number, &disk.identity.path);
+    format!(
+        "take off it what is needed (serve it alone), then give it up: `forestall destroy {path}`, `forestall disk add {path}`; \
+         or a spare takes the place of disk {number}"
+    )
 }
 
 #[cfg(test)]

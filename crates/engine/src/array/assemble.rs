@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{Array, AssembleOptions, NewDisk, commit, labels};
+use super::{Array, AssembleOptions, AtStart, NewDisk, commit, labels};
 use crate::config::{Configuration, SlotState};
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::AssembleError;
@@ -106,6 +106,11 @@ impl<E: Env> Array<E> {
         choice: &Choice,
     ) -> Vec<(Label, Rc<Drive<E>>)> {
         let mut damaged = Vec::new();
+        let diverged = choice.diverged.iter().map(|seat| (seat.disk, AtStart::Diverged));
+        let stale = choice.stale_dropped.iter().map(|seat| {
+            (seat.disk, if seat.held.is_some() { AtStart::Stale } else { AtStart::Blank })
+        });
+        self.at_start.borrow_mut().extend(stale.chain(diverged));
         for (index, candidate) in candidates.into_iter().enumerate() {
             let seats = [&choice.in_service_present, &choice.stale_dropped];
             let Some(seat) = seats.into_iter().flatten().find(|seat| seat.index == index) else {
@@ -148,9 +153,10 @@ impl<E: Env> Array<E> {
                 if group.with_slots(|slots| slots.iter().all(|s| s.main.is_none())) {
                     continue; // No member at all: nothing of it answers.
                 }
+                let kind = format!("{:?}", missing.kind).to_lowercase();
                 return Err(AssembleError::Commit(format!(
-                    "group {}: no member holds page {} of its {:?} map; look at each disk with `forestall inspect`",
-                    entry.number, missing.page, missing.kind
+                    "group {}: no member holds page {} of its {kind} map; look at each disk with `forestall inspect`",
+                    entry.number, missing.page
                 )));
             }
             if group.has_write_hole() && !options.accept_write_hole {
@@ -355,10 +361,10 @@ fn refused<E: Env>(candidates: &[Candidate<E>], refusal: Refusal) -> AssembleErr
                     let disks: Vec<String> =
                         side.disks.iter().map(|d| format!("{d} ({})", path(*d))).collect();
                     format!(
-                        "disk {} at generation {}, last committed at {} ms since 1970",
+                        "disk {} at generation {}, last committed at {}",
                         disks.join(", "),
                         side.stamp.generation,
-                        side.committed_at_ms
+                        words::utc(side.committed_at_ms)
                     )
                 })
                 .collect();

@@ -172,10 +172,8 @@ fn plan_group_and_volume<E: Env>(
         ));
     }
     let name = group.volume.clone().unwrap_or_else(|| spec.name.clone());
-    if !name_is_valid(&name) {
-        return refuse(format!(
-            "{name:?} is no name for a volume: 1 to 63 bytes, printable, no space at either end"
-        ));
+    if let Some(why) = volumes::no_name(&name) {
+        return refuse(why);
     }
     let volume = VolumeEntry {
         number: VolumeNumber(1),

@@ -77,6 +77,7 @@ impl<E: Env> Array<E> {
         Ok(id)
     }
 
+    /// Checks all groups again and again. A repair is for an operator to ask for: where two copies differ, nothing tells which is right.
     pub(super) async fn scrub_on_schedule(self: Rc<Self>) {
         let every_ns = self.scrub_every_s.saturating_mul(1_000_000_000);
         while !self.stopping.get() {
@@ -84,7 +85,7 @@ impl<E: Env> Array<E> {
             let groups: Vec<GroupNumber> = self.groups.borrow().keys().copied().collect();
             for group in groups {
                 // Refused while other work runs: then the next turn looks again.
-                let _ = self.scrub(group, true, 0).await;
+                let _ = self.scrub(group, false, 0).await;
             }
         }
     }

@@ -51,6 +51,17 @@ pub use spec::{AssembleOptions, CreateGroup, CreateSpec, GroupSpec, NewDisk, Vol
 /// What was decided for the user, to be said aloud.
 pub type Notes = Vec<String>;
 
+/// How a disk that is missing in the configuration was found at the start after all.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AtStart {
+    /// With writes of its own (rule C5).
+    Diverged,
+    /// With an older state.
+    Stale,
+    /// With a label, and no configuration that can be read.
+    Blank,
+}
+
 /// A running array. One thread owns it; clones of the `Rc` share it.
 pub struct Array<E: Env> {
     pub(crate) rt: E::Runtime,
@@ -95,6 +106,8 @@ pub struct Array<E: Env> {
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
+    /// What the start found of disks that it could not use; counts for those that are still missing.
+    at_start: RefCell<BTreeMap<DiskNumber, AtStart>>,
     /// Commands that change disks, groups or volumes take turns.
     command_turn: Mutex,
 }
@@ -110,6 +123,7 @@ impl<E: Env> Array<E> {
         let timeout_ns = if timeout_ns == 0 { TIMEOUT_NS_DEFAULT } else { timeout_ns };
         let array = Rc::new(Self {
             started_at_ms: rt.unix_ms(),
+            at_start: RefCell::default(),
             rt,
             written: RefCell::new(config.clone()),
             config: RefCell::new(config),

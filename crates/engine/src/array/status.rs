@@ -3,9 +3,9 @@
 //! Owns the words an administrator reads at 3 am: what is wrong, which disk, what is being done about it, how long, what another failure
 //! would cost. Changes nothing.
 
-use super::Array;
-use super::advice::{spare_words, was_member};
+use super::advice::{diverged_words, spare_words, was_member};
 use super::volumes::{free_extents, geometry_of};
+use super::{Array, AtStart};
 use crate::config::{
     Configuration, DiskEntry, DiskRole, DropReason, GroupEntry, Service, SlotState,
 };
@@ -148,6 +148,7 @@ impl<E: Env> Array<E> {
         } else {
             Health::Healthy
         };
+        let work_due = live.as_ref().is_some_and(|group| self.work_is_due(group));
         let free = free_extents(config, entry);
         GroupReport {
             number: entry.number,
@@ -163,6 +164,7 @@ impl<E: Env> Array<E> {
             lost_blocks,
             dirty_regions,
             paused,
+            work_due,
         }
     }
 
@@ -179,8 +181,10 @@ impl<E: Env> Array<E> {
         let risk = self.risk_words(config, group);
         for disk in disks.iter().filter(|d| group.absent.contains(&d.number)) {
             let job = jobs.iter().find(|j| j.group == number && j.disk == Some(disk.number));
+            let found = self.found_at_start(disk);
             let action = match job {
                 Some(job) => job_words(job),
+                None if found == Some(AtStart::Diverged) => diverged_words(disk),
                 None if disk.state == DiskState::Rebuilding => {
                     "its rebuild is about to start".into()
                 }
@@ -192,7 +196,7 @@ impl<E: Env> Array<E> {
             };
             problems.push(Problem {
                 health: group.health.max(Health::Degraded),
-                what: format!("group {number} ({level}): {}", absent_words(disk)),
+                what: format!("group {number} ({level}): {}", absent_words(disk, found)),
                 action,
                 risk: risk.clone(),
             });
@@ -219,6 +223,7 @@ impl<E: Env> Array<E> {
                 risk: risk.clone(),
             });
         }
+        problems.extend(self.scrub_problem(group));
         if group.lost_blocks > 0 {
             problems.push(Problem {
                 health: Health::Failed,
@@ -274,10 +279,19 @@ fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Probl
 }
 
 /// How a member that is absent is told of.
-fn absent_words(disk: &DiskReport) -> String {
+fn absent_words(disk: &DiskReport, found: Option<AtStart>) -> String {
     let how = match disk.state {
         DiskState::Rebuilding => "is being filled",
-        DiskState::Missing => "is missing since the start",
+        DiskState::Missing => match found {
+            None => "is missing since the start",
+            Some(AtStart::Diverged) => {
+                "was served without the others and holds writes of its own: it is not used"
+            }
+            Some(AtStart::Stale) => "was found at the start with an older state: it is not used",
+            Some(AtStart::Blank) => {
+                "was found at the start without a configuration that can be read: it is not used"
+            }
+        },
         DiskState::InSync
         | DiskState::Spare
         | DiskState::Free

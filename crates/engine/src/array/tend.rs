@@ -86,6 +86,12 @@ impl<E: Env> Array<E> {
         }));
     }
 
+    /// Whether the group is between two steps: nothing runs, and something will by itself.
+    pub(super) fn work_is_due(&self, group: &Rc<Group<E>>) -> bool {
+        let rests = self.stopping.get() || matches!(self.next_step(group), Step::Rest);
+        !rests && self.jobs.running(group.number, |_| true).is_none()
+    }
+
     fn next_step(&self, group: &Rc<Group<E>>) -> Step {
         if group.is_paused() || group.is_closing() {
             return Step::Rest;

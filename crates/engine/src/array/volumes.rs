@@ -349,10 +349,8 @@ impl<E: Env> Array<E> {
     }
 
     fn check_new_name(&self, config: &Configuration, name: &str) -> Result<(), CommandError> {
-        if !name_is_valid(name) {
-            return Err(CommandError::Refused(format!(
-                "{name:?} is no name for a volume: 1 to 63 bytes, printable, no space at either end"
-            )));
+        if let Some(why) = no_name(name) {
+            return Err(CommandError::Refused(why));
         }
         match config.volumes.iter().find(|v| v.name == name) {
             Some(other) => Err(CommandError::Refused(format!(
@@ -362,6 +360,19 @@ impl<E: Env> Array<E> {
             None => Ok(()),
         }
     }
+}
+
+/// Why a new volume cannot have this name. Digits alone could be meant as the number of another volume, by whoever deletes one.
+pub(super) fn no_name(name: &str) -> Option<String> {
+    if !name_is_valid(name) {
+        return Some(format!(
+            "{name:?} is no name for a volume: 1 to 63 bytes, printable, no space at either end"
+        ));
+    }
+    let number = name.bytes().all(|byte| byte.is_ascii_digit());
+    number.then(|| {
+        format!("{name:?} is no name for a volume: digits alone are taken for a volume's number")
+    })
 }
 
 pub(super) fn find<'a>(

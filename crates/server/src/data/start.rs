@@ -144,6 +144,7 @@ async fn attempt(
         Ok(array) => {
             let mut notes = absent;
             notes.extend(disks.iter().filter_map(|disk| disk.note.clone()));
+            notes.extend(not_used(&array));
             // What the array did not take (another array's, or one that diverged) is nothing that this server may write to.
             disks.retain(|opened| opened.disk.is_shared());
             Ok(Attempt::Done((array, disks, notes)))
@@ -153,6 +154,15 @@ async fn attempt(
         }
         Err((error, _)) => Err(error.into()),
     }
+}
+
+/// What this start found on the paths given and does not use: a path without a label, a disk that is stale or went its own way.
+fn not_used(array: &Array<ServerEnv>) -> Vec<String> {
+    let events = array.events_after(0);
+    let start = events.iter().rposition(|event| event.kind == "array-started");
+    let of_this_start = events.into_iter().skip(start.unwrap_or(0));
+    let kinds = ["disk-ignored", "disk-returned", "disk-diverged"];
+    of_this_start.filter(|e| kinds.contains(&e.kind.as_str())).map(|e| e.message).collect()
 }
 
 /// Makes an array of disks in memory and assembles it from other handles to the same disks.

@@ -71,3 +71,24 @@ fn foreign_data_is_named_and_kept_unless_forced() {
     let error = destroy(&[name], IoChoice::Pread).expect_err("not ours");
     assert!(matches!(error, OpenError::NotOurs { .. }), "{error}");
 }
+
+#[test]
+fn destroying_a_large_disk_takes_no_space_and_leaves_its_head_and_end_blank() {
+    use std::os::unix::fs::{FileExt, MetadataExt};
+    const SIZE: u64 = 1 << 40;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("disk");
+    let name = [path.display().to_string()];
+    let spec = CreateSpec { name: "vault".into(), allow_injection: false, group: None };
+    create(spec, &name, Some(SIZE), IoChoice::Pread, false).expect("labelled");
+    destroy(&name, IoChoice::Pread).expect("wiped");
+    let file = std::fs::File::open(&path).expect("still there");
+    // Its checksums alone have room for a gigabyte.
+    let taken = file.metadata().expect("metadata").blocks() * 512;
+    assert!(taken < 64 << 20, "{taken} bytes are taken");
+    let mut head = vec![1; 8 << 20];
+    file.read_exact_at(&mut head, 0).expect("its head");
+    let mut end = vec![1; 1 << 20];
+    file.read_exact_at(&mut end, SIZE - (1 << 20)).expect("its end");
+    assert!(head.iter().chain(&end).all(|byte| *byte == 0));
+}

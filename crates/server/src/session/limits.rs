@@ -1,9 +1,10 @@
 //! How much memory clients may hold, and whether anybody may be answered.
 //!
 //! Owns [`Limits`], shared by all sessions, a session's [`Share`] of it and the [`Fence`]. Memory is counted in bytes of payloads and
-//! answers, not in requests. Invariant: a session may always have one request; beyond that it may hold at most a quarter of what is
-//! still free for everybody. (So each client that stopped reading leaves four fifths of what it found: dynamic thresholds after
-//! Choudhury and Hahne, "Dynamic Queue Length Thresholds for Shared-Memory Packet Switches", 1998.)
+//! answers, not in requests. Invariants: a session may hold at most a quarter of what is still free for everybody (so each client that
+//! stopped reading leaves four fifths of what it found: dynamic thresholds after Choudhury and Hahne, "Dynamic Queue Length Thresholds
+//! for Shared-Memory Packet Switches", 1998), but always one request of usual size, and one of any size as long as all together
+//! stay below a limit that no host runs out of memory by.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,6 +14,13 @@ use super::signal::Signal;
 
 /// Bytes for all sessions together.
 const ALL_MAX: u64 = 256 << 20;
+
+/// A session's only request of up to this cost is never held back: what block layers and copying tools send is not larger than 2 MiB.
+const USUAL_MAX: u64 = (2 << 20) + (4 << 10);
+
+/// Larger ones are, where they would bring the sum for all sessions above this. Clients that stop in the middle of very large requests
+/// then hold back very large requests only.
+const LARGE_ALL_MAX: u64 = 1 << 30;
 
 /// A session may hold the free part divided by this.
 const FREE_DIVISOR: u64 = 4;
@@ -68,7 +76,8 @@ impl Share {
     fn fits(&self, cost: u64) -> bool {
         let used = self.used.get();
         let free = ALL_MAX.saturating_sub(self.limits.used.get());
-        used == 0 || used + cost <= free / FREE_DIVISOR
+        let only = cost <= USUAL_MAX || self.limits.used.get() + cost <= LARGE_ALL_MAX;
+        used == 0 && only || used + cost <= free / FREE_DIVISOR
     }
 
     /// Holds `cost` bytes less.
@@ -140,5 +149,25 @@ mod tests {
         assert!(limits.used() <= ALL_MAX + (100 << 20));
         drop(shares);
         assert_eq!(limits.used(), 0);
+    }
+
+    #[test]
+    fn sessions_that_stall_in_the_largest_requests_leave_memory_and_room_for_usual_ones() {
+        const LARGEST: u64 = 32 << 20;
+        let limits = Rc::new(Limits::default());
+        let shares: Vec<Share> = (0..512).map(|_| Share::new(Rc::clone(&limits))).collect();
+        let hold = |share: &Share, cost: u64| {
+            let fits = share.fits(cost);
+            if fits {
+                share.used.set(share.used.get() + cost);
+                limits.used.set(limits.used.get() + cost);
+            }
+            fits
+        };
+        let stalled = shares.iter().filter(|share| hold(share, LARGEST)).count();
+        assert!((8..=32).contains(&stalled), "{stalled} of the largest requests at once");
+        assert!(limits.used() <= LARGE_ALL_MAX);
+        assert!(shares[stalled..].iter().all(|share| hold(share, USUAL_MAX)));
+        assert!(limits.used() <= LARGE_ALL_MAX + 512 * USUAL_MAX);
     }
 }

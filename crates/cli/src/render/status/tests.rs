@@ -57,6 +57,7 @@ fn healthy() -> ArrayReport {
             lost_blocks: 0,
             dirty_regions: 0,
             paused: false,
+            work_due: false,
         }],
         volumes: vec![VolumeReport {
             number: VolumeNumber(1),
