@@ -125,9 +125,14 @@ impl<E: Env> Array<E> {
         for group in &serves {
             self.group(*group)?;
         }
+        // Every leg is looked at before the first is written to.
+        let mut layouts = Vec::new();
+        for leg in &legs {
+            layouts.push(check_leg(&config, leg).await?);
+        }
         let mut entries: Vec<DiskEntry> = Vec::new();
         let mut open = Vec::new();
-        for leg in legs {
+        for (leg, layout) in legs.into_iter().zip(layouts) {
             // Legs are disks of the array in every respect; their numbers come from the top.
             let taken = |n: &DiskNumber| {
                 *n == set
@@ -139,7 +144,7 @@ impl<E: Env> Array<E> {
                 (1..=DISKS_MAX).rev().map(DiskNumber).find(|n| !taken(n)).ok_or_else(|| {
                     CommandError::Refused(format!("there are {DISKS_MAX} disks already"))
                 })?;
-            let (entry, drive) = self.label_leg(&config, number, leg).await?;
+            let (entry, drive) = self.label_leg(&config, number, leg, layout).await?;
             entries.push(entry);
             open.push(drive);
         }
@@ -176,19 +181,10 @@ impl<E: Env> Array<E> {
         config: &Configuration,
         number: DiskNumber,
         leg: NewDisk<E>,
+        layout: Layout,
     ) -> Result<(DiskEntry, Rc<Drive<E>>), CommandError> {
         let path = leg.identity.path.clone();
         let size = leg.disk.size();
-        let refused = |what: String| CommandError::Refused(format!("{path}: {what}"));
-        let layout = Layout::for_size(size).map_err(|e| refused(e.to_string()))?;
-        if LogShape::of(layout.data.len / BLOCK_SIZE).is_none() {
-            return Err(refused("too small for a single record and its entry".into()));
-        }
-        if let Ok(found) = labels::read_label(&leg.disk).await
-            && config.disks.iter().any(|d| d.uuid == found.label.disk)
-        {
-            return Err(refused(format!("it is disk {} of this array", found.label.number)));
-        }
         let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
         let entry = new_entry(number, uuid, &layout, &leg, DiskRole::Work);
         let label = Label {
@@ -265,6 +261,29 @@ impl<E: Env> Array<E> {
         })
         .await
     }
+}
+
+/// The layout of a disk that may become a leg.
+async fn check_leg<E: Env>(
+    config: &Configuration,
+    leg: &NewDisk<E>,
+) -> Result<Layout, CommandError> {
+    let refused = |what: String| {
+        Err(CommandError::Refused(format!("{}: {what}; nothing was changed", leg.identity.path)))
+    };
+    let layout = match Layout::for_size(leg.disk.size()) {
+        Ok(layout) => layout,
+        Err(error) => return refused(error.to_string()),
+    };
+    if LogShape::of(layout.data.len / BLOCK_SIZE).is_none() {
+        return refused("too small for a single record and its entry".into());
+    }
+    if let Ok(found) = labels::read_label(&leg.disk).await
+        && config.disks.iter().any(|d| d.uuid == found.label.disk)
+    {
+        return refused(format!("it is disk {} of this array", found.label.number));
+    }
+    Ok(layout)
 }
 
 fn enter(next: &mut Configuration, work: WorkEntry) {

@@ -22,6 +22,7 @@ fn disk(number: u32, state: DiskState) -> DiskReport {
         },
         group: member.then_some(GroupNumber(1)),
         slot: member.then_some(number as u8 - 1),
+        work_disk: None,
         size: 1 << 30,
         data_len: (1 << 30) - (8 << 20),
         errors: ErrorCounts::default(),
@@ -57,6 +58,7 @@ fn healthy() -> ArrayReport {
             lost_blocks: 0,
             dirty_regions: 0,
             paused: false,
+            avoidance: None,
         }],
         volumes: vec![VolumeReport {
             number: VolumeNumber(1),
