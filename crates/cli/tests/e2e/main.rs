@@ -25,5 +25,6 @@ mod levels;
 mod life;
 mod maintenance;
 mod restarts;
+mod shield;
 mod tools;
 mod util;
