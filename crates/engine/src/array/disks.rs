@@ -7,7 +7,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use super::{Array, NewDisk, labels};
-use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
+use crate::config::{BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, Service};
 use crate::disk::Disk;
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -78,7 +78,10 @@ impl<E: Env> Array<E> {
         }
         let number = (1..)
             .map(DiskNumber)
-            .find(|n| config.disk(*n).is_none())
+            .find(|n| {
+                let work = config.backups.work_at(BackupPlace::WorkDisk(*n));
+                config.disk(*n).is_none() && work.is_none()
+            })
             .expect("numbers do not run out");
         let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
         let entry = new_entry(number, uuid, &layout, &disk, role);

@@ -192,7 +192,7 @@ impl<E: Env> Array<E> {
         let number = group.number;
         let level = group.level;
         let risk = self.risk_words(config, group);
-        problems.extend(self.avoidance_problem(group, disks, jobs, &risk));
+        problems.extend(avoidance::avoidance_problem(group, disks, jobs, &risk));
         for disk in disks.iter().filter(|d| group.absent.contains(&d.number)) {
             let job = jobs.iter().find(|j| j.group == number && j.disk == Some(disk.number));
             let action = match job {

@@ -119,11 +119,34 @@ fn work_disks_that_cannot_be_are_refused_and_leave_no_file() {
     server.ok(&["work-disk", "add", "61", "--legs", &pair, "--size", "24MiB", "--force"]);
     server.ok(&["work-disk", "remove", "61"]);
     refused(&server, "work-disk remove 61", &["no work disk 61"]);
+    // The number of a work disk is no disk's.
+    server.ok(&["work-disk", "add", "6", "--legs", &x, "--force"]);
+    let added = server.json(&["disk", "add", &path("d7"), "--size", "24MiB"]);
+    assert_eq!(added["disk"], 7);
+    server.ok(&["work-disk", "remove", "6"]);
     // One leg is less safe than home.
     server.ok(&["work-disk", "remove", "60"]);
     server.ok(&["work-disk", "add", "62", "--legs", &path("z"), "--size", "24MiB"]);
     server.fill("vault", 1);
     refused(&server, "replace 1 --backup work-disk", &["work disk 62", "less safe than home"]);
+    // What is kept for one group would be for any without it.
+    server.ok(&["work-disk", "remove", "62"]);
+    server.ok(&[
+        "work-disk",
+        "add",
+        "63",
+        "--legs",
+        &x,
+        "--size",
+        "24MiB",
+        "--for",
+        "1",
+        "--force",
+    ]);
+    server.ok(&["volume", "delete", "vault"]);
+    refused(&server, "group delete 1", &["work disk 63 is kept for group 1 alone"]);
+    server.ok(&["work-disk", "remove", "63"]);
+    server.ok(&["group", "delete", "1"]);
 }
 
 #[test]
@@ -140,6 +163,7 @@ fn work_volumes_that_cannot_be_are_refused() {
     refused(&server, "work-volume add full --for none", &["no volume \"none\""]);
     refused(&server, "work-volume add tiny --for full", &["group 2", "belong elsewhere"]);
     refused(&server, "work-volume remove full", &["no work volume"]);
+    refused(&server, "volume delete vault", &["work volume 10 is kept for volume 1 alone"]);
     refused(&server, "volume delete spool", &["is a work volume", "work-volume remove 10"]);
     refused(&server, "volume grow 10 --size 14MiB", &["is a work volume"]);
     refused(&server, "group delete 2", &["group 2 holds volumes", "\"spool\""]);

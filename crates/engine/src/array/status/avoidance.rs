@@ -75,76 +75,6 @@ impl<E: Env> Array<E> {
         }
     }
 
-    /// What is to be said of a shielded group.
-    pub(super) fn avoidance_problem(
-        &self,
-        group: &GroupReport,
-        disks: &[DiskReport],
-        jobs: &[JobReport],
-        risk: &str,
-    ) -> Option<Problem> {
-        let avoidance = group.avoidance.as_ref()?;
-        let title = |number: DiskNumber| {
-            let found = disks.iter().find(|d| d.number == number);
-            found.map_or_else(|| format!("disk {number}"), name)
-        };
-        let filling = avoidance.filling.map(|spare| format!(" to disk {spare}"));
-        let what = match (avoidance.disk, avoidance.retiring) {
-            (Some(disk), _) => format!(
-                "{} is copied away{} ({})",
-                title(disk),
-                filling.unwrap_or_default(),
-                avoidance.why
-            ),
-            (None, Some(old)) => format!(
-                "{} was replaced ({}) and is kept as a last resort until the updates are home",
-                title(old),
-                avoidance.why
-            ),
-            (None, None) if avoidance.filling.is_some() => {
-                let spare = avoidance.filling.expect("just seen");
-                format!("a failed member is rebuilt to disk {spare}")
-            }
-            (None, None) => "the copy has ended".into(),
-        };
-        let running = |kind| jobs.iter().find(|j| j.group == group.number && j.kind == kind);
-        let copy = jobs
-            .iter()
-            .find(|j| j.group == group.number && j.disk.is_some() && j.disk == avoidance.filling);
-        let how_far = match avoidance.state {
-            AvoidanceState::Entering => "writes under way are brought to an end".into(),
-            _ if avoidance.paused => match avoidance.disk {
-                Some(disk) => {
-                    format!("the copy stands still; go on with `forestall replace resume {disk}`")
-                }
-                None => "the copy stands still".into(),
-            },
-            AvoidanceState::Copying => {
-                copy.map_or_else(|| "the copy is about to go on".into(), job_words)
-            }
-            AvoidanceState::WritingBack => running(JobKind::WriteBack)
-                .map_or_else(|| "updates are about to go home".into(), job_words),
-        };
-        let away = match avoidance.away_blocks {
-            0 => "everything is home".into(),
-            n => format!("{} of 4 KiB not home yet", words::counted(n, "block")),
-        };
-        let action = format!("{how_far}; {}; {away}", where_writes_go(avoidance));
-        let redirected = match avoidance.spare_copies {
-            Some(0) => "; redirected writes are lost with the disk that holds them".into(),
-            Some(n) => {
-                format!("; redirected writes survive {}", words::counted(n.into(), "failure"))
-            }
-            None => String::new(),
-        };
-        Some(Problem {
-            health: group.health.max(Health::Degraded),
-            what: format!("group {} ({}) is shielded: {what}", group.number, group.level),
-            action,
-            risk: format!("{risk}{redirected}"),
-        })
-    }
-
     /// Work disks that lack a leg.
     pub(super) fn work_disk_problems(
         &self,
@@ -163,6 +93,74 @@ impl<E: Env> Array<E> {
             }
         }
         problems
+    }
+}
+
+/// What is to be said of a shielded group.
+pub(super) fn avoidance_problem(
+    group: &GroupReport,
+    disks: &[DiskReport],
+    jobs: &[JobReport],
+    risk: &str,
+) -> Option<Problem> {
+    let avoidance = group.avoidance.as_ref()?;
+    let what = which_disk(avoidance, disks);
+    let away = match avoidance.away_blocks {
+        0 => "everything is home".into(),
+        n => format!("{} of 4 KiB not home yet", words::counted(n, "block")),
+    };
+    let how_far = how_far(avoidance, group, jobs);
+    let going_home = avoidance.state == AvoidanceState::WritingBack;
+    let redirected = match avoidance.spare_copies {
+        _ if going_home && avoidance.away_blocks == 0 => String::new(),
+        None => String::new(),
+        Some(0) => "; redirected writes are lost with the disk that holds them".into(),
+        Some(n) => format!("; redirected writes survive {}", words::counted(n.into(), "failure")),
+    };
+    Some(Problem {
+        health: group.health.max(Health::Degraded),
+        what: format!("group {} ({}) is shielded: {what}", group.number, group.level),
+        action: format!("{how_far}; {}; {away}", where_writes_go(avoidance)),
+        risk: format!("{risk}{redirected}"),
+    })
+}
+
+/// Which disk it is about, and why.
+fn which_disk(avoidance: &AvoidanceReport, disks: &[DiskReport]) -> String {
+    let title = |number: DiskNumber| {
+        let found = disks.iter().find(|d| d.number == number);
+        found.map_or_else(|| format!("disk {number}"), name)
+    };
+    let why = &avoidance.why;
+    match (avoidance.disk, avoidance.retiring, avoidance.filling) {
+        (Some(disk), _, Some(spare)) => {
+            format!("{} is copied away to disk {spare} ({why})", title(disk))
+        }
+        (Some(disk), _, None) => format!("{} is copied away ({why})", title(disk)),
+        (None, Some(old), _) => format!(
+            "{} was replaced ({why}) and is kept as a last resort until the updates are home",
+            title(old)
+        ),
+        (None, None, Some(spare)) => format!("a failed member is rebuilt to disk {spare}"),
+        (None, None, None) => "the copy has ended".into(),
+    }
+}
+
+/// How far the copy or the write-back is.
+fn how_far(avoidance: &AvoidanceReport, group: &GroupReport, jobs: &[JobReport]) -> String {
+    let mut jobs = jobs.iter().filter(|job| job.group == group.number);
+    match (avoidance.state, avoidance.paused, avoidance.disk) {
+        (AvoidanceState::Entering, ..) => "writes under way are brought to an end".into(),
+        (_, true, Some(disk)) => {
+            format!("the copy stands still; go on with `forestall replace resume {disk}`")
+        }
+        (_, true, None) => "the copy stands still".into(),
+        (AvoidanceState::Copying, ..) => jobs
+            .find(|job| job.disk.is_some() && job.disk == avoidance.filling)
+            .map_or_else(|| "the copy is about to go on".into(), job_words),
+        (AvoidanceState::WritingBack, ..) => jobs
+            .find(|job| job.kind == JobKind::WriteBack)
+            .map_or_else(|| "updates are about to go home".into(), job_words),
     }
 }
 
