@@ -8,7 +8,7 @@
 //! the tools. The crash tests run a few cycles; the full number is run by
 //!
 //! ```text
-//! FORESTALL_KILL_CYCLES=200 cargo test -p forestall --test e2e crash:: -- --nocapture
+//! FORESTALL_KILL_CYCLES=200 cargo test -p forestall --test e2e crash -- --nocapture
 //! ```
 
 mod bad_clients;

@@ -6,7 +6,7 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Bench, quick, slow, state, wait_state};
+use super::{Bench, slow, state, wait_state};
 use crate::crash::{Model, SECTOR, cycles, load_and_end};
 use crate::util::*;
 
@@ -70,8 +70,7 @@ fn every_state_survives_sigterm_and_kill_9() {
         server = bench.serve();
         let mut model = model.lock().expect("nobody panicked");
         model.settle(&server.read_all("vault"), &format!("{what}, right after the restart"));
-        assert_ne!(state(&server), "none", "{what}: it goes on");
-        quick(&server, &peers);
+        // By itself it goes on to its end.
         server.healed();
         model.settle(&server.read_all("vault"), &format!("{what}, after the write-back"));
         assert_eq!(server.disk(spare)["state"], "in-sync", "{what}");
