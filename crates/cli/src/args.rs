@@ -12,10 +12,12 @@ use forestall_server::NbdAddr;
 
 use crate::size::{parse_rate, parse_size};
 
+mod backups;
 mod health;
 mod inject;
 mod manage;
 
+pub use backups::{BackupWord, WorkDiskCommand, WorkVolumeCommand};
 pub use health::{HealthCommand, PolicyCommand};
 pub use inject::{FaultWord, InjectArgs, OpWord};
 pub use manage::{
@@ -85,6 +87,12 @@ pub enum Command {
     Volume(VolumeCommand),
     /// Copy a disk to a spare while it stays in service, then swap them
     Replace(ReplaceArgs),
+    /// Keep volumes for the writes of groups that are shielded while a disk is copied
+    #[command(subcommand)]
+    WorkVolume(WorkVolumeCommand),
+    /// Keep disks for the writes of groups that are shielded while a disk is copied
+    #[command(subcommand)]
+    WorkDisk(WorkDiskCommand),
     /// Compare copies and parity of a group, and mend them with --repair
     Scrub(ScrubArgs),
     /// List long work: rebuilds, replacements, scrubs
@@ -310,6 +318,9 @@ pub struct StatusArgs {
 pub struct ShowArgs {
     /// Which one
     pub table: TableWord,
+    /// How many bits of each bitmap (t4) [default: 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub bits: Option<u64>,
 }
 
 /// Tables of the design.
@@ -319,6 +330,14 @@ pub enum TableWord {
     T1,
     /// Disks with their errors, the level of each bucket, and the verdict
     T3,
+    /// Work volumes, whose writes they take and what is not home yet
+    T4,
+    /// Disks of groups whose writes go to a work disk
+    T5,
+    /// Work disks and whose writes they take
+    T6,
+    /// Blocks on work disks that are not home yet
+    T7,
 }
 
 /// `events`.

@@ -4,6 +4,7 @@
 //! what may be done the engine's.
 
 mod array;
+mod backups;
 mod events;
 mod health;
 mod inject;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use forestall_engine::{ArrayReport, Health, T1Row, T3Row};
+use forestall_engine::{ArrayReport, Health, T1Row, T3Row, T4Row, T5Row, T6Row, T7Row};
 use forestall_server::api::types::{Done, ServerInfo};
 use serde::Serialize;
 
@@ -46,6 +47,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Group(command) => manage::group(&session, command),
         Command::Volume(command) => manage::volume(&session, command),
         Command::Replace(args) => jobs::replace(&session, &args),
+        Command::WorkVolume(command) => backups::work_volume(&session, command),
+        Command::WorkDisk(command) => backups::work_disk(&session, command),
         Command::Scrub(args) => jobs::scrub(&session, &args),
         Command::Jobs(args) => jobs::jobs(&session, &args),
         Command::Status(args) => status(&session, &args),
@@ -124,6 +127,23 @@ fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
         TableWord::T3 => {
             let rows: Vec<T3Row> = client.get("/v1/show/t3")?;
             session.print(&rows, || render::tables::t3(&rows, aligned))
+        }
+        TableWord::T4 => {
+            let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
+            let rows: Vec<T4Row> = client.get(&format!("/v1/show/t4{bits}"))?;
+            session.print(&rows, || render::backups::t4(&rows, aligned))
+        }
+        TableWord::T5 => {
+            let rows: Vec<T5Row> = client.get("/v1/show/t5")?;
+            session.print(&rows, || render::backups::t5(&rows, aligned))
+        }
+        TableWord::T6 => {
+            let rows: Vec<T6Row> = client.get("/v1/show/t6")?;
+            session.print(&rows, || render::backups::t6(&rows, aligned))
+        }
+        TableWord::T7 => {
+            let rows: Vec<T7Row> = client.get("/v1/show/t7")?;
+            session.print(&rows, || render::backups::t7(&rows, aligned))
         }
     }
 }

@@ -42,9 +42,9 @@ pub use ids::{
     BLOCK_SIZE, DiskNumber, GroupNumber, MEMBERS_MAX, Slot, SlotSet, Stripe, Uuid, VolumeNumber,
 };
 pub use report::{
-    AccessCounts, ArrayReport, DiskReport, DiskState, ErrorCounts, Event, GroupReport, Health,
-    HealthReport, JobKind, JobReport, JobState, Problem, Severity, T1Row, T3Row, T4Row, T5Row,
-    T6Row, T7Row, VolumeReport,
+    AccessCounts, ArrayReport, AvoidanceReport, DiskReport, DiskState, ErrorCounts, Event,
+    GroupReport, Health, HealthReport, JobKind, JobReport, JobState, Problem, Severity,
+    ShieldedReport, T1Row, T3Row, T4Row, T5Row, T6Row, T7Row, VolumeReport,
 };
 pub use runtime::{Env, Runtime, Task};
 pub use volume::{AllocationRun, VolumeHandle};

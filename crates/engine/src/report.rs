@@ -12,6 +12,10 @@ use crate::disk::DiskIdentity;
 use crate::health::{ErrorClass, Policy, Verdict};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 
+mod avoidance;
+
+pub use avoidance::{AvoidanceReport, ShieldedReport};
+
 /// Overall health; the exit code of `status` follows it: 0, 3, 4.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -98,6 +102,9 @@ pub struct DiskReport {
     pub group: Option<GroupNumber>,
     /// Its slot in that group.
     pub slot: Option<u8>,
+    /// The work disk that it is a leg of, if it is one.
+    #[serde(default)]
+    pub work_disk: Option<DiskNumber>,
     /// Whole size in bytes; 0 if unknown (missing).
     pub size: u64,
     /// Bytes usable for data.
@@ -142,6 +149,9 @@ pub struct GroupReport {
     /// Work on it is about to start: nothing runs yet, and something will by itself.
     #[serde(default)]
     pub work_due: bool,
+    /// The shield, while it is up.
+    #[serde(default)]
+    pub avoidance: Option<AvoidanceReport>,
 }
 
 /// One volume.

@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{LevelWord, parse_chunk};
+use super::{BackupWord, LevelWord, parse_chunk};
 use crate::size::{parse_rate, parse_size};
 
 /// `disk`.
@@ -118,17 +118,20 @@ pub enum VolumeCommand {
         /// Its new name
         name: String,
     },
-    /// Refuse writes to a volume, or allow them again
-    #[command(group(clap::ArgGroup::new("access").required(true)))]
+    /// Refuse writes to a volume or allow them again; say where they go while its group is shielded
+    #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
     Set {
         /// Its name or number
         volume: String,
         /// Refuse writes from now on, those of connected clients too
-        #[arg(long, group = "access")]
+        #[arg(long, group = "what", conflicts_with = "read_write")]
         read_only: bool,
         /// Allow writes; clients that found it read only see it when they connect anew
-        #[arg(long, group = "access")]
+        #[arg(long, group = "what")]
         read_write: bool,
+        /// Where its writes go while its group is shielded
+        #[arg(long, group = "what", value_name = "STRATEGY")]
+        backup: Option<BackupWord>,
     },
     /// Delete a volume and everything in it
     Delete {
@@ -152,6 +155,9 @@ pub struct ReplaceArgs {
     /// The disk that takes its place [default: a spare]
     #[arg(long, value_name = "DISK")]
     pub with: Option<u32>,
+    /// Where the group's writes go meanwhile [default: what each volume has, else auto]
+    #[arg(long, value_name = "STRATEGY")]
+    pub backup: Option<BackupWord>,
     /// Limit of the copy in MiB a second; 0 is no limit
     #[arg(long, value_parser = parse_rate, default_value = "0", value_name = "MIB_S")]
     pub rate: u64,

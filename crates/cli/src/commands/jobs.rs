@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use forestall_engine::{DiskNumber, GroupNumber, GroupReport, JobReport, JobState};
+use forestall_engine::{DiskNumber, GroupNumber, GroupReport, JobReport, JobState, Strategy};
 use forestall_server::api::types::{Done, JobStarted, LimitJob, NameDisk, ReplaceDisk, ScrubGroup};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
@@ -26,8 +26,12 @@ pub fn replace(session: &Session, args: &ReplaceArgs) -> Result<ExitCode> {
         (Some(command), _) => return replacing(session, command),
         (None, disk) => disk.expect("required without a subcommand"),
     };
-    let body =
-        ReplaceDisk { disk: DiskNumber(disk), with: args.with.map(DiskNumber), rate: args.rate };
+    let body = ReplaceDisk {
+        disk: DiskNumber(disk),
+        with: args.with.map(DiskNumber),
+        rate: args.rate,
+        backup: args.backup.map(Strategy::from).unwrap_or_default(),
+    };
     let started: JobStarted = session.client()?.post("/v1/replace", &body)?;
     session.print(&started, || {
         format!(

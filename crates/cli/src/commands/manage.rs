@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use forestall_engine::{
-    DiskNumber, DiskReport, GroupNumber, GroupReport, GroupSpec, VolumeNumber, VolumeReport,
-    VolumeSpec,
+    DiskNumber, DiskReport, GroupNumber, GroupReport, GroupSpec, Strategy, VolumeNumber,
+    VolumeReport, VolumeSpec,
 };
 use forestall_server::api::types::{
     AddDisk, DiskMade, Done, GroupMade, GrowVolume, NameDisk, NameGroup, NameVolume, ReaddDisk,
@@ -109,12 +109,12 @@ pub fn volume(session: &Session, command: VolumeCommand) -> Result<ExitCode> {
             let done: Done = client.post("/v1/volumes/rename", &body)?;
             session.print(&done, || format!("volume {volume} is called {name} now"))
         }
-        // One of the two flags was given, by the grammar.
-        VolumeCommand::Set { volume, read_only, read_write: _ } => {
-            let body = SetVolume { volume: volume.clone(), read_only };
+        VolumeCommand::Set { volume, read_only, read_write, backup } => {
+            let read_only = (read_only || read_write).then_some(read_only);
+            let backup = backup.map(Strategy::from);
+            let body = SetVolume { volume: volume.clone(), read_only, backup };
             let done: Done = client.post("/v1/volumes/set", &body)?;
-            let word = if read_only { "read only" } else { "writable" };
-            session.print(&done, || format!("volume {volume} is {word} now"))
+            session.print(&done, || set_words(&volume, read_only, backup))
         }
         VolumeCommand::Delete { volume } => {
             let done: Done =
@@ -126,6 +126,18 @@ pub fn volume(session: &Session, command: VolumeCommand) -> Result<ExitCode> {
             session.print(&volumes, || tables::volumes(&volumes).to_string())
         }
     }
+}
+
+fn set_words(volume: &str, read_only: Option<bool>, backup: Option<Strategy>) -> String {
+    let mut words = Vec::new();
+    if let Some(read_only) = read_only {
+        let word = if read_only { "read only" } else { "writable" };
+        words.push(format!("volume {volume} is {word} now"));
+    }
+    if let Some(backup) = backup {
+        words.push(format!("while its group is shielded, writes of volume {volume} go: {backup}"));
+    }
+    words.join("\n")
 }
 
 /// What a volume got that is not what was asked for.

@@ -2,6 +2,7 @@
 //!
 //! Owns the temporary folder, which is removed at the end unless it is to be kept.
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
@@ -12,7 +13,9 @@ use forestall_disk::{InjectKind, InjectOp};
 use forestall_engine::{
     ArrayReport, AssembleOptions, CreateGroup, CreateSpec, DiskNumber, JobReport, Level,
 };
-use forestall_server::api::types::{Done, Inject, LimitJob};
+use forestall_server::api::types::{
+    AddWorkDisk, Done, Inject, JobStarted, LimitJob, NameDisk, ReplaceDisk,
+};
 use forestall_server::{DataOptions, IoChoice, NbdAddr, Ready, ServeError, ServeOptions};
 use tempfile::TempDir;
 
@@ -21,8 +24,17 @@ use super::screen::Screen;
 use super::{opening, rule};
 use crate::client::Client;
 
-/// Disks of the group; one more is the spare.
-pub const MEMBERS: u32 = 5;
+/// Disks of the group.
+pub const MEMBERS: u32 = 4;
+
+/// Disks that stand by.
+pub const SPARES: u32 = 3;
+
+/// Where host writes go while the group is shielded.
+pub const WORK_DISK: DiskNumber = DiskNumber(60);
+
+/// Its legs: as many as what they take has to survive, and one.
+const LEGS: u32 = 2;
 
 /// Bytes of each disk.
 pub const DISK_SIZE: u64 = 64 << 20;
@@ -74,20 +86,28 @@ impl Bench {
             name: VOLUME.into(),
             allow_injection: true,
             group: Some(CreateGroup {
-                level: Level::Raid6,
+                level: Level::Raid5,
                 chunk: 64 << 10,
-                spares: 1,
+                spares: SPARES as usize,
                 volume: Some(VOLUME.into()),
             }),
         };
         forestall_server::create(
             spec,
-            &bench.disks(),
+            &bench.disks(1..=MEMBERS + SPARES),
             Some(DISK_SIZE),
             IoChoice::default(),
             false,
         )?;
         bench.serve()?;
+        let legs = AddWorkDisk {
+            disk: WORK_DISK,
+            legs: bench.disks(WORK_DISK.0..=WORK_DISK.0 + LEGS - 1),
+            serves: Vec::new(),
+            size: Some(DISK_SIZE),
+            force: false,
+        };
+        bench.client.post::<_, Done>("/v1/work-disks/add", &legs)?;
         Ok(bench)
     }
 
@@ -96,9 +116,16 @@ impl Bench {
         self.folder.path()
     }
 
-    fn disks(&self) -> Vec<String> {
+    fn disks(&self, numbers: RangeInclusive<u32>) -> Vec<String> {
         let path = |n: u32| self.folder().join(format!("disk{n}")).to_string_lossy().into_owned();
-        (1..=MEMBERS + 1).map(path).collect()
+        numbers.map(path).collect()
+    }
+
+    /// Every disk that is there.
+    fn all_disks(&self) -> Vec<String> {
+        let mut paths = self.disks(1..=WORK_DISK.0 + LEGS - 1);
+        paths.retain(|path| Path::new(path).exists());
+        paths
     }
 
     fn socket(&self) -> PathBuf {
@@ -120,7 +147,7 @@ impl Bench {
         };
         let options = ServeOptions {
             data: DataOptions {
-                paths: self.disks(),
+                paths: self.all_disks(),
                 scan: Vec::new(),
                 nbd: Vec::new(),
                 io: IoChoice::default(),
@@ -182,6 +209,22 @@ impl Bench {
         self.client.post::<_, Done>("/v1/inject", &body).map(drop)
     }
 
+    /// The disk behaves again.
+    pub fn clear_injection(&self, disk: DiskNumber) -> Result<()> {
+        self.client.post::<_, Done>("/v1/inject", &Inject { disk, rule: None }).map(drop)
+    }
+
+    /// Begins to copy a disk.
+    pub fn replace(&self, body: &ReplaceDisk) -> Result<()> {
+        self.client.post::<_, JobStarted>("/v1/replace", body).map(drop)
+    }
+
+    /// `pause` or `cancel`.
+    pub fn replacing(&self, verb: &str, disk: DiskNumber) -> Result<()> {
+        let path = format!("/v1/replace/{verb}");
+        self.client.post::<_, Done>(&path, &NameDisk { disk }).map(drop)
+    }
+
     /// Limits a job; one that has ended meanwhile needs no limit.
     pub fn limit(&self, job: u64, rate: u64) -> Result<()> {
         let limited = self.client.post::<_, Done>("/v1/jobs/limit", &LimitJob { job, rate });
@@ -200,21 +243,27 @@ impl Bench {
         self.client.get("/v1/jobs")
     }
 
-    /// Waits until `there` finds what it looks for in the report, whose jobs include those that have ended.
+    /// What `status` shows, with all jobs that ran.
+    pub fn report(&self) -> Result<ArrayReport> {
+        let mut report: ArrayReport = self.client.get("/v1/status")?;
+        report.jobs = self.jobs()?;
+        Ok(report)
+    }
+
+    /// Waits until `there` finds what it looks for in the report. A client that works meanwhile must not give up.
     pub fn wait(
         &self,
-        storm: &Storm,
+        storm: Option<&Storm>,
         what: &str,
         there: impl Fn(&ArrayReport) -> bool,
     ) -> Result<ArrayReport> {
         let begun = Instant::now();
         loop {
-            let mut report: ArrayReport = self.client.get("/v1/status")?;
-            report.jobs = self.jobs()?;
+            let report = self.report()?;
             if there(&report) {
                 return Ok(report);
             }
-            if storm.is_over() {
+            if storm.is_some_and(Storm::is_over) {
                 bail!("the client gave up while waiting for {what}");
             }
             if begun.elapsed() > PATIENCE {

@@ -126,6 +126,22 @@ impl Load {
         Ok(self.size())
     }
 
+    /// Writes `count` blocks at random places, and flushes.
+    pub fn scribble(&mut self, count: u64) -> Result<()> {
+        let mut data = [0; BLOCK];
+        for _ in 0..count {
+            let at = self.model.random.below(self.model.versions.len() as u64) * BLOCK as u64;
+            self.model.next_version(at, &mut data);
+            self.client.write(at, &data, false)?;
+        }
+        self.flush()
+    }
+
+    /// Starts the sequence of random places over.
+    pub fn reseed(&mut self) {
+        self.model.random = Random(0x0dd0_5eed);
+    }
+
     /// Says goodbye and keeps the model.
     pub fn disconnect(self) -> Result<Model> {
         self.client.disconnect()?;

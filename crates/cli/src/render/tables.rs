@@ -19,12 +19,17 @@ pub fn disks(disks: &[DiskReport], paint: Paint) -> Columns {
             (Some(group), Some(slot)) => format!("{group}, slot {slot}"),
             _ => "-".into(),
         };
+        let state = match disk.work_disk {
+            Some(set) if disk.state == DiskState::Work => format!("work disk {set}"),
+            Some(set) => format!("{}, work disk {set}", disk_word(disk.state)),
+            None => disk_word(disk.state).into(),
+        };
         table.row_of(
             disk_health(disk),
             paint,
             vec![
                 disk.number.to_string(),
-                disk_word(disk.state).into(),
+                state,
                 group,
                 if disk.size == 0 { "?".into() } else { size::bytes(disk.size) },
                 errors(disk),
@@ -131,6 +136,9 @@ fn group_notes(group: &GroupReport) -> String {
     if group.paused {
         notes.push("PAUSED".to_owned());
     }
+    if let Some(avoidance) = &group.avoidance {
+        notes.push(format!("shielded, {}", avoidance.state));
+    }
     if group.lost_blocks != 0 {
         notes.push(format!("{} LOST", size::counted(group.lost_blocks, "block")));
     }
@@ -162,10 +170,18 @@ pub fn volumes(volumes: &[VolumeReport]) -> Columns {
             volume.name.clone(),
             volume.group.to_string(),
             size::bytes(volume.size),
-            if volume.read_only { "read only" } else { "read and write" }.into(),
+            access(volume).into(),
         ]);
     }
     table
+}
+
+fn access(volume: &VolumeReport) -> &'static str {
+    match (volume.reserved, volume.read_only) {
+        (true, _) => "work volume",
+        (false, true) => "read only",
+        (false, false) => "read and write",
+    }
 }
 
 /// Long work.
@@ -262,8 +278,8 @@ pub fn t1(rows: &[T1Row], aligned: bool) -> String {
     let cells = rows.iter().map(|row| {
         vec![
             row.group.to_string(),
-            numbers(row.volumes.iter().map(ToString::to_string).collect()),
-            numbers(row.disks.iter().map(ToString::to_string).collect()),
+            numbers(&row.volumes),
+            numbers(&row.disks),
             level_word(row.level).into(),
         ]
     });
@@ -291,7 +307,11 @@ pub fn t3(rows: &[T3Row], aligned: bool) -> String {
 }
 
 /// Columns aligned for a terminal, else separated by tabs.
-fn laid_out(headings: &[&str], cells: impl Iterator<Item = Vec<String>>, aligned: bool) -> String {
+pub(super) fn laid_out(
+    headings: &[&str],
+    cells: impl Iterator<Item = Vec<String>>,
+    aligned: bool,
+) -> String {
     if aligned {
         let mut table = Columns::new(headings);
         cells.for_each(|row| table.row(row));
@@ -304,6 +324,8 @@ fn laid_out(headings: &[&str], cells: impl Iterator<Item = Vec<String>>, aligned
     text
 }
 
-fn numbers(numbers: Vec<String>) -> String {
+/// Numbers as the drawings list them.
+pub(super) fn numbers<T: ToString>(numbers: &[T]) -> String {
+    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
     if numbers.is_empty() { "NULL".into() } else { numbers.join(", ") }
 }

@@ -15,7 +15,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::util::*;
 
-const SECTOR: usize = 512;
+pub const SECTOR: usize = 512;
 /// Sectors that one connection owns before the next one's begin: much less than a stripe, so connections meet in every stripe.
 const PIECE: usize = 24;
 const CONNECTIONS: usize = 4;
@@ -35,13 +35,13 @@ struct Sector {
     answered: u32,
 }
 
-struct Model {
+pub struct Model {
     sectors: Vec<Sector>,
     next: u32,
 }
 
 impl Model {
-    fn new(sectors: usize) -> Self {
+    pub fn new(sectors: usize) -> Self {
         let blank = Sector { certain: ZERO, open: Vec::new(), answered: ZERO };
         Self { sectors: vec![blank; sectors], next: 1 }
     }
@@ -75,7 +75,7 @@ impl Model {
     }
 
     /// Compares a volume with the model; what is found is certain from here on.
-    fn settle(&mut self, data: &[u8], what: &str) {
+    pub fn settle(&mut self, data: &[u8], what: &str) {
         for (index, (sector, found)) in self.sectors.iter_mut().zip(data.chunks(SECTOR)).enumerate()
         {
             let mut allowed = std::iter::once(sector.certain).chain(sector.open.iter().copied());
@@ -188,7 +188,18 @@ fn load(server: &Server, model: &Mutex<Model>, answers: &AtomicU64, connection: 
 }
 
 /// Loads the server until it has answered `enough` requests, and kills it in the middle.
-fn load_and_kill(mut server: Server, model: &Mutex<Model>, enough: u64, seed: u64) {
+fn load_and_kill(server: Server, model: &Mutex<Model>, enough: u64, seed: u64) {
+    load_and_end(server, model, seed, "KILL", |_, answers| answers >= enough);
+}
+
+/// Loads the server until `when` holds of it and of the number of requests that it answered, and ends it with a signal in the middle.
+pub fn load_and_end(
+    mut server: Server,
+    model: &Mutex<Model>,
+    seed: u64,
+    name: &str,
+    mut when: impl FnMut(&Server, u64) -> bool,
+) {
     let answers = AtomicU64::new(0);
     std::thread::scope(|scope| {
         let served = &server;
@@ -200,19 +211,23 @@ fn load_and_kill(mut server: Server, model: &Mutex<Model>, enough: u64, seed: u6
                 })
             })
             .collect();
-        wait_for("enough answers", || {
+        wait_for("the moment to end the server", || {
             let early = loads.iter().any(std::thread::ScopedJoinHandle::is_finished);
             assert!(!early, "a connection ended although the server runs: {}", served.log());
-            (answers.load(Ordering::Relaxed) >= enough).then_some(())
+            when(served, answers.load(Ordering::Relaxed)).then_some(())
         });
-        signal(served.pid(), "KILL");
+        signal(served.pid(), name);
     });
-    server.kill_now();
+    match name {
+        "KILL" => server.kill_now(),
+        _ => drop(server.ended()),
+    }
 }
 
-fn cycles() -> u64 {
+/// How often to crash: what the environment says, else as given.
+pub fn cycles(few: u64) -> u64 {
     std::env::var("FORESTALL_KILL_CYCLES")
-        .map_or(CYCLES, |text| text.parse().expect("FORESTALL_KILL_CYCLES is a number"))
+        .map_or(few, |text| text.parse().expect("FORESTALL_KILL_CYCLES is a number"))
 }
 
 fn survive(level: &str, disks: u32, io: &str) {
@@ -223,7 +238,7 @@ fn survive(level: &str, disks: u32, io: &str) {
     let mut server = start();
     let sectors = server.connect("vault").export().size as usize / SECTOR;
     let model = Mutex::new(Model::new(sectors));
-    for cycle in 0..cycles() {
+    for cycle in 0..cycles(CYCLES) {
         let enough = if cycle % 5 == 4 { 0 } else { random.random_range(1..3000) };
         load_and_kill(server, &model, enough, cycle);
         server = start();

@@ -8,7 +8,7 @@
 //! the tools. The crash tests run a few cycles; the full number is run by
 //!
 //! ```text
-//! FORESTALL_KILL_CYCLES=200 cargo test -p forestall --test e2e crash:: -- --nocapture
+//! FORESTALL_KILL_CYCLES=200 cargo test -p forestall --test e2e crash -- --nocapture
 //! ```
 
 mod bad_clients;
@@ -25,5 +25,6 @@ mod levels;
 mod life;
 mod maintenance;
 mod restarts;
+mod shield;
 mod tools;
 mod util;

@@ -7,7 +7,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use super::{Array, NewDisk, labels};
-use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
+use crate::config::{BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, Service};
 use crate::disk::Disk;
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -78,7 +78,10 @@ impl<E: Env> Array<E> {
         }
         let number = (1..)
             .map(DiskNumber)
-            .find(|n| config.disk(*n).is_none())
+            .find(|n| {
+                let work = config.backups.work_at(BackupPlace::WorkDisk(*n));
+                config.disk(*n).is_none() && work.is_none()
+            })
             .expect("numbers do not run out");
         let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
         let entry = new_entry(number, uuid, &layout, &disk, role);
@@ -131,7 +134,12 @@ impl<E: Env> Array<E> {
         let config = self.config.borrow().clone();
         let disk = config.disk(number).ok_or_else(|| no_disk(number))?;
         if let Some((group, slot)) = config.slot_of(number) {
-            let what = if disk.in_service() {
+            let filled = config.group(group).map(|g| &g.slots[usize::from(slot.0)]);
+            let what = if filled.is_some_and(|s| s.replacement == Some(number)) {
+                format!(
+                    "it is being filled there: wait for it, or `forestall replace cancel {number}`"
+                )
+            } else if disk.in_service() {
                 format!("replace it first: `forestall replace {number}`")
             } else {
                 "add a spare, and its slot is rebuilt there".to_string()
@@ -223,6 +231,7 @@ impl<E: Env> Array<E> {
             )));
         }
         let drive = self.drives.borrow().get(&number).cloned();
+        refuse_last_leg(&config, number)?;
         let place = config.slot_of(number).map(|(group, slot)| (self.group(group), slot));
         if let (Some((group, _)), Some(drive)) = (&place, &drive) {
             let group = group.as_ref().map_err(|_| no_disk(number))?;
@@ -241,6 +250,21 @@ impl<E: Env> Array<E> {
     pub(super) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         labels::within(&self.rt, self.timeout_ns, work).await
     }
+}
+
+/// A leg whose peers are all gone holds the only copy of what was redirected to it.
+fn refuse_last_leg(config: &Configuration, number: DiskNumber) -> Result<(), CommandError> {
+    let Some(work) = config.backups.set_of_leg(number).filter(|work| work.log != 0) else {
+        return Ok(());
+    };
+    let serves = |leg: &&DiskNumber| config.disk(**leg).is_some_and(|d| d.in_service());
+    if work.legs.iter().filter(serves).any(|leg| *leg != number) {
+        return Ok(());
+    }
+    Err(CommandError::Refused(format!(
+        "disk {number} is the last leg of {}, which holds updates that are not home: see `forestall jobs`",
+        work.place
+    )))
 }
 
 /// A spare that could replace no member of any group is no spare.

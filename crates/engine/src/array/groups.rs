@@ -5,8 +5,11 @@
 
 use std::rc::Rc;
 
+use super::work::{Deleted, refuse_if_kept_for};
 use super::{Array, GroupSpec, Notes};
-use crate::config::{Configuration, DiskEntry, DiskRole, GroupEntry, Level, SlotEntry, SlotState};
+use crate::config::{
+    BackupPlace, Configuration, DiskEntry, DiskRole, GroupEntry, Level, SlotEntry, SlotState,
+};
 use crate::error::CommandError;
 use crate::format::layout::{Layout, UNWRITTEN_UNIT};
 use crate::format::page::{PAGE_BITS, PageKind};
@@ -160,6 +163,7 @@ impl<E: Env> Array<E> {
                 volumes.join(", ")
             )));
         }
+        refuse_if_kept_for(&config, Deleted::Group(number))?;
         // Nothing of the group may still be on its way to disks that may soon belong to another.
         group.close(true);
         self.jobs.stop_those(|job| job.group == number);
@@ -169,6 +173,11 @@ impl<E: Env> Array<E> {
         let deleted = self.commit(|next| {
             let Some(entry) = next.group(number).cloned() else { return };
             next.groups.retain(|g| g.number != number);
+            for work in &mut next.backups.work {
+                if matches!(work.place, BackupPlace::WorkDisk(_)) {
+                    work.serves.retain(|group| *group != number.0);
+                }
+            }
             for disk in entry.slots.iter().flat_map(|s| [Some(s.disk), s.replacement]).flatten() {
                 if let Some(disk) = next.disk_mut(disk) {
                     disk.role = DiskRole::Free;

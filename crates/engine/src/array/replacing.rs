@@ -31,10 +31,15 @@ impl<E: Env> Array<E> {
             let spare = config.group(group)?.slots[usize::from(slot.0)].replacement?;
             Some(Replacing { group, slot, spare })
         });
-        found.ok_or_else(|| {
-            CommandError::Refused(format!(
+        let goes_home = config.backups.avoidances.iter().find(|a| a.retiring == Some(disk));
+        found.ok_or_else(|| match goes_home {
+            Some(avoidance) => CommandError::Refused(format!(
+                "disk {disk} was replaced already and the updates of group {} are going home: it is too late to keep it",
+                avoidance.group
+            )),
+            None => CommandError::Refused(format!(
                 "disk {disk} is not being replaced; `forestall jobs` shows what is under way"
-            ))
+            )),
         })
     }
 
@@ -53,6 +58,12 @@ impl<E: Env> Array<E> {
         }
         self.jobs.stop_those(|job| job.disk == Some(spare));
         self.jobs.ended(|job| job.disk == Some(spare)).await;
+        if self.replacing(disk).is_err() {
+            self.paused.borrow_mut().remove(&spare);
+            return Err(CommandError::Refused(format!(
+                "the replacement of disk {disk} ended while it was being paused; see `forestall status`"
+            )));
+        }
         self.keep_paused(group, true).await?;
         let what = format!("the copy to disk {spare} stands still");
         self.event(Severity::Info, "replace-paused", Some(spare), Some(group), what);

@@ -7,7 +7,7 @@ use super::advice::{diverged_words, spare_words, was_member};
 use super::volumes::{free_extents, geometry_of};
 use super::{Array, AtStart};
 use crate::config::{
-    Configuration, DiskEntry, DiskRole, DropReason, GroupEntry, Service, SlotState,
+    BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, GroupEntry, Service, SlotState,
 };
 use crate::disk::DiskIdentity;
 use crate::ids::{DiskNumber, SlotSet, VolumeNumber};
@@ -16,6 +16,8 @@ use crate::report::{
 };
 use crate::runtime::{Env, Runtime};
 use crate::words;
+
+mod avoidance;
 
 impl<E: Env> Array<E> {
     /// All that `status` shows.
@@ -32,8 +34,18 @@ impl<E: Env> Array<E> {
         for group in &groups {
             problems.extend(self.group_problems(&config, group, &disks, &jobs));
         }
+        problems.extend(self.work_disk_problems(&config, &disks));
         problems.extend(idle_disk_problems(&config, &disks));
-        problems.extend(self.health_problems(&config, &disks, &jobs));
+        // A disk that is avoided is told of with its group.
+        let avoided: Vec<DiskNumber> = groups
+            .iter()
+            .filter_map(|group| group.avoidance.as_ref())
+            .flat_map(|a| [a.disk, a.retiring])
+            .flatten()
+            .collect();
+        let others: Vec<DiskReport> =
+            disks.iter().filter(|d| !avoided.contains(&d.number)).cloned().collect();
+        problems.extend(self.health_problems(&config, &others, &jobs));
         problems.extend(self.spent_disks(&config, &disks));
         problems.sort_by_key(|p| std::cmp::Reverse(p.health));
         let health = problems.iter().map(|p| p.health).max().unwrap_or(Health::Healthy);
@@ -95,6 +107,10 @@ impl<E: Env> Array<E> {
             identity,
             group: place.map(|p| p.0),
             slot: place.map(|p| p.1.0),
+            work_disk: config.backups.set_of_leg(disk.number).and_then(|work| match work.place {
+                BackupPlace::WorkDisk(set) => Some(set),
+                BackupPlace::WorkVolume(_) => None,
+            }),
             size: drive.map_or(0, |d| d.size()),
             data_len: disk.data_len,
             errors: drive.map(|d| d.errors.get()).unwrap_or_default(),
@@ -141,9 +157,11 @@ impl<E: Env> Array<E> {
         let lost_blocks = live.as_ref().map_or(0, |g| g.lost_blocks());
         let dirty_regions = live.as_ref().map_or(0, |g| g.dirty_regions());
         let paused = live.as_ref().is_some_and(|g| g.is_paused());
+        let avoidance = config.backups.of_group(entry.number);
+        let avoidance = avoidance.map(|avoidance| self.avoidance_report(config, avoidance));
         let health = if !whole || lost_blocks > 0 || paused {
             Health::Failed
-        } else if !absent.is_empty() || dirty_regions > 0 {
+        } else if !absent.is_empty() || dirty_regions > 0 || avoidance.is_some() {
             Health::Degraded
         } else {
             Health::Healthy
@@ -165,6 +183,7 @@ impl<E: Env> Array<E> {
             dirty_regions,
             paused,
             work_due,
+            avoidance,
         }
     }
 
@@ -179,6 +198,7 @@ impl<E: Env> Array<E> {
         let number = group.number;
         let level = group.level;
         let risk = self.risk_words(config, group);
+        problems.extend(avoidance::avoidance_problem(group, disks, jobs, &risk));
         for disk in disks.iter().filter(|d| group.absent.contains(&d.number)) {
             let job = jobs.iter().find(|j| j.group == number && j.disk == Some(disk.number));
             let found = self.found_at_start(disk);
@@ -263,7 +283,8 @@ impl<E: Env> Array<E> {
 fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Problem> {
     disks
         .iter()
-        .filter(|d| d.group.is_none() && matches!(d.state, DiskState::Failed | DiskState::Missing))
+        .filter(|d| d.group.is_none() && d.work_disk.is_none())
+        .filter(|d| matches!(d.state, DiskState::Failed | DiskState::Missing))
         .filter(|d| config.disk(d.number).is_some_and(|e| !was_member(e)))
         .map(|d| Problem {
             health: Health::Degraded,

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::work::refuse_if_relied_on;
+use super::work::{Deleted, refuse_if_kept_for, refuse_if_relied_on};
 use super::{Array, VolumeSpec};
 use crate::config::{BackupPlace, Configuration, Extent, GroupEntry, VolumeEntry};
 use crate::error::CommandError;
@@ -283,6 +283,7 @@ impl<E: Env> Array<E> {
         let _turn = self.command_turn.lock().await;
         let volume = find(&self.config.borrow(), name)?.clone();
         refuse_if_relied_on(&self.config.borrow(), &volume, "deleted")?;
+        refuse_if_kept_for(&self.config.borrow(), Deleted::Volume(volume.number))?;
         let running = self.volumes.borrow().get(&volume.number).cloned();
         let group = self.group(volume.group)?;
         self.commit(|next| {

@@ -125,24 +125,12 @@ impl<E: Env> Array<E> {
         for group in &serves {
             self.group(*group)?;
         }
-        let mut entries: Vec<DiskEntry> = Vec::new();
-        let mut open = Vec::new();
-        for leg in legs {
-            // Legs are disks of the array in every respect; their numbers come from the top.
-            let taken = |n: &DiskNumber| {
-                *n == set
-                    || config.disk(*n).is_some()
-                    || entries.iter().any(|e: &DiskEntry| e.number == *n)
-                    || config.backups.work_at(BackupPlace::WorkDisk(*n)).is_some()
-            };
-            let number =
-                (1..=DISKS_MAX).rev().map(DiskNumber).find(|n| !taken(n)).ok_or_else(|| {
-                    CommandError::Refused(format!("there are {DISKS_MAX} disks already"))
-                })?;
-            let (entry, drive) = self.label_leg(&config, number, leg).await?;
-            entries.push(entry);
-            open.push(drive);
+        // Every leg is looked at before the first is written to.
+        let mut layouts = Vec::new();
+        for leg in &legs {
+            layouts.push(check_leg(&config, leg).await?);
         }
+        let (entries, open) = self.label_legs(&config, set, legs, layouts).await?;
         for drive in &open {
             self.drives.borrow_mut().insert(drive.number, Rc::clone(drive));
         }
@@ -171,24 +159,43 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
+    /// Labels the legs of work disk `set`. They are disks of the array in every respect; their numbers come from the top.
+    async fn label_legs(
+        &self,
+        config: &Configuration,
+        set: DiskNumber,
+        legs: Vec<NewDisk<E>>,
+        layouts: Vec<Layout>,
+    ) -> Result<(Vec<DiskEntry>, Vec<Rc<Drive<E>>>), CommandError> {
+        let mut entries: Vec<DiskEntry> = Vec::new();
+        let mut open = Vec::new();
+        for (leg, layout) in legs.into_iter().zip(layouts) {
+            let taken = |n: &DiskNumber| {
+                *n == set
+                    || config.disk(*n).is_some()
+                    || entries.iter().any(|e: &DiskEntry| e.number == *n)
+                    || config.backups.work_at(BackupPlace::WorkDisk(*n)).is_some()
+            };
+            let number =
+                (1..=DISKS_MAX).rev().map(DiskNumber).find(|n| !taken(n)).ok_or_else(|| {
+                    CommandError::Refused(format!("there are {DISKS_MAX} disks already"))
+                })?;
+            let (entry, drive) = self.label_leg(config, number, leg, layout).await?;
+            entries.push(entry);
+            open.push(drive);
+        }
+        Ok((entries, open))
+    }
+
     async fn label_leg(
         &self,
         config: &Configuration,
         number: DiskNumber,
         leg: NewDisk<E>,
+        layout: Layout,
     ) -> Result<(DiskEntry, Rc<Drive<E>>), CommandError> {
         let path = leg.identity.path.clone();
         let size = leg.disk.size();
-        let refused = |what: String| CommandError::Refused(format!("{path}: {what}"));
-        let layout = Layout::for_size(size).map_err(|e| refused(e.to_string()))?;
-        if LogShape::of(layout.data.len / BLOCK_SIZE).is_none() {
-            return Err(refused("too small for a single record and its entry".into()));
-        }
-        if let Ok(found) = labels::read_label(&leg.disk).await
-            && config.disks.iter().any(|d| d.uuid == found.label.disk)
-        {
-            return Err(refused(format!("it is disk {} of this array", found.label.number)));
-        }
         let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
         let entry = new_entry(number, uuid, &layout, &leg, DiskRole::Work);
         let label = Label {
@@ -267,6 +274,29 @@ impl<E: Env> Array<E> {
     }
 }
 
+/// The layout of a disk that may become a leg.
+async fn check_leg<E: Env>(
+    config: &Configuration,
+    leg: &NewDisk<E>,
+) -> Result<Layout, CommandError> {
+    let refused = |what: String| {
+        Err(CommandError::Refused(format!("{}: {what}; nothing was changed", leg.identity.path)))
+    };
+    let layout = match Layout::for_size(leg.disk.size()) {
+        Ok(layout) => layout,
+        Err(error) => return refused(error.to_string()),
+    };
+    if LogShape::of(layout.data.len / BLOCK_SIZE).is_none() {
+        return refused("too small for a single record and its entry".into());
+    }
+    if let Ok(found) = labels::read_label(&leg.disk).await
+        && config.disks.iter().any(|d| d.uuid == found.label.disk)
+    {
+        return refused(format!("it is disk {} of this array", found.label.number));
+    }
+    Ok(layout)
+}
+
 fn enter(next: &mut Configuration, work: WorkEntry) {
     let at = next.backups.work.partition_point(|w| w.place < work.place);
     next.backups.work.insert(at, work);
@@ -285,6 +315,38 @@ fn refuse_in_use(config: &Configuration, place: BackupPlace) -> Result<(), Comma
         "{place} holds updates of {}: wait until they are home; see `forestall jobs`",
         users.join(", ")
     )))
+}
+
+/// Refuses to delete a group or a volume that is the only one a work place is kept for: with nothing named, it would be for any.
+pub(super) fn refuse_if_kept_for(
+    config: &Configuration,
+    deleted: Deleted,
+) -> Result<(), CommandError> {
+    let kept_for = |work: &&WorkEntry| match (work.place, deleted) {
+        (BackupPlace::WorkVolume(_), Deleted::Volume(volume)) => work.serves == [volume.0],
+        (BackupPlace::WorkDisk(_), Deleted::Group(group)) => work.serves == [group.0],
+        _ => false,
+    };
+    let Some(work) = config.backups.work.iter().find(kept_for) else { return Ok(()) };
+    let what = match deleted {
+        Deleted::Volume(volume) => format!("volume {volume}"),
+        Deleted::Group(group) => format!("group {group}"),
+    };
+    let how = match work.place {
+        BackupPlace::WorkVolume(number) => format!("work-volume remove {number}"),
+        BackupPlace::WorkDisk(number) => format!("work-disk remove {number}"),
+    };
+    Err(CommandError::Refused(format!(
+        "{} is kept for {what} alone: `forestall {how}` first",
+        work.place
+    )))
+}
+
+/// What a command deletes.
+#[derive(Clone, Copy)]
+pub(super) enum Deleted {
+    Volume(VolumeNumber),
+    Group(GroupNumber),
 }
 
 /// Refuses to change a volume that a shield or a log relies on.

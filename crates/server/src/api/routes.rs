@@ -32,6 +32,8 @@ use super::types::{
 };
 use crate::data::Context;
 
+mod backups;
+
 /// Longest that `GET /v1/events?wait=1` waits before it answers an empty list.
 const EVENT_WAIT: Duration = Duration::from_secs(30);
 
@@ -86,6 +88,7 @@ pub fn router(control: Shared) -> Router {
         .route("/v1/jobs/limit", command(job_limit))
         .route("/v1/inject", command(inject))
         .route("/v1/stop", post(stop))
+        .merge(backups::routes())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .with_state(control)
@@ -244,7 +247,15 @@ async fn volume_rename(context: Rc<Context>, body: RenameVolume) -> Result<Done,
 
 async fn volume_set(context: Rc<Context>, body: SetVolume) -> Result<Done, CommandError> {
     let name = volume_name(&context, body.volume);
-    context.array.set_read_only(&name, body.read_only).await?;
+    if body.read_only.is_none() && body.backup.is_none() {
+        return Err(CommandError::Refused("nothing is to be set: give read_only or backup".into()));
+    }
+    if let Some(strategy) = body.backup {
+        context.array.set_strategy(&name, strategy).await?;
+    }
+    if let Some(read_only) = body.read_only {
+        context.array.set_read_only(&name, read_only).await?;
+    }
     context.exports_changed();
     Ok(Done {})
 }
@@ -272,7 +283,8 @@ fn volume_name(context: &Context, given: String) -> String {
 }
 
 async fn replace(context: Rc<Context>, body: ReplaceDisk) -> Result<JobStarted, CommandError> {
-    let job = context.array.replace(body.disk, body.with, body.rate).await?;
+    let ReplaceDisk { disk, with, rate, backup } = body;
+    let job = context.array.replace_shielded(disk, with, rate, backup).await?;
     Ok(JobStarted { job })
 }
 

@@ -5,7 +5,7 @@
 
 use forestall_disk::InjectRule;
 use forestall_engine::health::{ErrorClass, Mode};
-use forestall_engine::{DiskNumber, DiskRole, GroupNumber, VolumeNumber};
+use forestall_engine::{DiskNumber, DiskRole, GroupNumber, Strategy, VolumeNumber};
 use serde::{Deserialize, Serialize};
 
 /// `GET /v1/server`: the process rather than the array.
@@ -37,7 +37,7 @@ pub struct AddDisk {
     pub force: bool,
 }
 
-/// `POST /v1/disks/remove`, `/v1/disks/fail` and `/v1/health/clear`.
+/// `POST /v1/disks/remove`, `/v1/disks/fail`, `/v1/work-disks/remove` and `/v1/health/clear`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameDisk {
@@ -64,7 +64,7 @@ pub struct NameGroup {
     pub group: GroupNumber,
 }
 
-/// `POST /v1/volumes/delete`. Volumes are named by name, or by number where no volume has that name.
+/// `POST /v1/volumes/delete` and `/v1/work-volumes/remove`. Volumes are named by name, or by number where no volume has that name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameVolume {
@@ -99,7 +99,41 @@ pub struct SetVolume {
     /// The volume.
     pub volume: String,
     /// Whether writes to it are refused.
-    pub read_only: bool,
+    #[serde(default)]
+    pub read_only: Option<bool>,
+    /// Where its writes go while its group is shielded.
+    #[serde(default)]
+    pub backup: Option<Strategy>,
+}
+
+/// `POST /v1/work-volumes/add`. Volumes are named as in [`NameVolume`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddWorkVolume {
+    /// The volume that becomes one.
+    pub volume: String,
+    /// The volumes that it is for; none: any.
+    #[serde(default)]
+    pub serves: Vec<String>,
+}
+
+/// `POST /v1/work-disks/add`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddWorkDisk {
+    /// Its number.
+    pub disk: DiskNumber,
+    /// Its legs, as the server sees them; absolute.
+    pub legs: Vec<String>,
+    /// The groups that it is for; none: any.
+    #[serde(default)]
+    pub serves: Vec<GroupNumber>,
+    /// Missing files are made sparse with this many bytes.
+    #[serde(default)]
+    pub size: Option<u64>,
+    /// Overwrite file systems or other labels.
+    #[serde(default)]
+    pub force: bool,
 }
 
 /// `POST /v1/replace`.
@@ -114,6 +148,9 @@ pub struct ReplaceDisk {
     /// Limit of the copy.
     #[serde(default)]
     pub rate: u64,
+    /// Where the group's writes go meanwhile.
+    #[serde(default)]
+    pub backup: Strategy,
 }
 
 /// `POST /v1/health/set`.

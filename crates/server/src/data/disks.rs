@@ -8,6 +8,7 @@ use forestall_engine::{CommandError, DiskNumber, DiskRole};
 use thiserror::Error;
 
 use super::Context;
+use crate::api::types::AddWorkDisk;
 use crate::open::{self, OpenError, Opened};
 
 /// Why a command on a disk came to nothing.
@@ -38,18 +39,54 @@ impl Context {
         size: Option<u64>,
         force: bool,
     ) -> Result<DiskNumber, DiskError> {
-        if let Some(number) = self.held_at(path) {
-            let why = format!(
-                "{path} is disk {number} of this array already; `forestall disk list` shows what it does"
-            );
-            return Err(CommandError::Refused(why).into());
-        }
+        self.refuse_held(path)?;
         let new = open::open_new(path, self.io, size, force).await?;
         self.say_note(&new.opened);
         // Kept only once it has a label: a beat needs one.
         let number = self.array.add_disk(new.opened.new_disk(), role).await?;
         self.keeper.keep(new.keep());
         Ok(number)
+    }
+
+    /// Makes a work disk of the disks at `legs`; missing files are made sparse with `size` bytes. Foreign data is overwritten only
+    /// with `force`.
+    ///
+    /// # Errors
+    /// [`DiskError`]; then files that were made for it are gone again.
+    pub async fn add_work_disk(&self, body: AddWorkDisk) -> Result<(), DiskError> {
+        open::distinct::check(&body.legs)?;
+        let mut legs = Vec::new();
+        for path in &body.legs {
+            self.refuse_held(path)?;
+            legs.push(open::open_new(path, self.io, body.size, body.force).await?);
+        }
+        legs.iter().for_each(|leg| self.say_note(&leg.opened));
+        let disks = legs.iter().map(|leg| leg.opened.new_disk()).collect();
+        self.array.add_work_disk(body.disk, disks, body.serves).await?;
+        legs.into_iter().for_each(|leg| self.keeper.keep(leg.keep()));
+        Ok(())
+    }
+
+    /// Takes a work disk away and lets its legs go; their beats end before the engine wipes them.
+    ///
+    /// # Errors
+    /// As the engine's.
+    pub async fn remove_work_disk(&self, set: DiskNumber) -> Result<(), CommandError> {
+        let disks = self.array.report().disks;
+        let legs = disks.into_iter().filter(|report| report.work_disk == Some(set));
+        let legs: Vec<Opened> =
+            legs.filter_map(|leg| self.keeper.find(&leg.identity.path)).collect();
+        for leg in &legs {
+            self.keeper.quieten(leg).await;
+        }
+        let removed = self.array.remove_work_disk(set).await;
+        for leg in &legs {
+            match &removed {
+                Ok(()) => self.keeper.forget(leg),
+                Err(_) => self.keeper.resume(leg),
+            }
+        }
+        removed
     }
 
     /// Brings a disk back: the one at `path`, or, without a path, the one that is still open.
@@ -117,6 +154,15 @@ impl Context {
         let mut disks = self.array.report().disks.into_iter().rev();
         let number = disks.find(|report| report.identity.path == held.identity.path)?.number;
         in_use.then_some(number)
+    }
+
+    fn refuse_held(&self, path: &str) -> Result<(), CommandError> {
+        match self.held_at(path) {
+            Some(number) => Err(CommandError::Refused(format!(
+                "{path} is disk {number} of this array already; `forestall disk list` shows what it does"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn say_note(&self, opened: &Opened) {

@@ -1,8 +1,9 @@
 //! The page for a healthy, a degraded and a failed array, read line by line.
 
 use forestall_engine::{
-    AccessCounts, DiskIdentity, DiskNumber, DiskRole, ErrorCounts, GroupNumber, JobKind, JobState,
-    Level, T1Row, VolumeNumber, VolumeReport,
+    AccessCounts, AvoidanceReport, AvoidanceState, BackupPlace, DiskIdentity, DiskNumber, DiskRole,
+    ErrorCounts, GroupNumber, JobKind, JobState, Level, ShieldedReport, Strategy, T1Row,
+    VolumeNumber, VolumeReport,
 };
 
 use super::*;
@@ -22,6 +23,7 @@ fn disk(number: u32, state: DiskState) -> DiskReport {
         },
         group: member.then_some(GroupNumber(1)),
         slot: member.then_some(number as u8 - 1),
+        work_disk: None,
         size: 1 << 30,
         data_len: (1 << 30) - (8 << 20),
         errors: ErrorCounts::default(),
@@ -58,6 +60,7 @@ fn healthy() -> ArrayReport {
             dirty_regions: 0,
             paused: false,
             work_due: false,
+            avoidance: None,
         }],
         volumes: vec![VolumeReport {
             number: VolumeNumber(1),
@@ -203,6 +206,41 @@ fn a_failed_array_shows_lost_blocks_and_a_pause() {
     assert!(lines[0].starts_with("Array vault is FAILED, 2 problems."), "{}", lines[0]);
     assert!(lines[2].starts_with("!! Group 1 lacks disk 3"), "{}", lines[2]);
     assert_has(&lines, "1 RAID5 failed 1 2 (6) 4 5 4 GiB 0 B no disk PAUSED, 9 blocks LOST");
+}
+
+#[test]
+fn a_shielded_group_and_the_disks_about_it_are_marked() {
+    let mut report = healthy();
+    report.health = Health::Degraded;
+    report.groups[0].health = Health::Degraded;
+    report.groups[0].avoidance = Some(AvoidanceReport {
+        state: AvoidanceState::WritingBack,
+        paused: false,
+        slot: 1,
+        disk: None,
+        filling: None,
+        retiring: Some(DiskNumber(2)),
+        why: "by command".into(),
+        asked: Strategy::Auto,
+        volumes: vec![ShieldedReport {
+            volume: VolumeNumber(1),
+            name: "data".into(),
+            backups: vec![BackupPlace::WorkDisk(DiskNumber(60))],
+            away_blocks: 7,
+        }],
+        away_blocks: 7,
+        spare_copies: Some(1),
+    });
+    report.disks[1].state = DiskState::Retiring;
+    for (at, state) in [(4, DiskState::Work), (5, DiskState::Failed)] {
+        report.disks[at] = disk(at as u32 + 1, state);
+        (report.disks[at].group, report.disks[at].work_disk) = (None, Some(DiskNumber(60)));
+    }
+    let lines = lines(&report);
+    assert_has(&lines, "1 RAID5 degraded 1 2 3 4 5 4 GiB 0 B 1 disk shielded, writing back");
+    assert_has(&lines, "2 retiring 1, slot 1 1 GiB - /dev/sdb -");
+    assert_has(&lines, "5 work disk 60 - 1 GiB - /dev/sde -");
+    assert_has(&lines, "6 FAILED, work disk 60 - 1 GiB - /dev/sdf -");
 }
 
 #[test]

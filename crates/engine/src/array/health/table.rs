@@ -36,6 +36,13 @@ impl<E: Env> Array<E> {
         ill.collect()
     }
 
+    /// Why a disk is held to be ailing, if it is; empty where nothing was found since the start.
+    pub(in crate::array) fn why_ailing(&self, disk: DiskNumber) -> Option<String> {
+        let watches = self.watches.disks.borrow();
+        let watch = watches.get(&disk).filter(|watch| watch.ailing)?;
+        Some(watch.finding.as_ref().map(|f| f.reason.clone()).unwrap_or_default())
+    }
+
     /// Table T3: every disk's errors, level, threshold and verdict.
     #[must_use]
     pub fn table_t3(&self) -> Vec<T3Row> {

@@ -1,0 +1,50 @@
+//! `work-volume` and `work-disk`: places kept for the writes of shielded groups.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use forestall_engine::{DiskNumber, GroupNumber};
+use forestall_server::api::types::{AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume};
+
+use super::{Session, absolute_disk};
+use crate::args::{WorkDiskCommand, WorkVolumeCommand};
+use crate::size::counted;
+
+pub fn work_volume(session: &Session, command: WorkVolumeCommand) -> Result<ExitCode> {
+    let client = session.client()?;
+    match command {
+        WorkVolumeCommand::Add { volume, serves } => {
+            let body = AddWorkVolume { volume: volume.clone(), serves };
+            let done: Done = client.post("/v1/work-volumes/add", &body)?;
+            session
+                .print(&done, || format!("volume {volume} is a work volume now and is not served"))
+        }
+        WorkVolumeCommand::Remove { volume } => {
+            let body = NameVolume { volume: volume.clone() };
+            let done: Done = client.post("/v1/work-volumes/remove", &body)?;
+            session
+                .print(&done, || format!("volume {volume} is an ordinary volume again, and empty"))
+        }
+    }
+}
+
+pub fn work_disk(session: &Session, command: WorkDiskCommand) -> Result<ExitCode> {
+    let client = session.client()?;
+    match command {
+        WorkDiskCommand::Add { disk, legs, serves, size, force } => {
+            let legs = legs.iter().map(|p| absolute_disk(p)).collect::<Result<Vec<_>>>()?;
+            let count = counted(legs.len() as u64, "leg");
+            let serves = serves.into_iter().map(GroupNumber).collect();
+            let body = AddWorkDisk { disk: DiskNumber(disk), legs, serves, size, force };
+            let done: Done = client.post("/v1/work-disks/add", &body)?;
+            session.print(&done, || format!("work disk {disk} is there, with {count}"))
+        }
+        WorkDiskCommand::Remove { disk } => {
+            let body = NameDisk { disk: DiskNumber(disk) };
+            let done: Done = client.post("/v1/work-disks/remove", &body)?;
+            session.print(&done, || {
+                format!("work disk {disk} is gone; its legs no longer belong to the array")
+            })
+        }
+    }
+}

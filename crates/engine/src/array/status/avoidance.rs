@@ -1,0 +1,225 @@
+//! What `status` tells of shielded groups, of the disks that were replaced under a shield, and of work disks.
+//!
+//! Owns these reports and their words: which disk is copied away and why, where writes go, what is not home yet, what another failure would
+//! cost. Changes nothing.
+
+use super::{Array, job_words, name};
+use crate::config::{
+    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, SlotState, WorkEntry,
+};
+use crate::ids::DiskNumber;
+use crate::report::{
+    AvoidanceReport, DiskReport, DiskState, GroupReport, Health, JobKind, JobReport, Problem,
+    ShieldedReport,
+};
+use crate::runtime::Env;
+use crate::words;
+
+impl<E: Env> Array<E> {
+    pub(super) fn avoidance_report(
+        &self,
+        config: &Configuration,
+        avoidance: &AvoidanceEntry,
+    ) -> AvoidanceReport {
+        let slots = config.group(avoidance.group).map(|g| g.slots.as_slice()).unwrap_or_default();
+        let slot = &slots[usize::from(avoidance.slot.0)];
+        let copying = slot.state == SlotState::InSync && slot.replacement.is_some();
+        let disk = copying.then_some(slot.disk);
+        let is_filled = |s: &&crate::config::SlotEntry| {
+            s.replacement.is_some()
+                || matches!(s.state, SlotState::Rebuilding | SlotState::Catching)
+        };
+        let filled = Some(slot).filter(is_filled).or_else(|| slots.iter().find(is_filled));
+        let logs = self.logs.borrow();
+        let name_of = |number| config.volumes.iter().find(|v| v.number == number);
+        let volumes: Vec<ShieldedReport> = avoidance
+            .volumes
+            .iter()
+            .map(|v| ShieldedReport {
+                volume: v.volume,
+                name: name_of(v.volume).map(|v| v.name.clone()).unwrap_or_default(),
+                backups: v.chain.clone(),
+                away_blocks: v
+                    .chain
+                    .iter()
+                    .filter_map(|place| logs.get(place))
+                    .map(|log| log.marks_of(v.volume))
+                    .sum(),
+            })
+            .collect();
+        let places = avoidance.volumes.iter().flat_map(|v| &v.chain);
+        let copies = places.filter_map(|place| logs.get(place)).map(|l| l.space().spare_copies());
+        AvoidanceReport {
+            state: avoidance.state,
+            paused: avoidance.paused,
+            slot: avoidance.slot.0,
+            disk,
+            filling: filled.map(|s| s.replacement.unwrap_or(s.disk)),
+            retiring: avoidance.retiring,
+            why: self.why_avoided(avoidance, disk),
+            asked: avoidance.asked,
+            away_blocks: volumes.iter().map(|v| v.away_blocks).sum(),
+            spare_copies: copies.min(),
+            volumes,
+        }
+    }
+
+    fn why_avoided(&self, avoidance: &AvoidanceEntry, disk: Option<DiskNumber>) -> String {
+        let Some(suspect) = disk.or(avoidance.retiring) else {
+            return "a member failed".into();
+        };
+        match self.why_ailing(suspect) {
+            Some(reason) if reason.is_empty() => "it is ailing".into(),
+            Some(reason) => format!("it is ailing: {reason}"),
+            None => "by command".into(),
+        }
+    }
+
+    /// Work disks that lack a leg.
+    pub(super) fn work_disk_problems(
+        &self,
+        config: &Configuration,
+        disks: &[DiskReport],
+    ) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for work in &config.backups.work {
+            let BackupPlace::WorkDisk(set) = work.place else { continue };
+            let lost: Vec<&DiskReport> = disks
+                .iter()
+                .filter(|d| work.legs.contains(&d.number) && d.state != DiskState::Work)
+                .collect();
+            if !lost.is_empty() {
+                problems.push(lost_leg_words(config, work, set, &lost));
+            }
+        }
+        problems
+    }
+}
+
+/// What is to be said of a shielded group.
+pub(super) fn avoidance_problem(
+    group: &GroupReport,
+    disks: &[DiskReport],
+    jobs: &[JobReport],
+    risk: &str,
+) -> Option<Problem> {
+    let avoidance = group.avoidance.as_ref()?;
+    let what = which_disk(avoidance, disks);
+    let away = match avoidance.away_blocks {
+        0 => "everything is home".into(),
+        n => format!("{} of 4 KiB not home yet", words::counted(n, "block")),
+    };
+    let how_far = how_far(avoidance, group, jobs);
+    let going_home = avoidance.state == AvoidanceState::WritingBack;
+    let redirected = match avoidance.spare_copies {
+        _ if going_home && avoidance.away_blocks == 0 => String::new(),
+        None => String::new(),
+        Some(0) => "; redirected writes are lost with the disk that holds them".into(),
+        Some(n) => format!("; redirected writes survive {}", words::counted(n.into(), "failure")),
+    };
+    Some(Problem {
+        health: group.health.max(Health::Degraded),
+        what: format!("group {} ({}) is shielded: {what}", group.number, group.level),
+        action: format!("{how_far}; {}; {away}", where_writes_go(avoidance)),
+        risk: format!("{risk}{redirected}"),
+    })
+}
+
+/// Which disk it is about, and why.
+fn which_disk(avoidance: &AvoidanceReport, disks: &[DiskReport]) -> String {
+    let title = |number: DiskNumber| {
+        let found = disks.iter().find(|d| d.number == number);
+        found.map_or_else(|| format!("disk {number}"), name)
+    };
+    let why = &avoidance.why;
+    match (avoidance.disk, avoidance.retiring, avoidance.filling) {
+        (Some(disk), _, Some(spare)) => {
+            format!("{} is copied away to disk {spare} ({why})", title(disk))
+        }
+        (Some(disk), _, None) => format!("{} is copied away ({why})", title(disk)),
+        (None, Some(old), _) => format!(
+            "{} was replaced ({why}) and is kept as a last resort until the updates are home",
+            title(old)
+        ),
+        (None, None, Some(spare)) => format!("a failed member is rebuilt to disk {spare}"),
+        (None, None, None) => "the copy has ended".into(),
+    }
+}
+
+/// How far the copy or the write-back is.
+fn how_far(avoidance: &AvoidanceReport, group: &GroupReport, jobs: &[JobReport]) -> String {
+    let mut jobs = jobs.iter().filter(|job| job.group == group.number);
+    match (avoidance.state, avoidance.paused, avoidance.disk) {
+        (AvoidanceState::Entering, ..) => "writes under way are brought to an end".into(),
+        (_, true, Some(disk)) => {
+            format!("the copy stands still; go on with `forestall replace resume {disk}`")
+        }
+        (_, true, None) => "the copy stands still".into(),
+        (AvoidanceState::Copying, ..) => jobs
+            .find(|job| job.disk.is_some() && job.disk == avoidance.filling)
+            .map_or_else(|| "the copy is about to go on".into(), job_words),
+        (AvoidanceState::WritingBack, ..) => jobs
+            .find(|job| job.kind == JobKind::WriteBack)
+            .map_or_else(|| "updates are about to go home".into(), job_words),
+    }
+}
+
+/// Where each volume's writes go, in words.
+fn where_writes_go(avoidance: &AvoidanceReport) -> String {
+    if avoidance.state == AvoidanceState::WritingBack {
+        return "new writes go home".into();
+    }
+    let places: Vec<String> = avoidance
+        .volumes
+        .iter()
+        .map(|volume| {
+            let places: Vec<String> = volume.backups.iter().map(ToString::to_string).collect();
+            let to = if places.is_empty() { "home".into() } else { places.join(", then ") };
+            format!("volume {} ({}) to {to}", volume.volume, volume.name)
+        })
+        .collect();
+    format!("writes of {}", places.join(", of "))
+}
+
+fn lost_leg_words(
+    config: &Configuration,
+    work: &WorkEntry,
+    set: DiskNumber,
+    lost: &[&DiskReport],
+) -> Problem {
+    let legs: Vec<String> = lost
+        .iter()
+        .map(|leg| {
+            let how = if leg.state == DiskState::Missing { "is missing" } else { "has failed" };
+            format!("{} {how}", name(leg))
+        })
+        .collect();
+    let left = work.legs.len() - lost.len();
+    let users: Vec<String> =
+        config.backups.users_of(work.place).map(|(_, volume)| format!("volume {volume}")).collect();
+    let again = format!(
+        "make it anew with `forestall work-disk remove {set}` and `forestall work-disk add {set} --legs PATH,PATH`"
+    );
+    let action = if users.is_empty() {
+        again
+    } else {
+        format!("once the updates of {} are home, {again}", users.join(", "))
+    };
+    let risk = match left {
+        0 => "it takes no more writes".into(),
+        n => format!(
+            "what it takes survives {}: it is not used for groups that survive more",
+            words::counted(n as u64 - 1, "failure")
+        ),
+    };
+    Problem {
+        health: Health::Degraded,
+        what: format!(
+            "work disk {set} has {left} of {}: {}",
+            words::counted(work.legs.len() as u64, "leg"),
+            legs.join(", ")
+        ),
+        action,
+        risk,
+    }
+}
