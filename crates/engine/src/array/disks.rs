@@ -211,6 +211,16 @@ impl<E: Env> Array<E> {
                 "disk {number} is the last one of the array"
             )));
         }
+        if let Some(set) = config.backups.set_of_leg(number).filter(|set| set.log != 0)
+            && !set.legs.iter().any(|leg| {
+                *leg != number && config.disk(*leg).is_some_and(|other| other.in_service())
+            })
+        {
+            return Err(CommandError::Refused(format!(
+                "disk {number} is the last leg of {}, which holds updates that are not home yet; see `forestall jobs`",
+                set.place
+            )));
+        }
         let drive = self.drives.borrow().get(&number).cloned();
         let place = config.slot_of(number).map(|(group, slot)| (self.group(group), slot));
         if let (Some((group, _)), Some(drive)) = (&place, &drive) {

@@ -32,6 +32,14 @@ impl<E: Env> Array<E> {
         let Service::Dropped { history, generation, .. } = entry.service else {
             return Err(CommandError::Refused(format!("disk {number} is in service already")));
         };
+        let set = config.backups.set_of_leg(number);
+        if let Some(set) = set.filter(|set| set.log != 0) {
+            return Err(CommandError::Refused(format!(
+                "disk {number} is a leg of {} and missed some of the updates that are kept there: bring it back when they are home,                  see `forestall jobs`",
+                set.place
+            )));
+        }
+        let is_leg = set.is_some();
         let drive = match disk {
             Some(new) => self.reopened(&config, &entry, new).await?,
             None => {
@@ -55,13 +63,15 @@ impl<E: Env> Array<E> {
             self.commit(|next| {
                 if let Some(disk) = next.disk_mut(number) {
                     disk.service = Service::InService;
-                    disk.role =
-                        if disk.role == DiskRole::Free { DiskRole::Free } else { DiskRole::Spare };
+                    if !matches!(disk.role, DiskRole::Free | DiskRole::Work) {
+                        disk.role = DiskRole::Spare;
+                    }
                 }
             })
             .await?;
         }
         let what = match (place, partly) {
+            (None, _) if is_leg => "is back, as a leg with nothing in it".to_string(),
             (None, _) => "is back, as a spare: its slot was rebuilt elsewhere".to_string(),
             (Some((group, _)), true) => {
                 format!("is back in group {group}; what changed meanwhile is copied")
