@@ -137,7 +137,7 @@ impl Drive {
     /// Whether anything stands on the block at `offset`.
     #[must_use]
     pub fn is_written(&self, offset: u64) -> bool {
-        !is_zero(self.0.medium.borrow().read(offset, BLOCK_SIZE as usize))
+        !is_zero(&self.0.medium.borrow().read(offset, BLOCK_SIZE as usize))
     }
 
     /// What a read of the whole drive returns, without any fault.

@@ -31,7 +31,8 @@ pub async fn injector(machine: Machine, mut rng: Rng, count: u64) {
             let member = report
                 .groups
                 .iter()
-                .any(|g| g.members.iter().any(|&m| Some(m) == Shelf::number_of(&report, bay)));
+                .any(|g| g.members.iter().any(|&m| Some(m) == Shelf::number_of(&report, bay)))
+                || machine.world.sets.has(bay);
             strike(&machine, bay, member, &mut rng);
         }
     }

@@ -5,6 +5,7 @@
 //! production runs, unchanged.
 #![forbid(unsafe_code)]
 
+mod avoidance;
 mod catch;
 mod client;
 mod disk;
@@ -32,7 +33,9 @@ mod shield;
 mod stage;
 mod target;
 mod trace;
+mod work;
 
+pub use avoidance::AVOIDANCE_SCENARIOS;
 pub use catch::caught;
 pub use client::{Budget, Habits, Host, break_off, connection};
 pub use disk::{Accesses, Drive, SimDisk};
@@ -46,7 +49,7 @@ pub use pattern::Origin;
 pub use register::{NEVER, Register, Tick, Version};
 pub use rng::Rng;
 pub use run::{Failure, Options, Report, level_number, simulate};
-pub use scenarios::{SCENARIOS, Scenario, erring_member, play};
+pub use scenarios::{SCENARIOS, Scenario, all_scenarios, erring_member, play};
 pub use script::{Script, stage_of, stage_sized};
 pub use search::{Search, search};
 pub use shape::{GroupShape, Shape, data_members, has_write_hole, survives};
@@ -54,3 +57,4 @@ pub use shelf::{Bay, Shelf};
 pub use stage::{RunEnd, Stage};
 pub use target::{SimEnv, Target, Zeroing};
 pub use trace::{Lines, Trace};
+pub use work::WorkSets;

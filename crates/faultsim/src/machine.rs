@@ -21,9 +21,10 @@ use crate::rng::Rng;
 use crate::shape::{has_write_hole, survives};
 use crate::shelf::{Bay, Shelf};
 use crate::target::SimEnv;
+use crate::work::WorkSets;
 
 /// Virtual time that background work may take before it counts as hung.
-const PATIENCE_NS: u64 = 1_800_000_000_000;
+pub(crate) const PATIENCE_NS: u64 = 1_800_000_000_000;
 /// How often the caretaker looks.
 const LOOK_NS: u64 = 5_000_000;
 
@@ -49,6 +50,8 @@ pub struct Tally {
     pub refused: BTreeMap<&'static str, u64>,
     /// Scrubs that found everything equal.
     pub clean_scrubs: u64,
+    /// Events of avoidances, by name.
+    pub avoidances: BTreeMap<String, u64>,
 }
 
 /// What outlives a run of the machine.
@@ -58,6 +61,8 @@ pub struct World {
     pub seed: u64,
     /// The drives.
     pub shelf: Shelf,
+    /// Work-disk sets.
+    pub sets: WorkSets,
     /// The judge.
     pub oracle: Rc<RefCell<Oracle>>,
     /// Changes of volumes under way.
@@ -202,6 +207,7 @@ impl Machine {
                 || survives(group.level, &after)
                     && !(has_write_hole(group.level) && group.dirty_regions > 0)
         }) && !report.groups.iter().any(|g| g.level == Level::Raid0 && self.holds(report, g, bay))
+            && self.world.sets.may_lose(report, bay)
     }
 
     fn holds(&self, report: &ArrayReport, group: &GroupReport, bay: &Bay) -> bool {
@@ -212,6 +218,13 @@ impl Machine {
     /// Looks after the array until it has stopped.
     pub async fn caretaker(self) {
         while !self.stopped.get() {
+            let seen = self.array.events_after(0).last().map_or(0, |e| e.sequence);
+            let report = self.array.report();
+            if !report.groups.iter().any(|g| g.paused) {
+                // A pause is told as an event.
+                self.array.wait_event(seen).await;
+                continue;
+            }
             self.pause(LOOK_NS).await;
             let report = self.array.report();
             for group in report.groups.iter().filter(|g| g.paused) {
@@ -228,6 +241,10 @@ impl Machine {
             for event in self.array.events_after(last) {
                 last = event.sequence;
                 self.say(format_args!("event: {}: {}", event.kind, event.message));
+                if matches!(event.kind.as_str(), "shield-raised" | "write-back-ended") {
+                    let mut tally = self.world.tally.borrow_mut();
+                    *tally.avoidances.entry(event.kind).or_default() += 1;
+                }
             }
             self.array.wait_event(last).await;
         }

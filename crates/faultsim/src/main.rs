@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use forestall_engine::Level;
-use forestall_faultsim::{Lines, Options, SCENARIOS, Search, play, search, simulate};
+use forestall_faultsim::{Lines, Options, Search, all_scenarios, play, search, simulate};
 
 /// The shipped engine under simulated disks, hosts, faults and crashes; one seed decides everything.
 #[derive(Parser)]
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
             run_search(Search { first: from, seeds, time, options, failures })
         }
         Command::List => {
-            for scenario in SCENARIOS {
+            for scenario in all_scenarios() {
                 println!("{:<32} {}", scenario.name, scenario.story);
             }
             ExitCode::SUCCESS

@@ -8,7 +8,10 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 
+use self::sparse::Sparse;
 use crate::rng::Rng;
+
+mod sparse;
 
 /// Bytes that a disk writes all or not at all.
 pub const SECTOR: u64 = 512;
@@ -43,9 +46,9 @@ struct Pending {
 /// The bytes of one disk.
 pub struct Medium {
     /// What every later crash leaves at least.
-    durable: Vec<u8>,
+    durable: Sparse,
     /// What reads return.
-    current: Vec<u8>,
+    current: Sparse,
     pending: VecDeque<Pending>,
     /// Ranges that a failed flush gave up: readable until the next crash, durable never.
     forsaken: Vec<Range<usize>>,
@@ -58,8 +61,7 @@ impl Medium {
     /// A medium of `size` bytes, all zero.
     #[must_use]
     pub fn new(size: u64) -> Self {
-        // Two fresh vectors, not a copy: memory that nobody touches costs nothing.
-        let (durable, current) = (vec![0; size as usize], vec![0; size as usize]);
+        let (durable, current) = (Sparse::new(size as usize), Sparse::new(size as usize));
         Self {
             durable,
             current,
@@ -73,9 +75,9 @@ impl Medium {
     /// A medium holding `image`, all of it durable.
     #[must_use]
     pub fn from_image(image: Vec<u8>) -> Self {
-        let current = image.clone();
+        let current = Sparse::from_bytes(&image);
         Self {
-            durable: image,
+            durable: current.clone(),
             current,
             pending: VecDeque::new(),
             forsaken: Vec::new(),
@@ -90,22 +92,28 @@ impl Medium {
         self.current.len() as u64
     }
 
-    /// What a read of `range` returns.
+    /// What a read of `len` bytes returns.
     #[must_use]
-    pub fn read(&self, offset: u64, len: usize) -> &[u8] {
-        &self.current[offset as usize..offset as usize + len]
+    pub fn read(&self, offset: u64, len: usize) -> Vec<u8> {
+        let mut bytes = vec![0; len];
+        self.read_into(offset, &mut bytes);
+        bytes
+    }
+
+    /// Reads into `bytes`.
+    pub fn read_into(&self, offset: u64, bytes: &mut [u8]) {
+        self.current.read_into(offset as usize, bytes);
     }
 
     /// A copy of what reads return.
     #[must_use]
     pub fn image(&self) -> Vec<u8> {
-        self.current.clone()
+        self.read(0, self.current.len())
     }
 
     /// Lets a write take effect.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
-        let at = offset as usize;
-        self.current[at..at + data.len()].copy_from_slice(data);
+        self.current.write(offset as usize, data);
         self.numbers += 1;
         self.pending.push_back(Pending { number: self.numbers, offset, data: data.to_vec() });
     }
@@ -127,8 +135,7 @@ impl Medium {
     /// Makes the writes up to `mark` durable.
     pub fn flush(&mut self, mark: u64) {
         while let Some(write) = self.pending.pop_front_if(|w| w.number <= mark) {
-            let at = write.offset as usize;
-            self.durable[at..at + write.data.len()].copy_from_slice(&write.data);
+            self.durable.write(write.offset as usize, &write.data);
         }
     }
 
@@ -141,7 +148,7 @@ impl Medium {
                 let at = write.offset as usize + i * SECTOR as usize;
                 let range = at..at + sector.len();
                 match rng.below(3) {
-                    0 => self.durable[range].copy_from_slice(sector),
+                    0 => self.durable.write(range.start, sector),
                     1 => self.doomed.push(range),
                     _ => self.forsaken.push(range),
                 }
@@ -152,12 +159,11 @@ impl Medium {
     /// The failure of a flush was heard by whoever asked for it: what it lost is gone.
     pub fn failure_heard(&mut self) {
         for range in self.doomed.drain(..) {
-            self.current[range.clone()].copy_from_slice(&self.durable[range]);
+            self.current.take_from(&self.durable, range);
         }
         // What was written since came later.
         for write in &self.pending {
-            let at = write.offset as usize;
-            self.current[at..at + write.data.len()].copy_from_slice(&write.data);
+            self.current.write(write.offset as usize, &write.data);
         }
     }
 
@@ -172,8 +178,7 @@ impl Medium {
             touched.push(at..at + write.data.len());
             for (offset, len) in surviving(write.offset, write.data.len(), loss, rng) {
                 let from = (offset - write.offset) as usize;
-                self.durable[offset as usize..offset as usize + len]
-                    .copy_from_slice(&write.data[from..from + len]);
+                self.durable.write(offset as usize, &write.data[from..from + len]);
             }
         }
         for &(offset, data) in in_flight {
@@ -182,12 +187,11 @@ impl Medium {
             touched.push(offset as usize..offset as usize + data.len());
             for (at, len) in surviving(offset, data.len(), loss, rng) {
                 let from = (at - offset) as usize;
-                self.durable[at as usize..at as usize + len]
-                    .copy_from_slice(&data[from..from + len]);
+                self.durable.write(at as usize, &data[from..from + len]);
             }
         }
         for range in touched {
-            self.current[range.clone()].copy_from_slice(&self.durable[range]);
+            self.current.take_from(&self.durable, range);
         }
         assert!(self.pending.is_empty() && self.forsaken.is_empty());
     }

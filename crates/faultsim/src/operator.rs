@@ -16,9 +16,10 @@ use crate::medium::Loss;
 use crate::rng::Rng;
 use crate::shape::{data_members, has_write_hole};
 use crate::shelf::Shelf;
+use crate::work::{change_work, steer, strategy};
 
 /// Most drives ever on the shelf.
-const DRIVES_MAX: usize = 14;
+const DRIVES_MAX: usize = 20;
 /// Most volumes that a run makes in its life.
 const VOLUMES_MAX: u64 = 40;
 
@@ -32,11 +33,13 @@ pub async fn operator(machine: Machine, mut rng: Rng, count: u64, losses: bool) 
         let report = machine.array.report();
         match rng.below(100) {
             0..20 if losses => fail(&machine, &report, &mut rng).await,
-            0..45 => bring_back(&machine, &report, &mut rng).await,
-            45..58 => replace(&machine, &report, &mut rng).await,
-            58..68 => scrub(&machine, &report, &mut rng).await,
-            68..76 => add(&machine, &report, &mut rng).await,
-            76..86 => scratch_volume(&machine, &report, &mut rng).await,
+            0..36 => bring_back(&machine, &report, &mut rng).await,
+            36..56 => replace(&machine, &report, &mut rng).await,
+            56..66 => steer(&machine, &report, &mut rng).await,
+            66..72 => scrub(&machine, &report, &mut rng).await,
+            72..78 => add(&machine, &report, &mut rng).await,
+            78..84 => change_work(&machine, &report, &mut rng).await,
+            84..92 => scratch_volume(&machine, &report, &mut rng).await,
             _ => grow(&machine, &report, &mut rng).await,
         }
     }
@@ -85,15 +88,18 @@ async fn bring_back(machine: &Machine, report: &ArrayReport, rng: &mut Rng) {
 }
 
 async fn replace(machine: &Machine, report: &ArrayReport, rng: &mut Rng) {
-    let disk = rng.pick(&numbers(report));
+    let in_sync = |d: &&DiskReport| d.state == DiskState::InSync;
+    let members: Vec<_> = report.disks.iter().filter(in_sync).map(|d| d.number).collect();
+    let any = members.is_empty() || rng.percent(5);
+    let disk = rng.pick(&if any { numbers(report) } else { members });
     let spares: Vec<_> =
         report.disks.iter().filter(|d| d.state == DiskState::Spare).map(|d| d.number).collect();
     if spares.is_empty() && rng.percent(90) {
-        return add(machine, report, rng).await;
+        add(machine, report, rng).await;
     }
     let with = (!spares.is_empty() && rng.coin()).then(|| rng.pick(&spares));
-    let rate = rng.pick(&[0, 0, 1 << 20]);
-    let result = machine.array.replace(disk, with, rate).await;
+    let rate = rng.pick(&[0, 16 << 20, 4 << 20, 1 << 20]);
+    let result = machine.array.replace_shielded(disk, with, rate, strategy(rng)).await;
     machine.did("replace", &result);
 }
 

@@ -26,6 +26,7 @@ use crate::shape::{Shape, has_write_hole, survives};
 use crate::shelf::Shelf;
 use crate::stage::{RunEnd, Stage};
 use crate::trace::{Lines, Trace};
+use crate::work::{add_set, add_volume, check_released, settle_avoidances, settle_work};
 
 /// How to simulate.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,6 +54,8 @@ pub struct Report {
     pub refused: BTreeMap<&'static str, u64>,
     /// Scrubs that found everything equal.
     pub clean_scrubs: u64,
+    /// Events of avoidances, by name.
+    pub avoidances: BTreeMap<String, u64>,
     /// Hash of the event trace.
     pub hash: u64,
 }
@@ -71,6 +74,9 @@ impl Report {
         for (&name, &count) in &other.commands {
             *self.commands.entry(name).or_default() += count;
         }
+        for (name, &count) in &other.avoidances {
+            *self.avoidances.entry(name.clone()).or_default() += count;
+        }
         for (&name, &count) in &other.refused {
             *self.refused.entry(name).or_default() += count;
         }
@@ -84,6 +90,9 @@ impl fmt::Display for Report {
         writeln!(f, "{:>12} steps", self.steps)?;
         writeln!(f, "{:>12} clean scrubs", self.clean_scrubs)?;
         for (kind, count) in &self.injected {
+            writeln!(f, "{count:>12} {kind}")?;
+        }
+        for (kind, count) in &self.avoidances {
             writeln!(f, "{count:>12} {kind}")?;
         }
         for (name, count) in &self.commands {
@@ -174,6 +183,7 @@ struct Plan {
     audit: bool,
     lose_some: bool,
     stop: bool,
+    last: bool,
 }
 
 impl Simulation {
@@ -205,6 +215,9 @@ impl Simulation {
             } else {
                 make_groups(&machine, &shape).await;
             }
+            if shape.legs > 0 {
+                add_set(&machine, shape.legs, &mut machine.rng(5)).await;
+            }
         });
     }
 
@@ -218,11 +231,12 @@ impl Simulation {
         let plan = Plan {
             requests: if last { 60 } else { rng.log_scaled(1500) },
             faults: if losses { rng.pick(&[0, 1, 3, 6]) } else { 0 },
-            commands: if last { 0 } else { rng.pick(&[0, 2, 6]) },
+            commands: if last { 0 } else { rng.pick(&[0, 2, 6, 12]) },
             losses,
             audit: last || rng.percent(40),
             lose_some: last && rng.coin(),
             stop: last || open || rng.coin(),
+            last,
         };
         self.setting
             .set(format!("{:?}, run {number}, {plan:?}, crash at step {crash_at:?}", self.shape));
@@ -257,11 +271,13 @@ impl Simulation {
 
     fn withhold(&mut self, report: &ArrayReport, clean: bool) {
         for bay in self.stage.world.shelf.all() {
-            let allowed = report.groups.iter().all(|group| {
-                let after = self.stage.world.shelf.impaired(report, group, Some(&bay));
-                let whole = clean && group.dirty_regions == 0 || !has_write_hole(group.level);
-                !Shelf::belongs(report, group, &bay) || whole && survives(group.level, &after)
-            });
+            let kept = self.stage.world.sets.may_lose(report, &bay);
+            let allowed = kept
+                && report.groups.iter().all(|group| {
+                    let after = self.stage.world.shelf.impaired(report, group, Some(&bay));
+                    let whole = clean && group.dirty_regions == 0 || !has_write_hole(group.level);
+                    !Shelf::belongs(report, group, &bay) || whole && survives(group.level, &after)
+                });
             // A disk being filled may have become a member in the last moment.
             let filling = report
                 .disks
@@ -303,6 +319,7 @@ impl Simulation {
             commands: tally.commands.clone(),
             refused: tally.refused.clone(),
             clean_scrubs: tally.clean_scrubs,
+            avoidances: tally.avoidances.clone(),
             hash: self.stage.trace().hash(),
         }
     }
@@ -318,6 +335,11 @@ async fn make_groups(machine: &Machine, shape: &Shape) {
             Ok((number, _)) => number,
             Err(error) => machine.complain(format!("the group was not made: {error}")),
         };
+        if shape.work_volume && number.0 == 2 {
+            let report = machine.array.report();
+            let free = report.groups.iter().find(|g| g.number == number).map(|g| g.largest_free);
+            add_volume(machine, number, free.unwrap_or(0) / 5).await;
+        }
         for rest in (1..=group.volumes as u64).rev() {
             let report = machine.array.report();
             let Some(group) = report.groups.iter().find(|g| g.number == number) else { continue };
@@ -334,6 +356,7 @@ async fn make_groups(machine: &Machine, shape: &Shape) {
 /// What happens in one run of the machine; a crash drops it anywhere.
 async fn day(machine: Machine, plan: Plan, mut rng: Rng) {
     settle_doubts(&machine).await;
+    settle_work(&machine);
     let latch = Latch::default();
     let budget = Budget::default();
     budget.set(plan.requests);
@@ -342,6 +365,10 @@ async fn day(machine: Machine, plan: Plan, mut rng: Rng) {
     latch.spawn(&runtime, operator(machine.clone(), machine.rng(2), plan.commands, plan.losses));
     latch.spawn(&runtime, injector(machine.clone(), machine.rng(3), plan.faults));
     latch.all().await;
+    if plan.last {
+        settle_avoidances(&machine).await;
+        check_released(&machine).await;
+    }
     if plan.audit {
         machine.audit().await;
     }

@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
 
+use crate::avoidance::AVOIDANCE_SCENARIOS;
 use crate::catch::caught;
 use crate::doubts::{
     copy_of_a_lone_disk, reads_while_a_flush_fails, scheduled_scrub_repairs_nothing,
@@ -36,7 +37,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// What it tells.
     pub story: &'static str,
-    script: fn(u64, Trace),
+    pub(crate) script: fn(u64, Trace),
 }
 
 /// Every story.
@@ -183,10 +184,15 @@ pub const SCENARIOS: &[Scenario] = &[
     },
 ];
 
+/// Every story, those of avoidances too.
+pub fn all_scenarios() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().chain(AVOIDANCE_SCENARIOS)
+}
+
 /// Plays a story under a seed; `None` if there is none of that name.
 #[must_use]
 pub fn play(name: &str, seed: u64, lines: Lines) -> Option<Result<(), Box<Failure>>> {
-    let scenario = SCENARIOS.iter().find(|s| s.name == name)?;
+    let scenario = all_scenarios().find(|s| s.name == name)?;
     let trace = Trace::new(lines);
     Some(caught(|| (scenario.script)(seed, trace.clone())).map_err(|what| {
         Box::new(Failure {

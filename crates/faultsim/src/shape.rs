@@ -35,6 +35,10 @@ pub struct Shape {
     pub groups: Vec<GroupShape>,
     /// Disks beside the members.
     pub spares: usize,
+    /// Legs of a work-disk set to begin with; 0 if there is none.
+    pub legs: usize,
+    /// The second group has a work volume.
+    pub work_volume: bool,
     /// Sizes of all disks in bytes, members of the groups first.
     pub disk_sizes: Vec<u64>,
 }
@@ -73,6 +77,17 @@ pub fn survives(level: Level, impaired: &[bool]) -> bool {
 }
 
 impl GroupShape {
+    /// How many members may fail, whichever they are.
+    #[must_use]
+    pub fn tolerance(&self) -> usize {
+        match self.level {
+            Level::Raid0 => 0,
+            Level::Raid1 => self.members - 1,
+            Level::Raid5 | Level::Raid10 => 1,
+            Level::Raid6 => 2,
+        }
+    }
+
     /// A group of `level` with a random number of members.
     pub fn random_of(level: Level, rng: &mut Rng) -> Self {
         let members = match level {
@@ -92,11 +107,11 @@ impl Shape {
     pub fn random(level: Option<Level>, rng: &mut Rng) -> Self {
         let levels =
             [Level::Raid0, Level::Raid1, Level::Raid1, Level::Raid5, Level::Raid6, Level::Raid10];
-        let count = if rng.percent(20) { 2 } else { 1 };
+        let count = if rng.percent(35) { 2 } else { 1 };
         let groups: Vec<_> = (0..count)
             .map(|_| GroupShape::random_of(level.unwrap_or_else(|| rng.pick(&levels)), rng))
             .collect();
-        let spares = rng.pick(&[0, 0, 1, 1, 2]);
+        let spares = rng.pick(&[0, 1, 1, 2]);
         let disks = groups.iter().map(|g| g.members).sum::<usize>() + spares;
         let base = rng.within(512..1024) * BLOCK_SIZE;
         let same = rng.coin();
@@ -105,7 +120,15 @@ impl Shape {
         // A spare smaller than what the members use would be refused.
         let largest = disk_sizes.iter().copied().max().unwrap_or(base);
         disk_sizes[disks - spares..].fill(largest);
-        Self { groups, spares, disk_sizes }
+        let tolerance = groups.iter().map(|g| g.tolerance()).max().unwrap_or(0);
+        // One leg less than what the group survives is refused, and the writes go home.
+        let legs = match rng.below(10) {
+            0..3 => 0,
+            3..9 => tolerance + 1,
+            _ => tolerance.max(1),
+        };
+        let work_volume = groups.len() == 2 && rng.percent(60);
+        Self { groups, spares, legs, work_volume, disk_sizes }
     }
 }
 

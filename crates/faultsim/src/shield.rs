@@ -13,14 +13,14 @@ use crate::script::{Script, stage_of};
 use crate::stage::Stage;
 use crate::trace::Trace;
 
-const SECOND: u64 = 1_000_000_000;
+pub(crate) const SECOND: u64 = 1_000_000_000;
 /// Number of the work-disk set.
-const SET: DiskNumber = DiskNumber(60);
+pub(crate) const SET: DiskNumber = DiskNumber(60);
 /// A copy that takes long enough for hosts to do something meanwhile.
-const SLOW: u64 = 200_000;
+pub(crate) const SLOW: u64 = 200_000;
 
 /// Levels with members and what they survive.
-const LEVELS: [(Level, usize, usize); 5] = [
+pub(crate) const LEVELS: [(Level, usize, usize); 5] = [
     (Level::Raid0, 2, 0),
     (Level::Raid1, 2, 1),
     (Level::Raid5, 4, 1),
@@ -30,7 +30,7 @@ const LEVELS: [(Level, usize, usize); 5] = [
 
 impl Script {
     /// Adds a work-disk set of so many legs.
-    async fn add_work_disk(&self, legs: usize) {
+    pub(crate) async fn add_work_disk(&self, legs: usize) {
         let legs = (0..legs)
             .map(|_| {
                 let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
@@ -42,7 +42,7 @@ impl Script {
     }
 
     /// Adds a group of its own with a work volume "w" over all of it.
-    async fn add_work_volume(&self, level: Level, members: usize) {
+    pub(crate) async fn add_work_volume(&self, level: Level, members: usize) {
         let mut disks = Vec::new();
         for _ in 0..members {
             let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
@@ -58,7 +58,7 @@ impl Script {
     }
 
     /// Adds what a strategy needs for a group that survives so many failures.
-    async fn add_backup(&self, strategy: Strategy, tolerance: usize) {
+    pub(crate) async fn add_backup(&self, strategy: Strategy, tolerance: usize) {
         match strategy {
             Strategy::WorkVolume if tolerance == 2 => self.add_work_volume(Level::Raid6, 4).await,
             Strategy::WorkVolume => self.add_work_volume(Level::Raid1, 2).await,
@@ -66,12 +66,12 @@ impl Script {
         }
     }
 
-    fn state(&self) -> Option<AvoidanceState> {
+    pub(crate) fn state(&self) -> Option<AvoidanceState> {
         self.machine.array.avoidance(GroupNumber(1)).map(|a| a.state)
     }
 
     /// Waits for a condition in virtual time.
-    async fn await_that(&self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) async fn await_that(&self, what: &str, done: impl Fn(&Self) -> bool) {
         for _ in 0..40_000 {
             if done(self) {
                 return;
@@ -84,15 +84,15 @@ impl Script {
         ));
     }
 
-    async fn copying(&self) {
+    pub(crate) async fn copying(&self) {
         self.await_that("the copy", |s| s.state() == Some(AvoidanceState::Copying)).await;
     }
 
-    async fn whole_again(&self) {
+    pub(crate) async fn whole_again(&self) {
         self.await_that("the end of the avoidance", |s| s.state().is_none()).await;
     }
 
-    async fn replace(&self, disk: u32, rate: u64, strategy: Strategy) {
+    pub(crate) async fn replace(&self, disk: u32, rate: u64, strategy: Strategy) {
         let array = &self.machine.array;
         let replaced = array.replace_shielded(DiskNumber(disk), None, rate, strategy).await;
         self.must(replaced, "replace");
@@ -100,11 +100,11 @@ impl Script {
 }
 
 /// Accesses of the first `members` disks.
-fn accesses(report: &ArrayReport, members: usize) -> Vec<AccessCounts> {
+pub(crate) fn accesses(report: &ArrayReport, members: usize) -> Vec<AccessCounts> {
     report.disks.iter().take(members).map(|d| d.accesses).collect()
 }
 
-fn stage(seed: u64, trace: &Trace, level: Level, members: usize) -> Stage {
+pub(crate) fn stage(seed: u64, trace: &Trace, level: Level, members: usize) -> Stage {
     stage_of(seed, trace.clone(), level, members, 2)
 }
 

@@ -257,6 +257,12 @@ impl<E: Env> Array<E> {
     /// Rule A1: what was on its way home when the shield came up is drained and flushed, the intent bits are cleared, and only
     /// then the copy begins.
     pub(super) async fn run_enter(self: &Rc<Self>, group: &Rc<Group<E>>) -> bool {
+        // A scrub reads the ailing disk and writes what it mends.
+        let scrub = |job: &super::jobs::Job| {
+            job.group == group.number && matches!(job.kind, JobKind::Check | JobKind::Repair)
+        };
+        self.jobs.stop_those(scrub);
+        self.jobs.ended(scrub).await;
         for (volume, _) in self.shielded(group.number) {
             volume.pass().await;
         }

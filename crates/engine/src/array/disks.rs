@@ -220,13 +220,13 @@ impl<E: Env> Array<E> {
                 "disk {number} is the last one of the array"
             )));
         }
-        if let Some(set) = config.backups.set_of_leg(number)
-            && set.log != 0
-            && set.legs.iter().filter(|l| config.disk(**l).is_some_and(|d| d.in_service())).count()
-                == 1
+        if let Some(set) = config.backups.set_of_leg(number).filter(|set| set.log != 0)
+            && !set.legs.iter().any(|leg| {
+                *leg != number && config.disk(*leg).is_some_and(|other| other.in_service())
+            })
         {
             return Err(CommandError::Refused(format!(
-                "disk {number} is the last leg of {}, which holds redirected writes: wait until they are home",
+                "disk {number} is the last leg of {}, which holds updates that are not home yet; see `forestall jobs`",
                 set.place
             )));
         }

@@ -32,14 +32,15 @@ impl<E: Env> Array<E> {
         let Service::Dropped { history, generation, .. } = entry.service else {
             return Err(CommandError::Refused(format!("disk {number} is in service already")));
         };
-        if let Some(set) = config.backups.set_of_leg(number)
-            && set.log != 0
-        {
+        let set = config.backups.set_of_leg(number);
+        if let Some(set) = set.filter(|set| set.log != 0) {
             return Err(CommandError::Refused(format!(
-                "disk {number} is a leg of {} and missed redirected writes: it comes back when they are home",
+                "disk {number} is a leg of {} and missed some of the updates that are kept there: bring it back when they are home, \
+                 see `forestall jobs`",
                 set.place
             )));
         }
+        let is_leg = set.is_some();
         let drive = match disk {
             Some(new) => self.reopened(&config, &entry, new).await?,
             None => {
@@ -71,7 +72,7 @@ impl<E: Env> Array<E> {
             .await?;
         }
         let what = match (place, partly) {
-            (None, _) if entry.role == DiskRole::Work => "is back, as a leg".to_string(),
+            (None, _) if is_leg => "is back, as a leg with nothing in it".to_string(),
             (None, _) => "is back, as a spare: its slot was rebuilt elsewhere".to_string(),
             (Some((group, _)), true) => {
                 format!("is back in group {group}; what changed meanwhile is copied")

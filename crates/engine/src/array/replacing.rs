@@ -142,7 +142,8 @@ impl<E: Env> Array<E> {
         let entry = self.config.borrow().group(group).map(|g| g.slots[at].clone());
         let entry = entry.filter(|s| s.replacement == Some(spare)).ok_or_else(too_late)?;
         let runtime = self.group(group)?;
-        let answers = runtime.with_slots(|slots| slots[at].main.is_some());
+        let answers = runtime
+            .with_slots(|slots| slots[at].main.as_ref().is_some_and(|main| !main.is_silent()));
         if entry.state != SlotState::InSync || !answers {
             return Err(CommandError::Refused(format!(
                 "disk {} no longer answers: its replacement by disk {spare} goes on",
@@ -150,13 +151,19 @@ impl<E: Env> Array<E> {
             )));
         }
         self.hold(entry.disk, true);
+        let mut in_time = false;
         let committed = self
             .commit(|next| {
+                // The old member may have been dropped just before this change: then the copy goes on.
                 if let Some(entry) = next.group_mut(group) {
                     let slot = &mut entry.slots[at];
-                    if slot.state == SlotState::InSync && slot.replacement == Some(spare) {
+                    in_time = slot.state == SlotState::InSync && slot.replacement == Some(spare);
+                    if in_time {
                         slot.replacement = None;
                     }
+                }
+                if !in_time {
+                    return;
                 }
                 // Rule A6: updates go home, with the old member in its place.
                 if let Some(avoidance) = next.backups.of_group_mut(group) {
@@ -166,7 +173,7 @@ impl<E: Env> Array<E> {
                 self.keep_health(next);
             })
             .await;
-        if let Err(error) = committed {
+        if let Err(error) = committed.and(if in_time { Ok(()) } else { Err(too_late()) }) {
             self.hold(entry.disk, false);
             return Err(error);
         }

@@ -33,7 +33,8 @@ impl<E: Env> Array<E> {
         let logs = self.logs.borrow();
         let row = |volume: VolumeNumber| {
             let place = BackupPlace::WorkVolume(volume);
-            let log = logs.get(&place);
+            let in_use = config.backups.work_at(place).is_some_and(|work| work.log != 0);
+            let log = logs.get(&place).filter(|_| in_use);
             let size = config.volumes.iter().find(|v| v.number == volume).map_or(0, |v| v.size);
             T4Row {
                 work_volume: volume,
@@ -99,7 +100,10 @@ impl<E: Env> Array<E> {
                 capacity: capacity(work.legs.iter().filter_map(size).min().unwrap_or(0)),
                 status: if groups.is_empty() { "UNUSED" } else { "IN USE" }.into(),
                 main_disks,
-                terminal_address: logs.get(&work.place).and_then(|log| log.terminal()),
+                terminal_address: logs
+                    .get(&work.place)
+                    .filter(|_| work.log != 0)
+                    .and_then(|log| log.terminal()),
             }
         })
         .collect()

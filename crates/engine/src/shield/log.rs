@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::book::{Book, Clearing};
-use super::space::Space;
+use super::space::{Copy, Space};
 use crate::buf::Buf;
 use crate::error::IoError;
 use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN, EntryKind, LogEntry, LogShape, payload_crc};
@@ -174,8 +174,8 @@ impl<E: Env> Log<E> {
         }
         let mut bad = Vec::new();
         let mut good = None;
-        for copy in 0..self.space.copies() {
-            match self.space.read(copy, shape.payload(slot), BLOCK_SIZE).await {
+        for copy in self.space.copies() {
+            match copy.read(shape.payload(slot), BLOCK_SIZE).await {
                 Ok(buf) if payload_crc(&buf) == entry.payload => {
                     good = Some(buf);
                     break;
@@ -183,7 +183,7 @@ impl<E: Env> Log<E> {
                 _ => bad.push(copy),
             }
         }
-        bad.into_iter().for_each(|copy| self.space.note_bad_copy(copy, good.is_some()));
+        bad.into_iter().for_each(|copy| copy.note_bad(good.is_some()));
         good.ok_or(IoError::Io)
     }
 
@@ -331,8 +331,8 @@ async fn settle_payload<E: Env>(
     let at = shape.payload(slot);
     let mut good = None;
     let mut alike = true;
-    for copy in 0..space.copies() {
-        match space.read(copy, at, BLOCK_SIZE).await {
+    for copy in space.copies() {
+        match copy.read(at, BLOCK_SIZE).await {
             Ok(buf) if payload_crc(&buf) == entry.payload => good = good.or(Some(buf)),
             _ => alike = false,
         }
@@ -352,14 +352,14 @@ async fn read_tables<E: Env>(
 ) -> Result<Vec<BTreeMap<u64, LogEntry>>, IoError> {
     let mut tables = Vec::new();
     let mut nowhere: BTreeSet<u64> = (0..shape.pages).collect();
-    for copy in 0..space.copies() {
+    for copy in space.copies() {
         let mut table = BTreeMap::new();
         let mut unreadable = BTreeSet::new();
         for page in (0..shape.pages).step_by(PAGES_AT_ONCE as usize) {
             let pages = PAGES_AT_ONCE.min(shape.pages - page);
-            let bytes = match space.read(copy, page * BLOCK_SIZE, pages * BLOCK_SIZE).await {
+            let bytes = match copy.read(page * BLOCK_SIZE, pages * BLOCK_SIZE).await {
                 Ok(bytes) => bytes.to_vec(),
-                Err(_) => read_page_by_page(space, copy, page..page + pages, &mut unreadable).await,
+                Err(_) => read_page_by_page(&copy, page..page + pages, &mut unreadable).await,
             };
             for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
                 let slot = page * ENTRIES_PER_PAGE + i as u64 + 1;
@@ -378,14 +378,13 @@ async fn read_tables<E: Env>(
 }
 
 async fn read_page_by_page<E: Env>(
-    space: &Space<E>,
-    copy: usize,
+    copy: &Copy<E>,
     pages: Range<u64>,
     unreadable: &mut BTreeSet<u64>,
 ) -> Vec<u8> {
     let mut bytes = Vec::new();
     for page in pages {
-        match space.read(copy, page * BLOCK_SIZE, BLOCK_SIZE).await {
+        match copy.read(page * BLOCK_SIZE, BLOCK_SIZE).await {
             Ok(page) => bytes.extend_from_slice(&page),
             Err(_) => {
                 unreadable.insert(page);

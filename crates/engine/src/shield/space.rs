@@ -35,39 +35,17 @@ pub(crate) enum Space<E: Env> {
     Volume(Rc<VolumeRt<E>>),
 }
 
-impl<E: Env> Space<E> {
-    /// Blocks of 4 KiB.
-    pub(crate) fn blocks(&self) -> u64 {
-        match self {
-            Self::Legs(legs, _) => {
-                let smallest = legs.borrow().iter().map(|leg| leg.layout.data.len).min();
-                smallest.unwrap_or(0) / BLOCK_SIZE
-            }
-            Self::Volume(volume) => volume.report().size / BLOCK_SIZE,
-        }
-    }
+/// One copy of a log's bytes: it can be asked also when it is given up meanwhile, and then does not answer.
+pub(super) enum Copy<E: Env> {
+    Leg(Rc<Drive<E>>),
+    Volume(Rc<VolumeRt<E>>),
+}
 
-    /// Copies of each byte that can be asked one by one.
-    pub(super) fn copies(&self) -> usize {
+impl<E: Env> Copy<E> {
+    /// Bytes of this copy.
+    pub(super) async fn read(&self, offset: u64, len: u64) -> Result<Buf, IoError> {
         match self {
-            Self::Legs(legs, _) => legs.borrow().len(),
-            Self::Volume(_) => 1,
-        }
-    }
-
-    /// How many more failures what is written now survives.
-    pub(crate) fn spare_copies(&self) -> u32 {
-        match self {
-            Self::Legs(legs, _) => (legs.borrow().len() as u32).saturating_sub(1),
-            Self::Volume(volume) => volume.group().failures_left(),
-        }
-    }
-
-    /// Bytes of one copy.
-    pub(super) async fn read(&self, copy: usize, offset: u64, len: u64) -> Result<Buf, IoError> {
-        match self {
-            Self::Legs(legs, _) => {
-                let leg = legs.borrow().get(copy).cloned().ok_or(IoError::Io)?;
+            Self::Leg(leg) => {
                 leg.read_data(offset, Buf::scratch(len as usize)).await.map_err(|_| IoError::Io)
             }
             Self::Volume(volume) => {
@@ -86,14 +64,45 @@ impl<E: Env> Space<E> {
         }
     }
 
-    /// Something that a copy gave was not what was written there.
-    pub(super) fn note_bad_copy(&self, copy: usize, had_elsewhere: bool) {
-        if let Self::Legs(legs, _) = self
-            && let Some(leg) = legs.borrow().get(copy)
-        {
+    /// Something that it gave was not what was written there.
+    pub(super) fn note_bad(&self, had_elsewhere: bool) {
+        if let Self::Leg(leg) = self {
             leg.count_error(|e| {
                 if had_elsewhere { e.recovered_reads += 1 } else { e.unrecovered_reads += 1 }
             });
+        }
+    }
+}
+
+impl<E: Env> Space<E> {
+    /// Blocks of 4 KiB.
+    pub(crate) fn blocks(&self) -> u64 {
+        match self {
+            Self::Legs(legs, _) => {
+                let smallest = legs.borrow().iter().map(|leg| leg.layout.data.len).min();
+                smallest.unwrap_or(0) / BLOCK_SIZE
+            }
+            Self::Volume(volume) => volume.report().size / BLOCK_SIZE,
+        }
+    }
+
+    /// Copies of each byte in service at this moment.
+    pub(super) fn copies(&self) -> Vec<Copy<E>> {
+        match self {
+            Self::Legs(legs, _) => legs.borrow().iter().cloned().map(Copy::Leg).collect(),
+            Self::Volume(volume) => vec![Copy::Volume(Rc::clone(volume))],
+        }
+    }
+
+    fn can_spare_a_leg(&self) -> bool {
+        matches!(self, Self::Legs(legs, _) if legs.borrow().len() > 1)
+    }
+
+    /// How many more failures what is written now survives.
+    pub(crate) fn spare_copies(&self) -> u32 {
+        match self {
+            Self::Legs(legs, _) => (legs.borrow().len() as u32).saturating_sub(1),
+            Self::Volume(volume) => volume.group().failures_left(),
         }
     }
 
@@ -116,7 +125,7 @@ impl<E: Env> Space<E> {
         loop {
             match timed {
                 Timed::Done(result) => return result,
-                Timed::Late(request) if self.copies() > 1 => {
+                Timed::Late(request) if self.can_spare_a_leg() => {
                     // No other write may go to that range before this one lands (rule F3): the leg is given up.
                     leg.abandon(request, Request::Write);
                     return Err(DiskFault::new(FaultKind::TimedOut));
@@ -133,10 +142,13 @@ impl<E: Env> Space<E> {
                 let drives = legs.borrow().clone();
                 let results = join_all(drives.iter().map(|leg| async {
                     leg.begin_flush();
-                    let result = leg.flush_or(|| self.copies() > 1).await;
+                    let result = leg.flush_or(|| self.can_spare_a_leg()).await;
                     leg.end_flush();
-                    leg.take_doomed();
-                    result
+                    // What an earlier flush failed to keep, that of a configuration too, this one does not bring back (rule F2).
+                    match (leg.take_doomed().is_empty(), result) {
+                        (false, Ok(())) => Err(DiskFault::new(FaultKind::Medium)),
+                        (_, result) => result,
+                    }
                 }))
                 .await;
                 self.settle(failures, &drives, results).await

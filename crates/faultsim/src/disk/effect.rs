@@ -67,8 +67,7 @@ impl Drive {
         match request {
             Request::Read { offset, mut buf } => {
                 if result.is_ok() {
-                    let len = buf.len();
-                    buf.bytes_mut().copy_from_slice(medium.read(offset, len));
+                    medium.read_into(offset, buf.bytes_mut());
                     self.tear_read(offset, &mut buf, &mut rng);
                 } else {
                     buf.bytes_mut().fill(0xbd);

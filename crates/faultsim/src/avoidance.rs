@@ -1,0 +1,187 @@
+//! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
+//!
+//! Owns their list and the small verbs they share. `rules.rs` tells those named for rules, `events.rs` those of the table of events, `matrix.rs`
+//! every level with every backup storage, `many.rs` those of several groups at once.
+
+use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
+
+use crate::scenarios::Scenario;
+use crate::script::Script;
+
+mod events;
+mod many;
+mod matrix;
+mod rules;
+
+/// Every story of an avoidance but the first few, which [`crate::SCENARIOS`] has.
+pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "b1-one-backup-at-a-time",
+        story: "a block moves from a backup that is full to the next one, with crashes: its older versions never return",
+        script: rules::b1_one_backup_at_a_time,
+    },
+    Scenario {
+        name: "b3-leg-that-missed-writes",
+        story: "a leg was away while blocks were redirected: it is never believed, and not taken back before they are home",
+        script: rules::b3_leg_that_missed_writes,
+    },
+    Scenario {
+        name: "b3-earlier-use-of-the-log",
+        story: "a log is used again: entries of its earlier use are never taken",
+        script: rules::b3_earlier_use_of_the_log,
+    },
+    Scenario {
+        name: "b4-log-wraps-with-crashes",
+        story: "a small log is overwritten again and again, with crashes and the loss of a leg: no slot is used too early",
+        script: rules::b4_log_wraps_with_crashes,
+    },
+    Scenario {
+        name: "b5-written-back-then-overwritten",
+        story: "a block that was written back and then overwritten by a host never returns to its old version",
+        script: rules::b5_written_back_then_overwritten,
+    },
+    Scenario {
+        name: "b6-less-safe-than-home",
+        story: "a backup that survives less than home is refused, and nothing is changed",
+        script: rules::b6_less_safe_than_home,
+    },
+    Scenario {
+        name: "b7-lost-leg-next-backup",
+        story: "a backup loses a copy: new writes go to the next one that is safe enough, not to the group",
+        script: rules::b7_lost_copy_next_backup,
+    },
+    Scenario {
+        name: "b7-last-leg-is-kept",
+        story: "the last copy of redirected blocks is not given up at an operator's word",
+        script: rules::b7_last_leg_is_kept,
+    },
+    Scenario {
+        name: "b8-backup-volume-ails",
+        story: "the group of a work volume in use becomes ailing itself: its backup volume goes direct",
+        script: many::b8_backup_volume_ails,
+    },
+    Scenario {
+        name: "a1-copy-begins-at-rest",
+        story: "the copy begins when no write is on its way home and every intent bit is clear; a scrub is stopped",
+        script: rules::a1_copy_begins_at_rest,
+    },
+    Scenario {
+        name: "a2-cursor-behind-durable",
+        story: "crashes in the middle of a copy that keeps its place: what lies below the cursor is on the spare",
+        script: rules::a2_cursor_behind_durable,
+    },
+    Scenario {
+        name: "a3-swap-is-one-commit",
+        story: "crashes at every step around the swap: the slot, the retiring disk and the state change together",
+        script: rules::a3_swap_is_one_commit,
+    },
+    Scenario {
+        name: "a4-retired-disk-stays",
+        story: "the replaced disk is kept as it is until write-back has drained",
+        script: rules::a4_retired_disk_stays,
+    },
+    Scenario {
+        name: "a5-write-back-into-a-whole-group",
+        story: "another member is lost in Copying and a spare is there: it is rebuilt before anything is written back",
+        script: rules::a5_write_back_into_a_whole_group,
+    },
+    Scenario {
+        name: "a6-cancel-refused-once-dead",
+        story: "a copy whose old member is dead is not cancelled; a spare given back is filled from the start later",
+        script: rules::a6_cancel_refused_once_dead,
+    },
+    Scenario {
+        name: "ailing-dies-in-copying",
+        story: "the ailing disk dies in mid-copy: the rest comes from its peers, under the shield",
+        script: events::ailing_dies_in_copying,
+    },
+    Scenario {
+        name: "spare-dies-in-write-back",
+        story: "the new member dies while updates go home: the next spare, under the same shield",
+        script: events::spare_dies_in_write_back,
+    },
+    Scenario {
+        name: "another-dies-in-write-back",
+        story: "another member dies while updates go home: a new avoidance under the same shield",
+        script: events::another_dies_in_write_back,
+    },
+    Scenario {
+        name: "leg-dies-in-write-back",
+        story: "a leg dies while updates go home: the other one gives them all",
+        script: events::leg_dies_in_write_back,
+    },
+    Scenario {
+        name: "unreadable-on-ailing-and-peer",
+        story: "blocks unreadable on the ailing disk, on a peer, on both: only the last are lost, exactly those",
+        script: events::unreadable_on_ailing_and_peer,
+    },
+    Scenario {
+        name: "orderly-stop-in-each-state",
+        story: "the array is stopped in good order in each state of an avoidance and goes on at the next start",
+        script: events::orderly_stop_in_each_state,
+    },
+    Scenario {
+        name: "backup-fills-up-with-crashes",
+        story: "the backup is full and writes go home: no host is refused, and a crash loses nothing",
+        script: events::backup_fills_up_with_crashes,
+    },
+    Scenario {
+        name: "second-member-dies-anywhere",
+        story: "each level with each backup storage: a second member dies at 0, 25, 50, 75, 100 % of the copy",
+        script: matrix::second_member_dies_anywhere,
+    },
+    Scenario {
+        name: "two-groups-share",
+        story: "two groups avoid at once over one work disk and one work volume; the logs wrap around, with crashes",
+        script: many::two_groups_share,
+    },
+    Scenario {
+        name: "a-day-of-writes",
+        story: "a day of writes under a shield that stands still leaks no space of the log",
+        script: many::a_day_of_writes,
+    },
+];
+
+impl Script {
+    /// Waits until the avoidance is in `state`, looking so often that no state is missed.
+    pub(crate) async fn sees(&self, state: AvoidanceState) {
+        for _ in 0..4_000_000 {
+            if self.state() == Some(state) {
+                return;
+            }
+            self.machine.pause(20_000).await;
+        }
+        self.machine.complain(format!(
+            "the avoidance was never {state}; events: {:?}",
+            self.machine.array.events_after(0)
+        ));
+    }
+
+    /// Copies disk 1 under a shield that stands still in Copying.
+    pub(crate) async fn stand_still(&self, rate: u64, strategy: Strategy) {
+        self.replace(1, rate, strategy).await;
+        self.must(self.machine.array.pause_replace(DiskNumber(1)).await, "pause");
+        self.copying().await;
+    }
+
+    /// Lets the copy of disk 1 go on.
+    pub(crate) async fn go_on(&self) {
+        self.must(self.machine.array.resume_replace(DiskNumber(1)).await, "resume");
+    }
+
+    /// Whether every slot of the first group holds a member in sync, with nothing being filled.
+    pub(crate) fn is_whole(&self) -> bool {
+        let report = self.machine.array.report();
+        let filling = |d: &DiskReport| d.state == DiskState::Rebuilding;
+        report.groups[0].absent.is_empty() && !report.disks.iter().any(filling)
+    }
+
+    /// A command that must be refused.
+    pub(crate) fn must_refuse<T, E: std::fmt::Display>(&self, result: Result<T, E>, word: &str) {
+        match result {
+            Ok(_) => self.machine.complain(format!("it should have been refused: {word}")),
+            Err(error) if error.to_string().contains(word) => {}
+            Err(error) => self.machine.complain(format!("refused without {word:?}: {error}")),
+        }
+    }
+}

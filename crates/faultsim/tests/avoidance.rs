@@ -1,0 +1,58 @@
+//! Every story of an avoidance, under a few seeds each.
+
+use forestall_faultsim::{AVOIDANCE_SCENARIOS, Lines, play};
+
+fn all(name: &str, seeds: u64) {
+    for seed in 1..=seeds {
+        if let Err(failure) = play(name, seed, Lines::Keep).expect("a scenario of that name") {
+            panic!("{failure}");
+        }
+    }
+}
+
+macro_rules! stories {
+    ($($test:ident = $name:literal x $seeds:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                all($name, $seeds);
+            }
+        )*
+
+        #[test]
+        fn each_story_is_tested() {
+            let tested = [$($name),*];
+            let names = AVOIDANCE_SCENARIOS.iter().map(|s| s.name);
+            let untested: Vec<_> = names.filter(|n| !tested.contains(n)).collect();
+            assert!(untested.is_empty(), "without a test: {untested:?}");
+        }
+    };
+}
+
+stories! {
+    b1_one_backup_at_a_time = "b1-one-backup-at-a-time" x 3,
+    b3_leg_that_missed_writes = "b3-leg-that-missed-writes" x 4,
+    b3_earlier_use_of_the_log = "b3-earlier-use-of-the-log" x 8,
+    b4_log_wraps_with_crashes = "b4-log-wraps-with-crashes" x 2,
+    b5_written_back_then_overwritten = "b5-written-back-then-overwritten" x 3,
+    b6_less_safe_than_home = "b6-less-safe-than-home" x 1,
+    b7_lost_copy_next_backup = "b7-lost-leg-next-backup" x 3,
+    b7_last_leg_is_kept = "b7-last-leg-is-kept" x 2,
+    b8_backup_volume_ails = "b8-backup-volume-ails" x 3,
+    a1_copy_begins_at_rest = "a1-copy-begins-at-rest" x 3,
+    a2_cursor_behind_durable = "a2-cursor-behind-durable" x 1,
+    a3_swap_is_one_commit = "a3-swap-is-one-commit" x 1,
+    a4_retired_disk_stays = "a4-retired-disk-stays" x 3,
+    a5_write_back_into_a_whole_group = "a5-write-back-into-a-whole-group" x 2,
+    a6_cancel_refused_once_dead = "a6-cancel-refused-once-dead" x 2,
+    ailing_dies_in_copying = "ailing-dies-in-copying" x 2,
+    spare_dies_in_write_back = "spare-dies-in-write-back" x 2,
+    another_dies_in_write_back = "another-dies-in-write-back" x 2,
+    leg_dies_in_write_back = "leg-dies-in-write-back" x 2,
+    unreadable_on_ailing_and_peer = "unreadable-on-ailing-and-peer" x 2,
+    orderly_stop_in_each_state = "orderly-stop-in-each-state" x 2,
+    backup_fills_up_with_crashes = "backup-fills-up-with-crashes" x 2,
+    second_member_dies_anywhere = "second-member-dies-anywhere" x 1,
+    two_groups_share = "two-groups-share" x 3,
+    a_day_of_writes = "a-day-of-writes" x 1,
+}
