@@ -136,7 +136,7 @@ pub(super) fn unreadable_on_ailing_and_peer(seed: u64, trace: Trace) {
             spoil(&s, "d2", 8 * CHUNK, 4096);
             s.replace(1, 0, Strategy::WorkDisk).await;
             s.whole_again().await;
-            s.expect(1, DiskState::Replaced).await;
+            s.expect(1, DiskState::Spare).await;
             let mut lost = BTreeSet::new();
             for at in (0..s.size()).step_by(4096) {
                 if s.host.read(at, 4096).await.is_err() {
@@ -187,7 +187,7 @@ pub(super) fn orderly_stop_in_each_state(seed: u64, trace: Trace) {
                 s.verify().await;
                 s.scribble(10).await;
                 ends_whole(&s).await;
-                s.expect(1, DiskState::Replaced).await;
+                s.expect(1, DiskState::Spare).await;
             });
             restarts(&mut stage);
         }
