@@ -63,7 +63,7 @@ pub(crate) fn reads_while_a_flush_fails(seed: u64, trace: Trace) {
 /// A disk changes a block of its copy silently, and the schedule scrubs: nothing tells which of two copies is right, so neither is
 /// made like the other unasked.
 pub(crate) fn scheduled_scrub_repairs_nothing(seed: u64, trace: Trace) {
-    const EVERY_S: u64 = 3600;
+    const EVERY_S: u64 = 120;
     let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
     act(&mut stage, AssembleOptions::default(), |s| async move { s.write(0, 65_536).await });
     let drives = [0, 1].map(|disk| stage.world.shelf.all()[disk].drive.clone());

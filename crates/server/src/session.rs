@@ -95,10 +95,8 @@ pub async fn serve<S: Stream, C: Catalog>(
 ) -> Result<(), SessionError> {
     let mut inbox = Inbox::new();
     let negotiation = negotiate(stream.clone(), catalog, &mut inbox);
-    let negotiated = match compio::time::timeout(NEGOTIATION_MAX, negotiation).await {
-        Ok(negotiated) => negotiated?,
-        Err(_elapsed) => return Err(SessionError::Slow),
-    };
+    let in_time = compio::time::timeout(NEGOTIATION_MAX, negotiation).await;
+    let negotiated = in_time.map_err(|_elapsed| SessionError::Slow)??;
     // The client said goodbye before choosing, as it may.
     let Some(negotiated) = negotiated else { return Ok(()) };
     let name = &negotiated.export.name;

@@ -53,10 +53,13 @@ fn a_spare_takes_a_failed_members_place_by_itself() {
 #[test]
 fn waiting_for_jobs_includes_the_rebuild_that_is_about_to_start() {
     let dir = Dir::new();
-    dir.create(4, "16MiB", &["--level", "1", "--spares", "2"]);
+    dir.create(4, "16MiB", &["--level", "1", "--spares", "2", "--allow-injection"]);
     let server = dir.serve(4);
     server.fill("vault", 1);
     for (lost, spare) in [(1, 3), (2, 4)] {
+        // So slow that it neither begins nor ends before it is looked for.
+        let slow = ["--op", "write", "--kind", "delay", "--ms", "100"];
+        server.ok(&[&["inject", "disk", &spare.to_string()][..], &slow].concat());
         server.ok(&["disk", "fail", &lost.to_string()]);
         let ended = server.json(&["jobs", "--wait"]);
         assert_eq!(

@@ -73,12 +73,11 @@ impl<E: Env> Array<E> {
     /// What the last scrub of a group found and nobody has mended since.
     pub(super) fn scrub_problem(&self, group: &GroupReport) -> Option<Problem> {
         let number = group.number;
-        let scrubs = self.jobs().into_iter().filter(|job| {
+        let last = self.jobs().into_iter().rfind(|job| {
             job.group == number
                 && matches!(job.kind, JobKind::Check | JobKind::Repair)
                 && job.state == JobState::Done
-        });
-        let last = scrubs.last()?;
+        })?;
         (last.kind == JobKind::Check && last.mismatches > 0).then(|| Problem {
             health: Health::Degraded,
             what: format!(
