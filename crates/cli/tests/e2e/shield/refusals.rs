@@ -171,6 +171,7 @@ fn work_volumes_that_cannot_be_are_refused() {
     server.fill("vault", 2);
     server.ok(&["replace", "1", "--backup", "work-volume", "--rate", "1"]);
     server.ok(&["replace", "pause", "1"]);
+    wait_state(&server, "copying");
     refused(&server, "work-volume remove spool", &["work volume 10", "volume 1 of group 1"]);
     server.ok(&["replace", "cancel", "1"]);
     server.healed();
@@ -252,7 +253,7 @@ fn a_replacement_is_cancelled_in_every_state() {
         data.clone()
     };
 
-    slow(&server, &[2, 3, 4], "flush", "500");
+    slow(&server, &[2, 3, 4], "flush", "1000");
     replace();
     assert_eq!(state(&server), "entering");
     server.ok(&["replace", "cancel", "1"]);
