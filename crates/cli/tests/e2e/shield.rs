@@ -324,7 +324,8 @@ fn a_pause_outlives_a_restart_and_so_does_what_is_not_home() {
     server.verify("vault", &data, "after SIGTERM");
     server.kill();
     let server = bench.serve();
-    assert_eq!((state(&server).as_str(), &avoidance(&server)["paused"]), ("copying", &json!(true)));
+    wait_state(&server, "copying");
+    assert_eq!(avoidance(&server)["paused"], true);
     server.verify("vault", &data, "after kill -9");
     server.ok(&["replace", "resume", "1"]);
     server.healed();

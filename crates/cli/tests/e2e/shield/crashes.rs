@@ -17,7 +17,7 @@ const CYCLES: u64 = 5;
 fn hold(server: &Server, wanted: &str, (old, peers): (u32, &[u32])) {
     let old = old.to_string();
     match wanted {
-        "entering" => slow(server, peers, "flush", "400"),
+        "entering" => slow(server, peers, "flush", "800"),
         "writing-back" => slow(server, peers, "write", "60"),
         _ => {}
     }
@@ -64,7 +64,7 @@ fn every_state_survives_sigterm_and_kill_9() {
                 let_go(server, old);
             }
             state(server) == wanted
-                && answers >= 50
+                && answers >= 10
                 && (wanted != "writing-back" || reached.load(Ordering::Relaxed) != 0)
         });
         server = bench.serve();

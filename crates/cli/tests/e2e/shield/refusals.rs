@@ -55,7 +55,7 @@ fn a_replacement_that_cannot_be_is_refused() {
 }
 
 #[test]
-fn an_ailing_spare_replaces_nobody() {
+fn status_tells_why_an_ailing_disk_is_copied_away() {
     let (bench, server) = Bench::with_work_disk("24MiB");
     server.fill("vault", 1);
     server.ok(&["policy", "set", "advise"]);
@@ -86,6 +86,30 @@ fn an_ailing_spare_replaces_nobody() {
         "{status}"
     );
     assert_eq!(avoidance(&server)["disk"], 5);
+}
+
+#[test]
+fn an_ailing_disk_replaces_nobody() {
+    let dir = Dir::new();
+    let server = with_work_volume(&dir, "24MiB");
+    server.ok(&["policy", "set", "advise"]);
+    server.ok(&["health", "set", "recovered-read", "2"]);
+    server.ok(&["work-volume", "remove", "spool"]);
+    server.fill("spool", 1);
+    let start = region(&dir.disk(5), "data").start.to_string();
+    let errs = ["--op", "read", "--kind", "error", "--offset", &start, "--len", "8MiB"];
+    run(forestall(&["inject", "disk", "5", "--count", "40", "-s"]).arg(&server.socket).args(errs))
+        .ok();
+    server.read_all("spool");
+    wait_for("disk 5 to be ailing", || {
+        (server.json(&["show", "t3"])[4]["verdict"] == "ailing").then_some(())
+    });
+    server.ok(&["volume", "delete", "spool"]);
+    server.ok(&["group", "delete", "2"]);
+    refused(&server, "replace 1 --with 5", &["disk 5 is ailing itself", "health clear 5"]);
+    server.ok(&["health", "clear", "5"]);
+    server.ok(&["inject", "disk", "5", "--clear"]);
+    server.ok(&["replace", "1", "--with", "5"]);
 }
 
 #[test]
@@ -171,6 +195,7 @@ fn work_volumes_that_cannot_be_are_refused() {
     server.fill("vault", 2);
     server.ok(&["replace", "1", "--backup", "work-volume", "--rate", "1"]);
     server.ok(&["replace", "pause", "1"]);
+    wait_state(&server, "copying");
     refused(&server, "work-volume remove spool", &["work volume 10", "volume 1 of group 1"]);
     server.ok(&["replace", "cancel", "1"]);
     server.healed();
@@ -252,7 +277,7 @@ fn a_replacement_is_cancelled_in_every_state() {
         data.clone()
     };
 
-    slow(&server, &[2, 3, 4], "flush", "500");
+    slow(&server, &[2, 3, 4], "flush", "1000");
     replace();
     assert_eq!(state(&server), "entering");
     server.ok(&["replace", "cancel", "1"]);
