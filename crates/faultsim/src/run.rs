@@ -272,11 +272,12 @@ impl Simulation {
     fn withhold(&mut self, report: &ArrayReport, clean: bool) {
         for bay in self.stage.world.shelf.all() {
             let kept = self.stage.world.sets.may_lose(report, &bay);
-            let allowed = kept && report.groups.iter().all(|group| {
-                let after = self.stage.world.shelf.impaired(report, group, Some(&bay));
-                let whole = clean && group.dirty_regions == 0 || !has_write_hole(group.level);
-                !Shelf::belongs(report, group, &bay) || whole && survives(group.level, &after)
-            });
+            let allowed = kept
+                && report.groups.iter().all(|group| {
+                    let after = self.stage.world.shelf.impaired(report, group, Some(&bay));
+                    let whole = clean && group.dirty_regions == 0 || !has_write_hole(group.level);
+                    !Shelf::belongs(report, group, &bay) || whole && survives(group.level, &after)
+                });
             // A disk being filled may have become a member in the last moment.
             let filling = report
                 .disks

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use forestall_engine::{
-    ArrayReport, DiskNumber, DiskReport, DiskState, GroupNumber, GroupReport, Runtime,
-    Strategy, VolumeSpec,
+    ArrayReport, DiskNumber, DiskReport, DiskState, GroupNumber, GroupReport, Runtime, Strategy,
+    VolumeSpec,
 };
 
 use crate::machine::{Machine, PATIENCE_NS};
@@ -170,8 +170,12 @@ pub fn strategy(rng: &mut Rng) -> Strategy {
 
 /// Pauses, resumes or cancels a copy under way, if there is one.
 pub async fn steer(machine: &Machine, report: &ArrayReport, rng: &mut Rng) {
-    let filling: Vec<_> =
-        report.disks.iter().filter(|d| d.state == DiskState::Rebuilding).map(|d| d.number).collect();
+    let filling: Vec<_> = report
+        .disks
+        .iter()
+        .filter(|d| d.state == DiskState::Rebuilding)
+        .map(|d| d.number)
+        .collect();
     let any: Vec<_> = report.disks.iter().map(|d| d.number).collect();
     let disk = rng.pick(if filling.is_empty() { &any } else { &filling });
     match rng.below(5) {

@@ -7,8 +7,8 @@
 use std::fmt::Display;
 
 use forestall_engine::{
-    AssembleOptions, Buf, CreateSpec, DiskNumber, DiskRole, GroupNumber, GroupSpec, Level, Strategy,
-    VolumeNumber, VolumeSpec,
+    AssembleOptions, Buf, CreateSpec, DiskNumber, DiskRole, GroupNumber, GroupSpec, Level,
+    Strategy, VolumeNumber, VolumeSpec,
 };
 use forestall_faultsim::{Lines, Machine, Stage, Trace};
 

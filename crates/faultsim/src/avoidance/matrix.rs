@@ -15,7 +15,8 @@ impl Script {
         let reached = |s: &Self| {
             let jobs = s.machine.array.jobs();
             let copy = jobs.iter().find(|j| j.kind == JobKind::Replace);
-            s.state().is_none() || copy.is_some_and(|j| j.done_bytes * 100 >= j.total_bytes * percent)
+            s.state().is_none()
+                || copy.is_some_and(|j| j.done_bytes * 100 >= j.total_bytes * percent)
         };
         self.await_that("that much of the copy", reached).await;
     }
