@@ -56,6 +56,16 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: rules::b7_last_leg_is_kept,
     },
     Scenario {
+        name: "b7-leg-fails-under-reads",
+        story: "a leg fails a flush while blocks are read from it: the other leg gives them, no host hears of it",
+        script: rules::b7_leg_fails_under_reads,
+    },
+    Scenario {
+        name: "f2-only-leg-fails-a-flush",
+        story: "the only leg of a RAID0's backup fails a flush: what it lost is written again, or no flush succeeds",
+        script: rules::f2_only_leg_fails_a_flush,
+    },
+    Scenario {
         name: "b8-backup-volume-ails",
         story: "the group of a work volume in use becomes ailing itself: its backup volume goes direct",
         script: many::b8_backup_volume_ails,

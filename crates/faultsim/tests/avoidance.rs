@@ -38,6 +38,8 @@ stories! {
     b6_less_safe_than_home = "b6-less-safe-than-home" x 1,
     b7_lost_copy_next_backup = "b7-lost-leg-next-backup" x 3,
     b7_last_leg_is_kept = "b7-last-leg-is-kept" x 2,
+    b7_leg_fails_under_reads = "b7-leg-fails-under-reads" x 8,
+    f2_only_leg_fails_a_flush = "f2-only-leg-fails-a-flush" x 3,
     b8_backup_volume_ails = "b8-backup-volume-ails" x 3,
     a1_copy_begins_at_rest = "a1-copy-begins-at-rest" x 3,
     a2_cursor_behind_durable = "a2-cursor-behind-durable" x 1,

@@ -52,6 +52,8 @@ pub(super) struct Book {
     /// Entries that are overwritten: their block, slot and sequence, and the sequence of what takes their place.
     overwritten: Vec<(Key, (u64, u64), u64)>,
     in_flight: BTreeSet<u64>,
+    /// Slots and sequences of entries whose payload a failed flush may have lost.
+    lost: Vec<(u64, u64)>,
     sequence: u64,
     durable: u64,
     to_clear: BTreeMap<u32, Vec<Clearing>>,
@@ -72,6 +74,7 @@ impl Book {
             superseded: Vec::new(),
             overwritten: Vec::new(),
             in_flight: BTreeSet::new(),
+            lost: Vec::new(),
             sequence: 0,
             durable: 0,
             to_clear: BTreeMap::new(),
@@ -262,6 +265,30 @@ impl Book {
     /// It failed: nothing of it may be relied on.
     pub(super) fn flush_failed(&mut self, covered: Covered) {
         self.clearings.extend(covered.clearings);
+    }
+
+    /// Entries that blocks read as and whose payload is not known to be durable.
+    pub(super) fn doubtful_payloads(&self) -> Vec<(u64, LogEntry)> {
+        let doubtful = |slot: &u64, e: &LogEntry| {
+            e.sequence > self.durable && e.kind == EntryKind::Data && self.slot_is_marked(*slot)
+        };
+        self.entries.iter().filter(|(s, e)| doubtful(s, e)).map(|(s, e)| (*s, *e)).collect()
+    }
+
+    /// The payload of an entry cannot be had any more.
+    pub(super) fn lose(&mut self, slot: u64, sequence: u64) {
+        self.lost.push((slot, sequence));
+    }
+
+    /// Whether a block reads as an entry whose payload was lost.
+    pub(super) fn has_lost(&mut self) -> bool {
+        let mut lost = std::mem::take(&mut self.lost);
+        lost.retain(|(slot, sequence)| {
+            self.slot_is_marked(*slot)
+                && self.entries.get(slot).is_some_and(|e| e.sequence == *sequence)
+        });
+        self.lost = lost;
+        !self.lost.is_empty()
     }
 
     /// Pages with entries that are not known to be durable.

@@ -16,7 +16,7 @@ use crate::error::IoError;
 use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN, EntryKind, LogEntry, LogShape, payload_crc};
 use crate::ids::{BLOCK_SIZE, VolumeNumber};
 use crate::runtime::Env;
-use crate::sync::{Event, join_all};
+use crate::sync::{Event, Mutex, join_all};
 
 /// Pages of the table read or written at once.
 const PAGES_AT_ONCE: u64 = 256;
@@ -39,6 +39,8 @@ pub(crate) struct Log<E: Env> {
     stored: Cell<u64>,
     storing: Cell<bool>,
     turn: Event,
+    /// One flush at a time: whoever finds nothing to flush may be sure that it is durable, not on its way.
+    flush_turn: Mutex,
 }
 
 impl<E: Env> Log<E> {
@@ -57,6 +59,7 @@ impl<E: Env> Log<E> {
             stored: Cell::new(0),
             storing: Cell::new(false),
             turn: Event::default(),
+            flush_turn: Mutex::default(),
         })
     }
 
@@ -214,23 +217,43 @@ impl<E: Env> Log<E> {
 
     /// Makes everything entered and cleared so far durable.
     pub(super) async fn flush(&self) -> Result<(), IoError> {
+        let _turn = self.flush_turn.lock().await;
         let covered = self.book.borrow_mut().begin_flush();
         match self.space.flush().await {
             Ok(()) => {
-                self.book.borrow_mut().end_flush(&covered);
-                Ok(())
+                let mut book = self.book.borrow_mut();
+                book.end_flush(&covered);
+                if book.has_lost() { Err(IoError::Io) } else { Ok(()) }
             }
             Err(error) => {
-                let pages = {
+                let (payloads, pages) = {
                     let mut book = self.book.borrow_mut();
                     book.flush_failed(covered);
-                    book.doubtful_pages()
+                    (book.doubtful_payloads(), book.doubtful_pages())
                 };
-                // What was not durable may be gone: the entries are written again; payloads tell by their checksums.
+                // What was not durable may be gone, and no later flush brings it back: all of it is written again.
+                for (slot, entry) in payloads {
+                    self.write_again(slot, &entry).await;
+                }
                 let _ = self.store(pages).await;
                 Err(error)
             }
         }
+    }
+
+    /// Writes a payload again that a failed flush left unknown. One that cannot be had any more is lost: no flush is answered with
+    /// success until its block was written anew or went home (rule F2).
+    async fn write_again(&self, slot: u64, entry: &LogEntry) {
+        let at = self.book.borrow().shape.payload(slot);
+        for copy in self.space.copies() {
+            if let Ok(buf) = copy.read(at, BLOCK_SIZE).await
+                && payload_crc(&buf) == entry.payload
+                && self.space.write(at, buf).await.is_ok()
+            {
+                return;
+            }
+        }
+        self.book.borrow_mut().lose(slot, entry.sequence);
     }
 
     /// Writes pages of the table; one turn serves everybody who waits for it.

@@ -498,3 +498,63 @@ pub(super) fn a6_cancel_refused_once_dead(seed: u64, trace: Trace) {
         ends_well(&mut stage, 0);
     }
 }
+
+pub(super) fn b7_leg_fails_under_reads(seed: u64, trace: Trace) {
+    let mut stage = stage(seed, &trace, Level::Raid5, 3);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.add_work_disk(2).await;
+        s.stand_still(SLOW, Strategy::WorkDisk).await;
+        for at in 0..12 {
+            s.write(at * 40_960, 40_960).await;
+        }
+        s.bay("d6").drive.faults_mut().fail_flushes(1);
+        let latch = Latch::default();
+        for task in 0..12 {
+            let host = s.machine.connect("v1");
+            latch.spawn(&s.machine.runtime, async move {
+                if task == 0 {
+                    host.must(host.flush().await, "a flush");
+                }
+                for _ in 0..20 {
+                    host.must(host.read(task * 40_960, 40_960).await, "a read");
+                }
+            });
+        }
+        latch.all().await;
+        s.go_on().await;
+        s.whole_again().await;
+        s.verify().await;
+    });
+}
+
+pub(super) fn f2_only_leg_fails_a_flush(seed: u64, trace: Trace) {
+    for round in 0..8 {
+        let mut stage = stage(seed * 10 + round, &trace, Level::Raid0, 2);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move {
+            s.add_work_disk(1).await;
+            s.scribble(20).await;
+            s.stand_still(SLOW, Strategy::WorkDisk).await;
+        });
+        stage.run(AssembleOptions::default(), None, |machine| async move {
+            let s = Script::new(&machine);
+            for at in 0..6 {
+                s.write(at * 8192, 8192).await;
+            }
+            s.bay("d5").drive.faults_mut().fail_flushes(1);
+            if s.host.flush().await.is_ok() {
+                s.machine.complain("a flush that failed was answered with success".into());
+            }
+            // Whether this one succeeds depends on what the disk lost; what it promises is kept.
+            let _ = s.host.flush().await;
+            s.write(0, 4096).await;
+            let _ = s.host.flush().await;
+        });
+        stage.end(false);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            for at in (0..s.size()).step_by(4096) {
+                // An error is honest; old data is not.
+                let _ = s.host.read(at, 4096).await;
+            }
+        });
+    }
+}

@@ -64,6 +64,20 @@ fn a_block_entered_again_is_not_cleared() {
     assert_eq!(book.marks_of(VOLUME), 1);
 }
 
+#[test]
+fn a_lost_payload_is_remembered_until_its_block_is_written_anew() {
+    let mut book = Book::new(7, LogShape { slots: 8, pages: 1 });
+    let slot = put(&mut book, 10);
+    assert_eq!(book.doubtful_payloads().len(), 1);
+    let sequence = book.doubtful_payloads()[0].1.sequence;
+    book.lose(slot, sequence);
+    flush(&mut book);
+    assert!(book.has_lost());
+    assert!(book.doubtful_payloads().is_empty(), "what is durable is not doubtful");
+    put(&mut book, 10);
+    assert!(!book.has_lost());
+}
+
 /// A table on disk, as a crash may leave it: each slot holds what is durable or anything written since.
 struct Disk {
     durable: BTreeMap<u64, Option<LogEntry>>,
