@@ -337,6 +337,19 @@ pub struct HealthReport {
     pub disks: Vec<T3Row>,
 }
 
+/// One row of table T2 (drawings, FIG. 3A).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct T2Row {
+    /// PRIMARY VOLUME#.
+    pub primary_volume: VolumeNumber,
+    /// SECONDARY VOLUME#.
+    pub secondary_volume: VolumeNumber,
+    /// PAIRING STATUS, in the drawings' words.
+    pub pairing_status: String,
+    /// DIFFERENTIAL BITMAP: for each region of 1 MiB whether a block in it differs, then `...`.
+    pub differential_bitmap: String,
+}
+
 /// One row of table T4 (drawings, FIG. 11A).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct T4Row {

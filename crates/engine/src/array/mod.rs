@@ -13,6 +13,7 @@ use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
 use crate::group::{Group, SlotRt, Stale, Trouble};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
+use crate::pair::Pair;
 use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
@@ -23,6 +24,7 @@ use crate::volume::VolumeRt;
 mod advice;
 mod assemble;
 mod avoidance;
+mod backing;
 mod commit;
 mod create;
 mod disks;
@@ -35,6 +37,7 @@ mod maintain;
 mod readd;
 mod replace;
 mod replacing;
+mod secondaries;
 mod spec;
 mod status;
 mod strategy;
@@ -87,6 +90,8 @@ pub struct Array<E: Env> {
     watches: health::Watches,
     /// Logs of redirected writes in use, or about to be.
     logs: RefCell<BTreeMap<BackupPlace, Rc<Log<E>>>>,
+    /// Pairs at work, or about to be, by primary.
+    pairs: RefCell<BTreeMap<VolumeNumber, Rc<Pair<E>>>>,
     leg_failures: RefCell<Option<Rc<LegFailures>>>,
     timeout_ns: u64,
     scrub_every_s: u64,
@@ -129,6 +134,7 @@ impl<E: Env> Array<E> {
             log: events::EventLog::default(),
             watches: health::Watches::default(),
             logs: RefCell::default(),
+            pairs: RefCell::default(),
             leg_failures: RefCell::default(),
             timeout_ns,
             scrub_every_s,

@@ -43,7 +43,7 @@ impl<E: Env> Shield<E> {
         let window = WINDOW.next_multiple_of(stripe) / BLOCK_SIZE;
         let mut moved_since = 0;
         let mut block = 0;
-        while let Some(first) = self.next_marked(block) {
+        while let Some(first) = self.next_marked(block..u64::MAX) {
             if progress.stop.get() || interrupted() {
                 return DrainEnd::Stopped;
             }
@@ -103,24 +103,10 @@ impl<E: Env> Shield<E> {
             let failed = |error| (first, error);
             let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
             let bufs = self.read(home, bytes.clone()).await.map_err(failed)?;
-            home.write_home(bytes.start, join(bufs)).await.map_err(failed)?;
+            home.write_home(bytes.start, Buf::joined(bufs)).await.map_err(failed)?;
             self.unmark_others(&run, None);
             moved += bytes.end - bytes.start;
         }
         Ok(moved)
     }
-}
-
-/// Buffers in one.
-fn join(mut bufs: Vec<Buf>) -> Buf {
-    if bufs.len() == 1 {
-        return bufs.pop().expect("one");
-    }
-    let mut whole = Buf::scratch(bufs.iter().map(Buf::len).sum());
-    let mut at = 0;
-    for buf in bufs {
-        whole.bytes_mut()[at..at + buf.len()].copy_from_slice(&buf);
-        at += buf.len();
-    }
-    whole
 }
