@@ -19,6 +19,7 @@ mod maps;
 mod medium;
 mod operator;
 mod oracle;
+mod pairs;
 mod pattern;
 mod register;
 mod rng;

@@ -18,6 +18,10 @@ use crate::health::{
 use crate::hung::{
     hung_member_is_read_around, hung_member_under_writes, slow_parity_is_not_left_behind,
 };
+use crate::pairs::{
+    crash_while_paired, no_group_for_a_pair, overwritten_at_home, paired_replace,
+    secondary_loses_redundancy,
+};
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::shield::{
@@ -153,6 +157,31 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "cancel-while-shielded",
         story: "an avoidance is given up half-way: updates go home with the old member in its place",
         script: cancel_while_shielded,
+    },
+    Scenario {
+        name: "paired-replace",
+        story: "writes go to secondaries in a free group while a disk is copied; the group takes none, and the secondaries are gone after",
+        script: paired_replace,
+    },
+    Scenario {
+        name: "crash-while-paired",
+        story: "crashes at any moment of an avoidance with new pairs: a bit is durable after its data, and cleared after home (B2)",
+        script: crash_while_paired,
+    },
+    Scenario {
+        name: "overwritten-at-home",
+        story: "what was written back and then overwritten never returns to its old version (B5)",
+        script: overwritten_at_home,
+    },
+    Scenario {
+        name: "secondary-loses-redundancy",
+        story: "the group of the secondaries loses members: new writes go where they are as safe as home (B6)",
+        script: secondary_loses_redundancy,
+    },
+    Scenario {
+        name: "no-group-for-a-pair",
+        story: "groups that are full, in use or less safe take no secondary, and asking for one is refused with the reason (B6, B8)",
+        script: no_group_for_a_pair,
     },
     Scenario {
         name: "hung-member-is-read-around",

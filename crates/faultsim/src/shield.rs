@@ -17,10 +17,10 @@ const SECOND: u64 = 1_000_000_000;
 /// Number of the work-disk set.
 const SET: DiskNumber = DiskNumber(60);
 /// A copy that takes long enough for hosts to do something meanwhile.
-const SLOW: u64 = 200_000;
+pub(crate) const SLOW: u64 = 200_000;
 
 /// Levels with members and what they survive.
-const LEVELS: [(Level, usize, usize); 5] = [
+pub(crate) const LEVELS: [(Level, usize, usize); 5] = [
     (Level::Raid0, 2, 0),
     (Level::Raid1, 2, 1),
     (Level::Raid5, 4, 1),
@@ -30,7 +30,7 @@ const LEVELS: [(Level, usize, usize); 5] = [
 
 impl Script {
     /// Adds a work-disk set of so many legs.
-    async fn add_work_disk(&self, legs: usize) {
+    pub(crate) async fn add_work_disk(&self, legs: usize) {
         let legs = (0..legs)
             .map(|_| {
                 let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
@@ -41,17 +41,22 @@ impl Script {
         self.must(added, "work-disk add");
     }
 
-    /// Adds a group of its own with a work volume "w" over all of it.
-    async fn add_work_volume(&self, level: Level, members: usize) {
+    /// Adds a group of its own, without a volume.
+    pub(crate) async fn add_group(&self, level: Level, members: usize, disk: u64) -> GroupNumber {
         let mut disks = Vec::new();
         for _ in 0..members {
-            let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
+            let bay = self.machine.world.shelf.add(disk, self.machine.world.seed);
             let added =
                 self.machine.array.add_disk(bay.hand_over(&self.machine.runtime), DiskRole::Free);
             disks.push(self.must(added.await, "disk add"));
         }
         let spec = GroupSpec { level, disks, chunk: 16 * 1024 };
-        let (group, _) = self.must(self.machine.array.create_group(spec).await, "group create");
+        self.must(self.machine.array.create_group(spec).await, "group create").0
+    }
+
+    /// Adds a group of its own with a work volume "w" over all of it.
+    async fn add_work_volume(&self, level: Level, members: usize) {
+        let group = self.add_group(level, members, 2 << 20).await;
         let spec = VolumeSpec { name: "w".into(), group, size: None, number: None };
         self.must(self.machine.array.create_volume(spec).await, "volume create");
         self.must(self.machine.array.add_work_volume("w", &[]).await, "work-volume add");
@@ -66,12 +71,12 @@ impl Script {
         }
     }
 
-    fn state(&self) -> Option<AvoidanceState> {
+    pub(crate) fn state(&self) -> Option<AvoidanceState> {
         self.machine.array.avoidance(GroupNumber(1)).map(|a| a.state)
     }
 
     /// Waits for a condition in virtual time.
-    async fn await_that(&self, what: &str, done: impl Fn(&Self) -> bool) {
+    pub(crate) async fn await_that(&self, what: &str, done: impl Fn(&Self) -> bool) {
         for _ in 0..40_000 {
             if done(self) {
                 return;
@@ -84,15 +89,15 @@ impl Script {
         ));
     }
 
-    async fn copying(&self) {
+    pub(crate) async fn copying(&self) {
         self.await_that("the copy", |s| s.state() == Some(AvoidanceState::Copying)).await;
     }
 
-    async fn whole_again(&self) {
+    pub(crate) async fn whole_again(&self) {
         self.await_that("the end of the avoidance", |s| s.state().is_none()).await;
     }
 
-    async fn replace(&self, disk: u32, rate: u64, strategy: Strategy) {
+    pub(crate) async fn replace(&self, disk: u32, rate: u64, strategy: Strategy) {
         let array = &self.machine.array;
         let replaced = array.replace_shielded(DiskNumber(disk), None, rate, strategy).await;
         self.must(replaced, "replace");
@@ -100,7 +105,7 @@ impl Script {
 }
 
 /// Accesses of the first `members` disks.
-fn accesses(report: &ArrayReport, members: usize) -> Vec<AccessCounts> {
+pub(crate) fn accesses(report: &ArrayReport, members: usize) -> Vec<AccessCounts> {
     report.disks.iter().take(members).map(|d| d.accesses).collect()
 }
 
