@@ -44,8 +44,8 @@ pub use ids::{
 };
 pub use report::{
     AccessCounts, ArrayReport, DiskReport, DiskState, ErrorCounts, Event, GroupReport, Health,
-    HealthReport, JobKind, JobReport, JobState, Problem, Severity, T1Row, T2Row, T3Row, T4Row,
-    T5Row, T6Row, T7Row, VolumeReport,
+    HealthReport, JobKind, JobReport, JobState, PairReport, Problem, Severity, T1Row, T2Row, T3Row,
+    T4Row, T5Row, T6Row, T7Row, VolumeReport,
 };
 pub use runtime::{Env, Runtime, Task};
 pub use volume::{AllocationRun, VolumeHandle};

@@ -17,6 +17,7 @@ mod injector;
 mod machine;
 mod maps;
 mod medium;
+mod mirrors;
 mod operator;
 mod oracle;
 mod pairs;

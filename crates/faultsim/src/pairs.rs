@@ -11,6 +11,7 @@ use forestall_engine::{
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
 use crate::shield::{LEVELS, SLOW, accesses};
+use crate::stage::Stage;
 use crate::trace::Trace;
 
 /// The group that takes secondaries.
@@ -270,4 +271,42 @@ pub(crate) fn no_group_for_a_pair(seed: u64, trace: Trace) {
         s.verify().await;
         s.machine.audit().await;
     });
+}
+
+/// What holds the newest writes is not there at a start, all of it: the array does not come up and says what it lacks.
+pub(crate) fn backup_is_missing(seed: u64, trace: Trace) {
+    for strategy in [Strategy::Pair, Strategy::WorkVolume] {
+        let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 2);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            match strategy {
+                Strategy::Pair => drop(s.add_group(Level::Raid1, 2, 8 << 20).await),
+                _ => s.add_work_volume(Level::Raid1, 2).await,
+            }
+            s.scribble(20).await;
+            s.replace(1, SLOW, strategy).await;
+            s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "pause");
+            s.copying().await;
+            s.scribble(20).await;
+            s.flush().await;
+        });
+        let withhold = |stage: &Stage, withheld| {
+            for bay in ["d6", "d7"] {
+                stage.world.shelf.named(bay).expect("it is on the shelf").withheld.set(withheld);
+            }
+        };
+        withhold(&stage, true);
+        let why = stage.refused(degraded());
+        if !why.contains("holds the newest writes of volume 1 of group 1") {
+            stage.world.complain(format!("refused for another reason: {why}"));
+        }
+        withhold(&stage, false);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move {
+            s.verify().await;
+            s.scribble(10).await;
+            s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
+            s.whole_again().await;
+            s.verify().await;
+            s.machine.audit().await;
+        });
+    }
 }

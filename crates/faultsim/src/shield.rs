@@ -55,7 +55,7 @@ impl Script {
     }
 
     /// Adds a group of its own with a work volume "w" over all of it.
-    async fn add_work_volume(&self, level: Level, members: usize) {
+    pub(crate) async fn add_work_volume(&self, level: Level, members: usize) {
         let group = self.add_group(level, members, 2 << 20).await;
         let spec = VolumeSpec { name: "w".into(), group, size: None, number: None };
         self.must(self.machine.array.create_volume(spec).await, "volume create");

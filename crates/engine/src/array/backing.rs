@@ -6,7 +6,9 @@
 use std::rc::Rc;
 
 use super::Array;
+use super::strategy::home_of;
 use crate::config::{AvoidanceState, BackupPlace, Configuration};
+use crate::ids::GroupNumber;
 use crate::runtime::Env;
 use crate::shield::{Backup, Log, Shield};
 
@@ -24,7 +26,9 @@ impl<E: Env> Array<E> {
         }
         for (number, volume) in self.volumes.borrow().iter() {
             let for_work = config.backups.work_at(BackupPlace::WorkVolume(*number)).is_some();
-            volume.reserve(for_work || config.backups.is_secondary(*number));
+            let follows = config.backups.is_secondary(*number)
+                || self.mirrors.borrow().values().any(|m| m.pair.secondary() == *number);
+            volume.reserve(for_work || follows);
             let shielded = config.backups.avoidances.iter().find_map(|a| {
                 let entry = a.volumes.iter().find(|v| v.volume == *number)?;
                 let chain: Option<Vec<_>> =
@@ -63,15 +67,30 @@ impl<E: Env> Array<E> {
     /// Whether everything that holds redirected writes is there, at assembly, before any byte is changed. Reads the bits of pairs.
     pub(super) async fn check_backups(self: &Rc<Self>) -> Result<(), String> {
         let config = self.config.borrow().clone();
-        let mut in_use = config.backups.work.iter().filter(|w| w.log != 0);
-        if let Some(work) = in_use.find(|work| self.open_space(work.place).is_none()) {
-            return Err(unreachable(&config, work.place));
+        let groups = self.groups.borrow().clone();
+        let readable = |group: GroupNumber| groups.get(&group).is_some_and(|g| g.is_readable());
+        for work in config.backups.work.iter().filter(|w| w.log != 0) {
+            let home = home_of(&config, work.place);
+            if !home.is_none_or(readable) || self.open_space(work.place).is_none() {
+                return Err(unreachable(&config, work.place));
+            }
         }
         for entry in &config.backups.pairs {
-            let lost = || unreachable(&config, BackupPlace::Pair(entry.primary));
-            let pair = self.pair_at(&config, entry).ok_or_else(lost)?;
-            pair.load().await.map_err(|_| lost())?;
-            self.pairs.borrow_mut().insert(entry.primary, pair);
+            let loaded = match self.pair_at(&config, entry) {
+                Some(pair) if !pair.group().is_readable() => None,
+                Some(pair) => pair.load().await.is_ok().then_some(pair),
+                None => None,
+            };
+            match loaded {
+                Some(pair) if entry.temporary => {
+                    self.pairs.borrow_mut().insert(entry.primary, pair);
+                }
+                Some(pair) => self.open_mirror(entry.primary, pair),
+                None if entry.temporary => {
+                    return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
+                }
+                None => {} // It ends when the array has started: its primary is whole.
+            }
         }
         Ok(())
     }
@@ -80,9 +99,17 @@ impl<E: Env> Array<E> {
     pub(super) async fn recover_backups(self: &Rc<Self>) -> Result<(), String> {
         let config = self.config.borrow().clone();
         let pairs = self.pairs.borrow().clone();
-        for (primary, pair) in pairs {
-            let lost = |_| unreachable(&config, BackupPlace::Pair(primary));
-            pair.persist_bits().await.map_err(lost)?;
+        for entry in &config.backups.pairs {
+            let durable = match pairs.get(&entry.primary) {
+                Some(pair) => pair.persist_bits().await.is_ok(),
+                None => false,
+            };
+            if !durable && entry.temporary {
+                return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
+            }
+            if !durable && !self.break_pair(entry.primary, entry.id).await {
+                return Err(format!("the pair of volume {} could not be ended", entry.primary));
+            }
         }
         for work in config.backups.work.iter().filter(|w| w.log != 0) {
             let lost = || unreachable(&config, work.place);

@@ -13,7 +13,7 @@ use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
 use crate::group::{Group, SlotRt, Stale, Trouble};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
-use crate::pair::Pair;
+use crate::pair::{Mirror, Pair};
 use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
@@ -34,6 +34,7 @@ mod health;
 mod jobs;
 mod labels;
 mod maintain;
+mod mirrors;
 mod readd;
 mod replace;
 mod replacing;
@@ -92,6 +93,8 @@ pub struct Array<E: Env> {
     logs: RefCell<BTreeMap<BackupPlace, Rc<Log<E>>>>,
     /// Pairs at work, or about to be, by primary.
     pairs: RefCell<BTreeMap<VolumeNumber, Rc<Pair<E>>>>,
+    /// Secondaries that follow their primaries, by primary.
+    mirrors: RefCell<BTreeMap<VolumeNumber, Rc<Mirror<E>>>>,
     leg_failures: RefCell<Option<Rc<LegFailures>>>,
     timeout_ns: u64,
     scrub_every_s: u64,
@@ -135,6 +138,7 @@ impl<E: Env> Array<E> {
             watches: health::Watches::default(),
             logs: RefCell::default(),
             pairs: RefCell::default(),
+            mirrors: RefCell::default(),
             leg_failures: RefCell::default(),
             timeout_ns,
             scrub_every_s,
@@ -213,9 +217,8 @@ impl<E: Env> Array<E> {
         self.event(Severity::Critical, "disk-needed-fails", Some(disk), group, what);
     }
 
-    /// Brings the groups and volumes in memory in line with the configuration, which counts now.
-    fn apply(self: &Rc<Self>) {
-        let config = self.config.borrow().clone();
+    /// Failures that are committed, pauses of copies that are gone, alarms that are over.
+    fn forget_what_ended(&self, config: &Configuration) {
         self.failing
             .borrow_mut()
             .retain(|disk, _| config.disk(*disk).is_some_and(|d| d.in_service()));
@@ -225,6 +228,12 @@ impl<E: Env> Array<E> {
             slots.any(|s| s.replacement == Some(*disk) && s.state == SlotState::InSync)
         });
         self.alarmed.borrow_mut().retain(|disk| config.disk(*disk).is_some_and(|d| d.in_service()));
+    }
+
+    /// Brings the groups and volumes in memory in line with the configuration, which counts now.
+    fn apply(self: &Rc<Self>) {
+        let config = self.config.borrow().clone();
+        self.forget_what_ended(&config);
         for entry in &config.groups {
             let group = self.groups.borrow().get(&entry.number).cloned();
             let group = match group {
@@ -283,6 +292,7 @@ impl<E: Env> Array<E> {
         self.groups.borrow_mut().retain(|number, _| config.group(*number).is_some());
         self.apply_volumes(&config);
         self.apply_shields(&config);
+        self.apply_mirrors();
         self.note_change();
     }
 
@@ -304,6 +314,7 @@ impl<E: Env> Array<E> {
         for volume in &volumes {
             volume.drained().await;
         }
+        self.mirrors_at_rest().await;
         self.jobs.ended(|_| true).await;
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in &groups {

@@ -25,12 +25,13 @@ pub(super) struct Bits {
     len: u64,
     pages: BTreeMap<u64, Page>,
     changed: BTreeSet<u64>,
+    ones: u64,
 }
 
 impl Bits {
     /// `len` bits, none set.
     pub(super) fn new(len: u64) -> Self {
-        Self { len, pages: BTreeMap::new(), changed: BTreeSet::new() }
+        Self { len, pages: BTreeMap::new(), changed: BTreeSet::new(), ones: 0 }
     }
 
     /// Pages that hold all bits.
@@ -45,7 +46,8 @@ impl Bits {
             payload[(bit / 8) as usize] &= !(1 << (bit % 8));
         }
         let ones = payload.iter().map(|byte| u64::from(byte.count_ones())).sum();
-        self.pages.insert(page, Page { payload, ones });
+        let before = self.pages.insert(page, Page { payload, ones });
+        self.ones = self.ones + ones - before.map_or(0, |page| page.ones);
         self.changed.insert(page);
     }
 
@@ -68,6 +70,7 @@ impl Bits {
             if (*byte & mask != 0) != value {
                 *byte ^= mask;
                 page.ones = if value { page.ones + 1 } else { page.ones - 1 };
+                self.ones = if value { self.ones + 1 } else { self.ones - 1 };
                 self.changed.insert(number);
                 any = true;
             }
@@ -77,7 +80,7 @@ impl Bits {
 
     /// Bits that are set.
     pub(super) fn ones(&self) -> u64 {
-        self.pages.values().map(|page| page.ones).sum()
+        self.ones
     }
 
     /// The first set bit inside a range.

@@ -1,6 +1,6 @@
 //! Pairs: a volume that hosts use and one of equal size in another group, with the bits that tell them apart.
 //!
-//! Owns the secondary as a backup of a shielded primary (rule B2). Invariants: a block is marked only after the secondary holds it; on disk a
+//! Owns the secondary as a backup of a shielded primary (rule B2); following a primary is `mirror.rs`'s matter. Invariants: a block is marked only after the secondary holds it; on disk a
 //! bit is set only after what it tells of is durable, and cleared only after home is. The primary's block locks are held by whoever calls.
 
 use std::ops::Range;
@@ -10,16 +10,18 @@ use crate::buf::Buf;
 use crate::config::{PairEntry, VolumeEntry};
 use crate::error::IoError;
 use crate::group::Group;
-use crate::ids::{BLOCK_SIZE, Uuid};
+use crate::ids::{BLOCK_SIZE, Uuid, VolumeNumber};
 use crate::runtime::Env;
 use crate::volume::VolumeRt;
 
 mod bitmap;
 mod bits;
+mod mirror;
 
 use bitmap::Bitmap;
 pub(crate) use bitmap::bitmap_bytes;
 pub(crate) use bits::Taken;
+pub(crate) use mirror::{Mirror, OnBroken};
 
 /// A pair at work.
 pub(crate) struct Pair<E: Env> {
@@ -58,6 +60,11 @@ impl<E: Env> Pair<E> {
     /// Makes every bit durable as it is now.
     pub(crate) async fn persist_bits(&self) -> Result<(), IoError> {
         self.bitmap.persist_changed().await
+    }
+
+    /// The secondary's number.
+    pub(crate) fn secondary(&self) -> VolumeNumber {
+        self.secondary.report().number
     }
 
     /// The secondary's group.
@@ -103,8 +110,18 @@ impl<E: Env> Pair<E> {
             Some(data) => self.secondary.write_home(bytes.start, data).await?,
             None => self.secondary.zero_home(bytes).await?,
         }
-        self.bitmap.bits.borrow_mut().set(blocks, true);
+        self.mark(blocks);
         Ok(())
+    }
+
+    /// Writes whole blocks to the secondary.
+    async fn write(&self, first: u64, data: Buf) -> Result<(), IoError> {
+        self.secondary.write_home(first * BLOCK_SIZE, data).await
+    }
+
+    /// Marks blocks in memory.
+    pub(crate) fn mark(&self, blocks: Range<u64>) {
+        self.bitmap.bits.borrow_mut().set(blocks, true);
     }
 
     /// Home is newer than what the secondary holds of these blocks.
