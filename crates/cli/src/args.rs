@@ -310,6 +310,9 @@ pub struct StatusArgs {
 pub struct ShowArgs {
     /// Which one
     pub table: TableWord,
+    /// How many bits of each bitmap (t2) [default: 12]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    pub bits: Option<u64>,
 }
 
 /// Tables of the design.
@@ -317,6 +320,8 @@ pub struct ShowArgs {
 pub enum TableWord {
     /// Groups with their volumes, disks and levels
     T1,
+    /// Pairs of volumes and where they differ
+    T2,
     /// Disks with their errors, the level of each bucket, and the verdict
     T3,
 }

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use forestall_engine::{ArrayReport, Health, T1Row, T3Row};
+use forestall_engine::{ArrayReport, Health, T1Row, T2Row, T3Row};
 use forestall_server::api::types::{Done, ServerInfo};
 use serde::Serialize;
 
@@ -120,6 +120,11 @@ fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
         TableWord::T1 => {
             let rows: Vec<T1Row> = client.get("/v1/show/t1")?;
             session.print(&rows, || render::tables::t1(&rows, aligned))
+        }
+        TableWord::T2 => {
+            let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
+            let rows: Vec<T2Row> = client.get(&format!("/v1/show/t2{bits}"))?;
+            session.print(&rows, || render::pairs::t2(&rows, aligned))
         }
         TableWord::T3 => {
             let rows: Vec<T3Row> = client.get("/v1/show/t3")?;

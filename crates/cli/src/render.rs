@@ -3,6 +3,7 @@
 //! Owns colours and aligned columns; [`status`] is the one-screen page, [`tables`] are the listings. Pure functions from
 //! reports to text, so that tests can read them; colours only on a terminal and never under `NO_COLOR`.
 
+pub mod pairs;
 pub mod status;
 pub mod tables;
 

@@ -48,6 +48,7 @@ fn every_promised_line_parses() {
         "forestall jobs --wait",
         "forestall status",
         "forestall show t1",
+        "forestall show t2 --bits 40 --json",
         "forestall events --follow",
         "forestall inject disk 2 --op read --kind error --offset 1MiB --len 4096 --count 3",
         "forestall inject disk 2 --kind delay --ms 20",
@@ -126,6 +127,7 @@ fn usage_errors_have_exit_code_2() {
         "forestall inject disk 2 --kind error --clear",
         "forestall inject volume 2 --kind error",
         "forestall show t9",
+        "forestall show t2 --bits 0",
         "forestall destroy",
     ];
     for line in lines {

@@ -290,7 +290,11 @@ pub fn t3(rows: &[T3Row], aligned: bool) -> String {
 }
 
 /// Columns aligned for a terminal, else separated by tabs.
-fn laid_out(headings: &[&str], cells: impl Iterator<Item = Vec<String>>, aligned: bool) -> String {
+pub(super) fn laid_out(
+    headings: &[&str],
+    cells: impl Iterator<Item = Vec<String>>,
+    aligned: bool,
+) -> String {
     if aligned {
         let mut table = Columns::new(headings);
         cells.for_each(|row| table.row(row));

@@ -32,6 +32,8 @@ use super::types::{
 };
 use crate::data::Context;
 
+mod pairs;
+
 /// Longest that `GET /v1/events?wait=1` waits before it answers an empty list.
 const EVENT_WAIT: Duration = Duration::from_secs(30);
 
@@ -86,6 +88,7 @@ pub fn router(control: Shared) -> Router {
         .route("/v1/jobs/limit", command(job_limit))
         .route("/v1/inject", command(inject))
         .route("/v1/stop", post(stop))
+        .merge(pairs::routes())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .with_state(control)
