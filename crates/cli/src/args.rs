@@ -15,12 +15,14 @@ use crate::size::{parse_rate, parse_size};
 mod health;
 mod inject;
 mod manage;
+mod pairs;
 
 pub use health::{HealthCommand, PolicyCommand};
 pub use inject::{FaultWord, InjectArgs, OpWord};
 pub use manage::{
     DiskCommand, GroupCommand, ReplaceArgs, ReplaceCommand, RoleWord, ScrubArgs, VolumeCommand,
 };
+pub use pairs::PairCommand;
 
 /// What a path of a disk in memory begins with.
 const MEMORY: &str = "memory:";
@@ -85,6 +87,9 @@ pub enum Command {
     Volume(VolumeCommand),
     /// Copy a disk to a spare while it stays in service, then swap them
     Replace(ReplaceArgs),
+    /// Let a volume of another group follow a volume
+    #[command(subcommand)]
+    Pair(PairCommand),
     /// Compare copies and parity of a group, and mend them with --repair
     Scrub(ScrubArgs),
     /// List long work: rebuilds, replacements, scrubs

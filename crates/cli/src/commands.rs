@@ -10,6 +10,7 @@ mod inject;
 mod inspect;
 mod jobs;
 mod manage;
+mod pairs;
 mod words;
 
 use std::io::{self, IsTerminal, Write};
@@ -46,6 +47,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Group(command) => manage::group(&session, command),
         Command::Volume(command) => manage::volume(&session, command),
         Command::Replace(args) => jobs::replace(&session, &args),
+        Command::Pair(command) => pairs::pair(&session, command),
         Command::Scrub(args) => jobs::scrub(&session, &args),
         Command::Jobs(args) => jobs::jobs(&session, &args),
         Command::Status(args) => status(&session, &args),

@@ -1,8 +1,33 @@
-//! Table T2, the listing of pairs.
+//! The listing of pairs, and table T2.
 
-use forestall_engine::T2Row;
+use forestall_engine::{PairReport, T2Row};
 
+use super::Columns;
 use super::tables::laid_out;
+use crate::size;
+
+/// Pairs with what differs between their volumes.
+#[must_use]
+pub fn pairs(pairs: &[PairReport]) -> Columns {
+    let mut table = Columns::new(&["PRIMARY", "SECONDARY", "STATUS", "DIFFERS", "NOTES"]);
+    for pair in pairs {
+        let mut notes = Vec::new();
+        if pair.hold {
+            notes.push("held: nothing is copied");
+        }
+        if pair.temporary {
+            notes.push("until the updates are home");
+        }
+        table.row(vec![
+            pair.primary.to_string(),
+            pair.secondary.to_string(),
+            pair.status.to_string(),
+            size::bytes(pair.differing),
+            notes.join("; "),
+        ]);
+    }
+    table
+}
 
 /// Table T2 in the words of FIG. 3A: aligned for people, separated by tabs for programs.
 #[must_use]
