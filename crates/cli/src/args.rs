@@ -16,6 +16,7 @@ mod backups;
 mod health;
 mod inject;
 mod manage;
+mod pairs;
 
 pub use backups::{BackupWord, WorkDiskCommand, WorkVolumeCommand};
 pub use health::{HealthCommand, PolicyCommand};
@@ -23,6 +24,7 @@ pub use inject::{FaultWord, InjectArgs, OpWord};
 pub use manage::{
     DiskCommand, GroupCommand, ReplaceArgs, ReplaceCommand, RoleWord, ScrubArgs, VolumeCommand,
 };
+pub use pairs::PairCommand;
 
 /// What a path of a disk in memory begins with.
 const MEMORY: &str = "memory:";
@@ -93,6 +95,9 @@ pub enum Command {
     /// Keep disks for the writes of groups that are shielded while a disk is copied
     #[command(subcommand)]
     WorkDisk(WorkDiskCommand),
+    /// Let a volume of another group follow a volume
+    #[command(subcommand)]
+    Pair(PairCommand),
     /// Compare copies and parity of a group, and mend them with --repair
     Scrub(ScrubArgs),
     /// List long work: rebuilds, replacements, scrubs
@@ -318,7 +323,7 @@ pub struct StatusArgs {
 pub struct ShowArgs {
     /// Which one
     pub table: TableWord,
-    /// How many bits of each bitmap (t4) [default: 10]
+    /// How many bits of each bitmap (t2, t4) [default: 12 and 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     pub bits: Option<u64>,
 }
@@ -328,6 +333,8 @@ pub struct ShowArgs {
 pub enum TableWord {
     /// Groups with their volumes, disks and levels
     T1,
+    /// Pairs of volumes and where they differ
+    T2,
     /// Disks with their errors, the level of each bucket, and the verdict
     T3,
     /// Work volumes, whose writes they take and what is not home yet

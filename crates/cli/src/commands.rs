@@ -11,6 +11,7 @@ mod inject;
 mod inspect;
 mod jobs;
 mod manage;
+mod pairs;
 mod words;
 
 use std::io::{self, IsTerminal, Write};
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use forestall_engine::{ArrayReport, Health, T1Row, T3Row, T4Row, T5Row, T6Row, T7Row};
+use forestall_engine::{ArrayReport, Health, T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row};
 use forestall_server::api::types::{Done, ServerInfo};
 use serde::Serialize;
 
@@ -49,6 +50,7 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Replace(args) => jobs::replace(&session, &args),
         Command::WorkVolume(command) => backups::work_volume(&session, command),
         Command::WorkDisk(command) => backups::work_disk(&session, command),
+        Command::Pair(command) => pairs::pair(&session, command),
         Command::Scrub(args) => jobs::scrub(&session, &args),
         Command::Jobs(args) => jobs::jobs(&session, &args),
         Command::Status(args) => status(&session, &args),
@@ -123,6 +125,11 @@ fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
         TableWord::T1 => {
             let rows: Vec<T1Row> = client.get("/v1/show/t1")?;
             session.print(&rows, || render::tables::t1(&rows, aligned))
+        }
+        TableWord::T2 => {
+            let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
+            let rows: Vec<T2Row> = client.get(&format!("/v1/show/t2{bits}"))?;
+            session.print(&rows, || render::pairs::t2(&rows, aligned))
         }
         TableWord::T3 => {
             let rows: Vec<T3Row> = client.get("/v1/show/t3")?;

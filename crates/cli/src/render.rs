@@ -4,6 +4,7 @@
 //! reports to text, so that tests can read them; colours only on a terminal and never under `NO_COLOR`.
 
 pub mod backups;
+pub mod pairs;
 pub mod status;
 pub mod tables;
 

@@ -103,6 +103,21 @@ impl Buf {
         buf
     }
 
+    /// Buffers one behind the other in one; a single one is not copied.
+    #[must_use]
+    pub fn joined(mut bufs: Vec<Self>) -> Self {
+        if bufs.len() == 1 {
+            return bufs.swap_remove(0);
+        }
+        let mut whole = Self::scratch(bufs.iter().map(Self::len).sum());
+        let mut at = 0;
+        for buf in bufs {
+            whole.bytes_mut()[at..at + buf.len()].copy_from_slice(&buf);
+            at += buf.len();
+        }
+        whole
+    }
+
     /// Length in bytes.
     #[must_use]
     pub fn len(&self) -> usize {

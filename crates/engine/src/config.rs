@@ -14,7 +14,8 @@ use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 mod backups;
 
 pub use backups::{
-    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, ShieldedVolume, Strategy, WorkEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, PairEntry, PairStatus,
+    ShieldedVolume, Strategy, WorkEntry,
 };
 
 /// RAID level of a group.

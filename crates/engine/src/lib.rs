@@ -17,6 +17,7 @@ pub mod geometry;
 mod group;
 pub mod health;
 mod ids;
+mod pair;
 pub mod plan;
 mod progress;
 pub mod quorum;
@@ -33,8 +34,8 @@ pub use array::{
 pub use buf::Buf;
 pub use config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
-    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, Service,
-    ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
+    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, PairEntry,
+    PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
 };
 pub use disk::{Disk, DiskFault, DiskIdentity, FaultKind};
 pub use error::{AssembleError, CommandError, CreateError, IoError};
@@ -43,8 +44,8 @@ pub use ids::{
 };
 pub use report::{
     AccessCounts, ArrayReport, AvoidanceReport, DiskReport, DiskState, ErrorCounts, Event,
-    GroupReport, Health, HealthReport, JobKind, JobReport, JobState, Problem, Severity,
-    ShieldedReport, T1Row, T3Row, T4Row, T5Row, T6Row, T7Row, VolumeReport,
+    GroupReport, Health, HealthReport, JobKind, JobReport, JobState, PairReport, Problem, Severity,
+    ShieldedReport, T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, VolumeReport,
 };
 pub use runtime::{Env, Runtime, Task};
 pub use volume::{AllocationRun, VolumeHandle};

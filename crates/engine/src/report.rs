@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DiskRole, Level};
+use crate::config::{DiskRole, Level, PairStatus};
 use crate::disk::DiskIdentity;
 use crate::health::{ErrorClass, Policy, Verdict};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
@@ -169,6 +169,23 @@ pub struct VolumeReport {
     pub read_only: bool,
     /// Kept for redirected writes of other volumes: not served.
     pub reserved: bool,
+}
+
+/// One pair of volumes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PairReport {
+    /// The volume that hosts use.
+    pub primary: VolumeNumber,
+    /// The volume beside it.
+    pub secondary: VolumeNumber,
+    /// What the pair is doing.
+    pub status: PairStatus,
+    /// Its bits stand still.
+    pub hold: bool,
+    /// Made for one avoidance, and removed after it.
+    pub temporary: bool,
+    /// Bytes that differ, in blocks of 4 KiB.
+    pub differing: u64,
 }
 
 /// Kinds of long work.
@@ -350,6 +367,19 @@ pub struct HealthReport {
     pub policy: Policy,
     /// Table T3.
     pub disks: Vec<T3Row>,
+}
+
+/// One row of table T2 (drawings, FIG. 3A).
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct T2Row {
+    /// PRIMARY VOLUME#.
+    pub primary_volume: VolumeNumber,
+    /// SECONDARY VOLUME#.
+    pub secondary_volume: VolumeNumber,
+    /// PAIRING STATUS, in the drawings' words.
+    pub pairing_status: String,
+    /// DIFFERENTIAL BITMAP: for each region of 1 MiB whether a block in it differs, then `...`.
+    pub differential_bitmap: String,
 }
 
 /// One row of table T4 (drawings, FIG. 11A).

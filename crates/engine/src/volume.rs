@@ -16,6 +16,7 @@ use crate::config::VolumeEntry;
 use crate::error::IoError;
 use crate::group::Group;
 use crate::ids::BLOCK_SIZE;
+use crate::pair::Mirror;
 use crate::report::VolumeReport;
 use crate::runtime::{Env, Runtime};
 use crate::shield::Shield;
@@ -44,6 +45,8 @@ pub(crate) struct VolumeRt<E: Env> {
     requests: Cell<u64>,
     /// Where the volume's writes go while its group is shielded.
     shield: RefCell<Option<Rc<Shield<E>>>>,
+    /// What is told of each write before it begins, if a secondary follows the volume.
+    mirror: RefCell<Option<Rc<Mirror<E>>>>,
     flush_turn: Mutex,
     /// Kept for redirected writes: no host's business.
     reserved: Cell<bool>,
@@ -81,6 +84,7 @@ impl<E: Env> VolumeRt<E> {
             idle: Event::default(),
             requests: Cell::new(0),
             shield: RefCell::default(),
+            mirror: RefCell::default(),
             flush_turn: Mutex::default(),
             reserved: Cell::new(false),
         })
@@ -119,6 +123,28 @@ impl<E: Env> VolumeRt<E> {
     /// Raises, changes or takes away the shield; a counting configuration says so.
     pub(crate) fn set_shield(&self, shield: Option<Rc<Shield<E>>>) {
         *self.shield.borrow_mut() = shield;
+    }
+
+    /// Lets a secondary follow the volume, or lets it go.
+    pub(crate) fn set_mirror(&self, mirror: Option<Rc<Mirror<E>>>) {
+        *self.mirror.borrow_mut() = mirror;
+    }
+
+    /// What a host is about to change is noted where a secondary follows. The caller holds the lock.
+    async fn note_change(&self, range: Range<u64>) -> Result<(), IoError> {
+        let mirror = self.mirror.borrow().clone();
+        let Some(mirror) = mirror else { return Ok(()) };
+        mirror.note(range.start / BLOCK_SIZE..range.end.div_ceil(BLOCK_SIZE)).await
+    }
+
+    /// Parts of the volume that are not known to read as zeroes, as blocks.
+    pub(crate) fn blocks_with_data(&self) -> Vec<Range<u64>> {
+        let all = 0..self.entry.borrow().size;
+        let parts = match self.shield() {
+            Some(shield) => self.written_parts_under(&shield, all),
+            None => self.written_parts(all),
+        };
+        parts.into_iter().map(|p| p.start / BLOCK_SIZE..p.end.div_ceil(BLOCK_SIZE)).collect()
     }
 
     /// Completes when every request that came before has ended: what comes later sees what was changed before this call.
@@ -211,7 +237,8 @@ impl<E: Env> VolumeRt<E> {
         parts
     }
 
-    async fn read_blocks(&self, range: Range<u64>) -> Result<Vec<Buf>, IoError> {
+    /// Reads whole blocks as hosts see them. The caller holds the lock.
+    pub(crate) async fn read_blocks(&self, range: Range<u64>) -> Result<Vec<Buf>, IoError> {
         match self.shield() {
             Some(shield) => shield.read(self, range).await,
             None => self.read_home(range).await,

@@ -21,6 +21,11 @@ use crate::health::{
 use crate::hung::{
     hung_member_is_read_around, hung_member_under_writes, slow_parity_is_not_left_behind,
 };
+use crate::mirrors::{crash_while_mirroring, no_such_pair, secondary_follows, secondary_is_lost};
+use crate::pairs::{
+    backup_is_missing, crash_while_paired, no_group_for_a_pair, overwritten_at_home,
+    paired_replace, secondary_loses_redundancy,
+};
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::shield::{
@@ -166,6 +171,56 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "bad-areas-are-left-for-last",
         story: "the ailing disk has unreadable places: what it reads well is copied first, once, the rest comes from the peers",
         script: bad_areas_are_left_for_last,
+    },
+    Scenario {
+        name: "paired-replace",
+        story: "writes go to secondaries in a free group while a disk is copied; the group takes none, and the secondaries are gone after",
+        script: paired_replace,
+    },
+    Scenario {
+        name: "crash-while-paired",
+        story: "crashes at any moment of an avoidance with new pairs: a bit is durable after its data, and cleared after home (B2)",
+        script: crash_while_paired,
+    },
+    Scenario {
+        name: "overwritten-at-home",
+        story: "what was written back and then overwritten never returns to its old version (B5)",
+        script: overwritten_at_home,
+    },
+    Scenario {
+        name: "secondary-loses-redundancy",
+        story: "the group of the secondaries loses members: new writes go where they are as safe as home (B6)",
+        script: secondary_loses_redundancy,
+    },
+    Scenario {
+        name: "no-group-for-a-pair",
+        story: "groups that are full, in use or less safe take no secondary, and asking for one is refused with the reason (B6, B8)",
+        script: no_group_for_a_pair,
+    },
+    Scenario {
+        name: "backup-is-missing",
+        story: "the group that holds the newest writes is away at a start: the array does not come up without it",
+        script: backup_is_missing,
+    },
+    Scenario {
+        name: "secondary-follows",
+        story: "a pair is made, held, split and made equal again under writes: the secondary is equal whenever no bit is left",
+        script: secondary_follows,
+    },
+    Scenario {
+        name: "crash-while-mirroring",
+        story: "crashes at any moment of a pair's copying: what differs is marked (B2), and is equal again after",
+        script: crash_while_mirroring,
+    },
+    Scenario {
+        name: "secondary-is-lost",
+        story: "the secondary's group takes no more writes: the pair ends and the primary goes on, also over a restart",
+        script: secondary_is_lost,
+    },
+    Scenario {
+        name: "no-such-pair",
+        story: "volumes of other sizes, of one group, with data, in a pair already: refused, nothing changed",
+        script: no_such_pair,
     },
     Scenario {
         name: "hung-member-is-read-around",

@@ -41,17 +41,22 @@ impl Script {
         self.must(added, "work-disk add");
     }
 
-    /// Adds a group of its own with a work volume "w" over all of it.
-    pub(crate) async fn add_work_volume(&self, level: Level, members: usize) {
+    /// Adds a group of its own, without a volume.
+    pub(crate) async fn add_group(&self, level: Level, members: usize, disk: u64) -> GroupNumber {
         let mut disks = Vec::new();
         for _ in 0..members {
-            let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
+            let bay = self.machine.world.shelf.add(disk, self.machine.world.seed);
             let added =
                 self.machine.array.add_disk(bay.hand_over(&self.machine.runtime), DiskRole::Free);
             disks.push(self.must(added.await, "disk add"));
         }
         let spec = GroupSpec { level, disks, chunk: 16 * 1024 };
-        let (group, _) = self.must(self.machine.array.create_group(spec).await, "group create");
+        self.must(self.machine.array.create_group(spec).await, "group create").0
+    }
+
+    /// Adds a group of its own with a work volume "w" over all of it.
+    pub(crate) async fn add_work_volume(&self, level: Level, members: usize) {
+        let group = self.add_group(level, members, 2 << 20).await;
         let spec = VolumeSpec { name: "w".into(), group, size: None, number: None };
         self.must(self.machine.array.create_volume(spec).await, "volume create");
         self.must(self.machine.array.add_work_volume("w", &[]).await, "work-volume add");

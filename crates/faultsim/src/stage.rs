@@ -4,10 +4,11 @@
 //! stop means to drives and oracle. Invariant: between two runs nothing of the engine is left but what stands on the
 //! drives. Random simulations (`run.rs`) and scripted ones (`scenarios.rs`) play on it alike.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::rc::Rc;
 
-use forestall_engine::{Array, AssembleOptions, CreateSpec, Runtime};
+use forestall_engine::{Array, AssembleOptions, CreateSpec, NewDisk, Runtime};
 
 use crate::client::break_off;
 use crate::executor::{Ended, Executor, Limits, SimRuntime};
@@ -120,6 +121,23 @@ impl Stage {
         })
     }
 
+    /// Tries to start the array, which must be refused; answers why.
+    ///
+    /// # Panics
+    /// With a violation if it comes up.
+    pub fn refused(&mut self, options: AssembleOptions) -> String {
+        let (world, why) = (self.world.clone(), Rc::new(RefCell::new(String::new())));
+        let said = Rc::clone(&why);
+        self.play(None, move |runtime| async move {
+            match Array::<SimEnv>::assemble(runtime.clone(), there(&world, &runtime), options).await
+            {
+                Ok(_) => world.complain("the array comes up and must not".into()),
+                Err((error, _)) => *said.borrow_mut() = error.to_string(),
+            }
+        });
+        why.take()
+    }
+
     /// The power goes: in good order after a stop of the array, else it is a crash.
     pub fn end(&mut self, stopped: bool) {
         self.world.shelf.crash(&mut self.rng);
@@ -166,14 +184,18 @@ impl Stage {
     }
 }
 
-/// Starts the array on every labelled drive that is there.
-async fn assemble(world: &World, runtime: &SimRuntime, options: AssembleOptions) -> Machine {
+/// Every labelled drive that is there.
+fn there(world: &World, runtime: &SimRuntime) -> Vec<NewDisk<SimEnv>> {
     let there = world.shelf.all().into_iter();
     let there = there.filter(|b| {
         !b.removed.get() && !b.withheld.get() && !b.drive.faults().dead() && b.labelled()
     });
-    let disks = there.map(|b| b.hand_over(runtime)).collect();
-    match Array::<SimEnv>::assemble(runtime.clone(), disks, options).await {
+    there.map(|b| b.hand_over(runtime)).collect()
+}
+
+/// Starts the array on every labelled drive that is there.
+async fn assemble(world: &World, runtime: &SimRuntime, options: AssembleOptions) -> Machine {
+    match Array::<SimEnv>::assemble(runtime.clone(), there(world, runtime), options).await {
         Ok(array) => {
             *world.running.borrow_mut() = Some(Rc::clone(&array));
             Machine::new(world.clone(), array, runtime.clone())

@@ -24,6 +24,7 @@ mod health;
 mod levels;
 mod life;
 mod maintenance;
+mod pairs;
 mod restarts;
 mod shield;
 mod tools;

@@ -38,6 +38,7 @@ impl<E: Env> Array<E> {
         self.groups.borrow_mut().retain(|number, _| config.group(*number).is_some());
         self.apply_volumes(&config);
         self.apply_shields(&config);
+        self.apply_mirrors();
         self.note_change();
     }
 

@@ -174,7 +174,7 @@ impl<E: Env> Array<E> {
                 )));
             }
         }
-        self.check_logs().map_err(AssembleError::Shield)?;
+        self.check_backups().await.map_err(AssembleError::Shield)?;
         let history = self.rt.random_u64().max(1);
         let mut next = choice.recommit(history, self.rt.unix_ms());
         for disk in choice.missing.iter().chain(choice.diverged.iter().map(|s| &s.disk)) {
@@ -199,7 +199,7 @@ impl<E: Env> Array<E> {
             // A group without members keeps what it could not write as changed, and tries again with its next flush.
             let _ = group.persist_stale_pages().await;
         }
-        self.recover_logs().await.map_err(AssembleError::Shield)
+        self.recover_backups().await.map_err(AssembleError::Shield)
     }
 
     /// Tells what the start found.

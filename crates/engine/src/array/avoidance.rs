@@ -4,13 +4,15 @@
 //! from the commit that names it until a commit that takes it away, which comes only when everything is home and durable; the copy begins only
 //! when no write of before is on its way to the group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::Array;
+use super::secondaries::{self, take_temporary_pairs};
 use super::strategy::{Offer, Plan, choose};
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, DropReason, Strategy,
+    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, DropReason, PairEntry, Strategy,
+    VolumeEntry,
 };
 use crate::error::CommandError;
 use crate::group::Group;
@@ -18,20 +20,25 @@ use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
-use crate::shield::{DrainEnd, LegFailures, Log, Shield, Space};
+use crate::shield::{Backup, DrainEnd, LegFailures, Log, Shield, Space};
 use crate::volume::VolumeRt;
+
+/// Logs that come into use, with their identity.
+type NewLogs = Vec<(BackupPlace, u64)>;
+/// Pairs made for an avoidance, with their secondaries.
+type NewPairs = Vec<(PairEntry, VolumeEntry)>;
 
 /// A shield about to be raised.
 pub(super) struct Raising {
     plan: Plan,
     entry: AvoidanceEntry,
-    /// Logs that come into use, with their identity.
-    logs: Vec<(BackupPlace, u64)>,
+    logs: NewLogs,
+    pairs: NewPairs,
 }
 
 impl<E: Env> Array<E> {
-    /// Chooses the backups of a group and opens the logs that come into use. `None`: everything would go home anyway.
-    pub(super) fn prepare_shield(
+    /// Chooses the backups of a group, opens the logs that come into use and readies new pairs. `None`: everything would go home anyway.
+    pub(super) async fn prepare_shield(
         self: &Rc<Self>,
         config: &Configuration,
         group: &Rc<Group<E>>,
@@ -42,16 +49,39 @@ impl<E: Env> Array<E> {
         let offers: BTreeMap<BackupPlace, Offer> =
             config.backups.work.iter().map(|w| (w.place, self.offer(w.place))).collect();
         let tolerance = group.geometry.tolerance() as u32;
-        let plan =
-            choose(config, entry, tolerance, asked, &offers).map_err(CommandError::Refused)?;
-        let places: std::collections::BTreeSet<BackupPlace> =
+        let plan = choose(config, entry, tolerance, asked, &offers, &self.whole_groups())
+            .map_err(CommandError::Refused)?;
+        let places: BTreeSet<BackupPlace> =
             plan.volumes.iter().flat_map(|v| &v.chain).copied().collect();
         if places.is_empty() {
             return Ok(None);
         }
+        let opened = self.open_storages(&plan, places).await;
+        if opened.is_err() {
+            self.close_unused();
+        }
+        let (logs, pairs) = opened?;
+        let avoidance = AvoidanceEntry {
+            group: group.number,
+            slot,
+            state: AvoidanceState::Entering,
+            paused: false,
+            asked,
+            retiring: None,
+            volumes: plan.volumes.clone(),
+        };
+        Ok(Some(Raising { plan, entry: avoidance, logs, pairs }))
+    }
+
+    /// Opens logs that come into use, and readies new pairs.
+    async fn open_storages(
+        self: &Rc<Self>,
+        plan: &Plan,
+        places: BTreeSet<BackupPlace>,
+    ) -> Result<(NewLogs, NewPairs), CommandError> {
         let mut logs = Vec::new();
         for place in places {
-            if self.logs.borrow().contains_key(&place) {
+            if matches!(place, BackupPlace::Pair(_)) || self.logs.borrow().contains_key(&place) {
                 continue;
             }
             let id = self.rt.random_u64() | 1;
@@ -62,27 +92,16 @@ impl<E: Env> Array<E> {
             self.logs.borrow_mut().insert(place, log);
             logs.push((place, id));
         }
-        let avoidance = AvoidanceEntry {
-            group: group.number,
-            slot,
-            state: AvoidanceState::Entering,
-            paused: false,
-            asked,
-            retiring: None,
-            volumes: plan.volumes.clone(),
-        };
-        Ok(Some(Raising { plan, entry: avoidance, logs }))
+        Ok((logs, self.ready_secondaries(&plan.secondaries).await?))
     }
 
-    /// The logs of a shield that was not raised are not needed.
-    pub(super) fn forgo_shield(&self, raising: &Raising) {
-        let in_use =
-            |place| self.config.borrow().backups.work_at(place).is_some_and(|w| w.log != 0);
-        for (place, _) in &raising.logs {
-            if !in_use(*place) {
-                self.logs.borrow_mut().remove(place);
-            }
-        }
+    /// Closes the logs and pairs that the configuration does not use: of a shield that came down, or was not raised.
+    pub(super) fn close_unused(&self) {
+        let config = self.config.borrow();
+        let in_use = |place| config.backups.work_at(place).is_some_and(|w| w.log != 0);
+        self.logs.borrow_mut().retain(|place, _| in_use(*place));
+        let named = |primary, id| config.backups.pair_of(primary).is_some_and(|p| p.id == id);
+        self.pairs.borrow_mut().retain(|primary, pair| named(*primary, pair.id));
     }
 
     /// Enters a shield into a configuration to be committed.
@@ -91,6 +110,9 @@ impl<E: Env> Array<E> {
             if let Some(work) = next.backups.work_at_mut(*place) {
                 work.log = *id;
             }
+        }
+        for (pair, secondary) in &raising.pairs {
+            secondaries::enter(next, pair, secondary);
         }
         let at = next.backups.avoidances.partition_point(|a| a.group < raising.entry.group);
         next.backups.avoidances.insert(at, raising.entry.clone());
@@ -121,6 +143,7 @@ impl<E: Env> Array<E> {
     /// The space of a work place, of what is in service and open of it.
     pub(super) fn open_space(&self, place: BackupPlace) -> Option<Space<E>> {
         match place {
+            BackupPlace::Pair(_) => None,
             BackupPlace::WorkVolume(volume) => {
                 self.volumes.borrow().get(&volume).cloned().map(Space::Volume)
             }
@@ -163,68 +186,6 @@ impl<E: Env> Array<E> {
                 })
             }),
         })
-    }
-
-    /// Brings the shields in memory in line with the configuration, which counts now.
-    pub(super) fn apply_shields(&self, config: &Configuration) {
-        let logs = self.logs.borrow();
-        for disk in config.disks.iter().filter(|d| !d.in_service()) {
-            logs.values().for_each(|log| log.space().forget_leg(disk.number));
-        }
-        for (number, group) in self.groups.borrow().iter() {
-            let copied = config.backups.of_group(*number);
-            let copied = copied.filter(|a| a.state != AvoidanceState::WritingBack);
-            group.set_copied(copied.map(|a| a.slot));
-        }
-        for (number, volume) in self.volumes.borrow().iter() {
-            volume.reserve(config.backups.work_at(BackupPlace::WorkVolume(*number)).is_some());
-            let shielded = config.backups.avoidances.iter().find_map(|a| {
-                let entry = a.volumes.iter().find(|v| v.volume == *number)?;
-                let chain: Option<Vec<_>> =
-                    entry.chain.iter().map(|place| logs.get(place).cloned()).collect();
-                Some((a.state, chain.filter(|chain| !chain.is_empty())?))
-            });
-            let Some((state, chain)) = shielded else {
-                volume.set_shield(None);
-                continue;
-            };
-            let redirect = state != AvoidanceState::WritingBack;
-            match volume.shield().filter(|shield| shield.is_over(&chain)) {
-                Some(shield) => shield.set_redirect(redirect),
-                None => {
-                    let tolerance = volume.group().geometry.tolerance() as u32;
-                    volume.set_shield(Some(Shield::new(*number, tolerance, redirect, chain)));
-                }
-            }
-        }
-    }
-
-    /// Whether everything that holds redirected writes is there, at assembly, before any byte is changed.
-    pub(super) fn check_logs(&self) -> Result<(), String> {
-        let config = self.config.borrow().clone();
-        let mut in_use = config.backups.work.iter().filter(|w| w.log != 0);
-        match in_use.find(|work| self.open_space(work.place).is_none()) {
-            Some(work) => Err(unreachable(&config, work.place)),
-            None => Ok(()),
-        }
-    }
-
-    /// Reads the logs in use back, at assembly: nothing of what they back may be served before.
-    pub(super) async fn recover_logs(self: &Rc<Self>) -> Result<(), String> {
-        let config = self.config.borrow().clone();
-        for work in config.backups.work.iter().filter(|w| w.log != 0) {
-            let lost = || unreachable(&config, work.place);
-            let space = self.open_space(work.place).ok_or_else(lost)?;
-            let log = Log::recover(work.log, space).await.map_err(|_| lost())?;
-            self.logs.borrow_mut().insert(work.place, log);
-        }
-        let config = self.config.borrow().clone();
-        self.apply_shields(&config);
-        for avoidance in config.backups.avoidances.iter().filter(|a| a.paused) {
-            let slots = config.group(avoidance.group).map(|g| g.slots.clone()).unwrap_or_default();
-            self.paused.borrow_mut().extend(slots.iter().filter_map(|s| s.replacement));
-        }
-        Ok(())
     }
 
     /// The avoidance under way in a group.
@@ -358,7 +319,7 @@ impl<E: Env> Array<E> {
                 let total = shield.marks() * crate::ids::BLOCK_SIZE;
                 let progress = Progress::new(total, 0, array.rt.now_ns());
                 let job = array.begin_job(JobKind::WriteBack, group, None, Rc::clone(&progress));
-                let weakened = |log: &Log<E>| shield.is_weakened(log);
+                let weakened = |backup: &Backup<E>| shield.is_weakened(backup);
                 let end = shield.drain(&volume, &progress, &weakened, &|| false).await;
                 let (state, severity, what) = match end {
                     DrainEnd::Done => (
@@ -385,6 +346,7 @@ impl<E: Env> Array<E> {
     /// Everything is home: one commit takes the shield down and lets its logs and the replaced disk go.
     async fn lower_shield(self: &Rc<Self>, group: GroupNumber) -> Result<(), CommandError> {
         let _turn = self.command_turn.lock().await;
+        let mut removed = Vec::new();
         let idle = |volume: VolumeNumber| {
             let volumes = self.volumes.borrow();
             volumes.get(&volume).and_then(|v| v.shield()).is_none_or(|s| s.marks() == 0)
@@ -397,6 +359,7 @@ impl<E: Env> Array<E> {
                 return; // A new avoidance began under the same shield.
             }
             next.backups.avoidances.retain(|a| a.group != group);
+            removed = take_temporary_pairs(next, &avoidance);
             let table = &mut next.backups;
             for at in 0..table.work.len() {
                 if table.users_of(table.work[at].place).next().is_none() {
@@ -408,9 +371,8 @@ impl<E: Env> Array<E> {
             }
         })
         .await?;
-        let config = self.config.borrow();
-        let in_use = |place| config.backups.work_at(place).is_some_and(|w| w.log != 0);
-        self.logs.borrow_mut().retain(|place, _| in_use(*place));
+        self.close_unused();
+        self.release_secondaries(&removed).await;
         Ok(())
     }
 
@@ -423,17 +385,4 @@ impl<E: Env> Array<E> {
         out.is_some_and(|slot| group.can_rebuild(Slot(slot as u8)))
             && self.pick_spare(&config, group.member_len()).is_some()
     }
-}
-
-/// Words for redirected writes that cannot be had.
-fn unreachable(config: &Configuration, place: BackupPlace) -> String {
-    let users: Vec<String> = config
-        .backups
-        .users_of(place)
-        .map(|(a, volume)| format!("volume {volume} of group {}", a.group))
-        .collect();
-    format!(
-        "{place} holds the newest writes of {} and cannot be read: bring its disks back",
-        users.join(", ")
-    )
 }

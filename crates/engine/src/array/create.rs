@@ -172,7 +172,7 @@ fn plan_group_and_volume<E: Env>(
         ));
     }
     let name = group.volume.clone().unwrap_or_else(|| spec.name.clone());
-    if let Some(why) = volumes::no_name(&name) {
+    if let Some(why) = volumes::no_name(&name, VolumeNumber(1)) {
         return refuse(why);
     }
     let volume = VolumeEntry {

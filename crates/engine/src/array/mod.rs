@@ -13,6 +13,7 @@ use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
 use crate::group::{Group, Trouble};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
+use crate::pair::{Mirror, Pair};
 use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
@@ -24,6 +25,7 @@ mod advice;
 mod apply;
 mod assemble;
 mod avoidance;
+mod backing;
 mod commit;
 mod create;
 mod disks;
@@ -33,10 +35,12 @@ mod health;
 mod jobs;
 mod labels;
 mod maintain;
+mod mirrors;
 mod readd;
 mod replace;
 mod replacing;
 mod retire;
+mod secondaries;
 mod spec;
 mod status;
 mod strategy;
@@ -100,6 +104,10 @@ pub struct Array<E: Env> {
     watches: health::Watches,
     /// Logs of redirected writes in use, or about to be.
     logs: RefCell<BTreeMap<BackupPlace, Rc<Log<E>>>>,
+    /// Pairs at work, or about to be, by primary.
+    pairs: RefCell<BTreeMap<VolumeNumber, Rc<Pair<E>>>>,
+    /// Secondaries that follow their primaries, by primary.
+    mirrors: RefCell<BTreeMap<VolumeNumber, Rc<Mirror<E>>>>,
     leg_failures: RefCell<Option<Rc<LegFailures>>>,
     /// Weakened backups are being drained.
     draining: Cell<bool>,
@@ -147,6 +155,8 @@ impl<E: Env> Array<E> {
             log: events::EventLog::default(),
             watches: health::Watches::default(),
             logs: RefCell::default(),
+            pairs: RefCell::default(),
+            mirrors: RefCell::default(),
             leg_failures: RefCell::default(),
             draining: Cell::new(false),
             timeout_ns,
@@ -244,6 +254,7 @@ impl<E: Env> Array<E> {
         for volume in &volumes {
             volume.drained().await;
         }
+        self.mirrors_at_rest().await;
         self.jobs.ended(|_| true).await;
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in &groups {

@@ -130,11 +130,11 @@ impl<E: Env> Array<E> {
         let config = self.config.borrow().clone();
         let raising = match config.backups.of_group(number) {
             Some(_) => None, // The shield is up already, and covers this copy too.
-            None => self.prepare_shield(&config, group, slot, asked)?,
+            None => self.prepare_shield(&config, group, slot, asked).await?,
         };
         let engaged = self.fill_slot(group, slot, (spare, &drive), rate, raising.as_ref()).await;
-        if let (Err(_), Some(raising)) = (&engaged, &raising) {
-            self.forgo_shield(raising);
+        if engaged.is_err() {
+            self.close_unused();
         }
         engaged?;
         let what = format!("disk {spare} fills slot {slot} of group {number}");

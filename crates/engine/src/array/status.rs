@@ -109,7 +109,7 @@ impl<E: Env> Array<E> {
             slot: place.map(|p| p.1.0),
             work_disk: config.backups.set_of_leg(disk.number).and_then(|work| match work.place {
                 BackupPlace::WorkDisk(set) => Some(set),
-                BackupPlace::WorkVolume(_) => None,
+                BackupPlace::WorkVolume(_) | BackupPlace::Pair(_) => None,
             }),
             size: drive.map_or(0, |d| d.size()),
             data_len: disk.data_len,

@@ -2,10 +2,11 @@
 //!
 //! Owns the decision, a pure function of the configuration and of what the places can take at this moment. Invariants: redirected data is never
 //! less redundant than home (rule B6); a target that is shielded itself, or that lies in the same group, is not chosen (rule B8).
-//! Opening logs and committing is `avoidance`'s matter.
+//! Where secondaries of new pairs lie is `secondaries`' matter, opening logs and committing `avoidance`'s.
 
 use std::collections::BTreeMap;
 
+use super::secondaries::{NewSecondary, Secondaries};
 use crate::config::{BackupPlace, Configuration, GroupEntry, ShieldedVolume, Strategy};
 use crate::ids::{GroupNumber, VolumeNumber};
 
@@ -23,11 +24,14 @@ pub(super) struct Offer {
 pub(super) struct Plan {
     /// Each volume of the group with its backups; none: direct.
     pub(super) volumes: Vec<ShieldedVolume>,
+    /// Secondaries to be made.
+    pub(super) secondaries: Vec<NewSecondary>,
     /// Why, in words.
     pub(super) why: Vec<String>,
 }
 
-/// Chooses backups for every volume of `group`, which survives `tolerance` failures.
+/// Chooses backups for every volume of `group`, which survives `tolerance` failures. `whole` are the groups that are whole, with the failures
+/// that each survives.
 ///
 /// # Errors
 /// If one strategy was asked for and cannot be had for any volume, with the reason.
@@ -37,8 +41,10 @@ pub(super) fn choose(
     tolerance: u32,
     asked: Strategy,
     offers: &BTreeMap<BackupPlace, Offer>,
+    whole: &BTreeMap<GroupNumber, u32>,
 ) -> Result<Plan, String> {
-    let mut plan = Plan { volumes: Vec::new(), why: Vec::new() };
+    let mut plan = Plan { volumes: Vec::new(), secondaries: Vec::new(), why: Vec::new() };
+    let mut secondaries = Secondaries::new(config, group, tolerance, whole);
     let mut refusals: Vec<String> = Vec::new();
     let mut load: BTreeMap<BackupPlace, usize> =
         offers.keys().map(|p| (*p, config.backups.users_of(*p).count())).collect();
@@ -46,12 +52,18 @@ pub(super) fn choose(
         let number = volume.number;
         let set = config.backups.strategies.get(&number).copied().unwrap_or_default();
         let wanted = if asked == Strategy::Auto { set } else { asked };
-        if config.backups.work_at(BackupPlace::WorkVolume(number)).is_some() {
-            plan.why.push(format!("volume {number} is a work volume itself: direct"));
+        if let Some(what) = backup_itself(config, number) {
+            plan.why.push(format!("volume {number} is {what} itself: direct"));
             plan.volumes.push(ShieldedVolume { volume: number, chain: Vec::new() });
             continue;
         }
         let mut chain = Vec::new();
+        if matches!(wanted, Strategy::Auto | Strategy::Pair) {
+            match secondaries.add(volume) {
+                Ok(()) => chain.push(BackupPlace::Pair(number)),
+                Err(why) => refusals.push(why),
+            }
+        }
         for kind in [Strategy::WorkVolume, Strategy::WorkDisk] {
             if wanted != Strategy::Auto && wanted != kind {
                 continue;
@@ -70,6 +82,7 @@ pub(super) fn choose(
         });
         plan.volumes.push(ShieldedVolume { volume: number, chain });
     }
+    plan.secondaries = secondaries.chosen;
     refusals.sort();
     refusals.dedup();
     let nothing = plan.volumes.iter().all(|v| v.chain.is_empty());
@@ -84,6 +97,14 @@ pub(super) fn choose(
         plan.why.extend(refusals);
     }
     Ok(plan)
+}
+
+/// What a volume is that holds other volumes' writes.
+fn backup_itself(config: &Configuration, volume: VolumeNumber) -> Option<&'static str> {
+    if config.backups.work_at(BackupPlace::WorkVolume(volume)).is_some() {
+        return Some("a work volume");
+    }
+    config.backups.is_secondary(volume).then_some("a secondary")
 }
 
 /// Places of one kind that may back a volume, and why others may not.
@@ -104,6 +125,7 @@ fn candidates(
             BackupPlace::WorkDisk(_) => {
                 (kind == Strategy::WorkDisk, work.serves.contains(&group.number.0))
             }
+            BackupPlace::Pair(_) => continue,
         };
         if !of_kind || !(serves || work.serves.is_empty()) {
             continue;
@@ -136,7 +158,7 @@ pub(super) fn home_of(config: &Configuration, place: BackupPlace) -> Option<Grou
         BackupPlace::WorkVolume(volume) => {
             config.volumes.iter().find(|v| v.number == volume).map(|v| v.group)
         }
-        BackupPlace::WorkDisk(_) => None,
+        BackupPlace::Pair(_) | BackupPlace::WorkDisk(_) => None,
     }
 }
 

@@ -1,12 +1,12 @@
-//! The tables of the drawings that tell of redirected writes: T4 to T7.
+//! The tables of the drawings that tell of pairs and redirected writes: T2, T4 to T7.
 //!
-//! Owns their rows, made from the configuration and the logs at this moment. Changes nothing.
+//! Owns their rows, made from the configuration, the pairs and the logs at this moment. Changes nothing.
 
 use super::Array;
 use super::volumes::geometry_of;
-use crate::config::{BackupPlace, Configuration, VolumeEntry};
+use crate::config::{BackupPlace, Configuration, PairEntry, VolumeEntry};
 use crate::ids::{BLOCK_SIZE, DiskNumber, VolumeNumber};
-use crate::report::{T4Row, T5Row, T6Row, T7Row};
+use crate::report::{T2Row, T4Row, T5Row, T6Row, T7Row};
 use crate::runtime::Env;
 
 /// What T5 says of the disks of a group whose writes go to a work disk.
@@ -25,7 +25,28 @@ fn bits(bits: &[bool]) -> String {
     bits.iter().map(|bit| if *bit { '1' } else { '0' }).chain("...".chars()).collect()
 }
 
+/// Bytes of a volume that one bit of T2 stands for.
+const REGION: u64 = 1 << 20;
+
 impl<E: Env> Array<E> {
+    /// Table T2, with `count` bits in a row; pairs in the order in which they were made.
+    #[must_use]
+    pub fn table_t2(&self, count: u64) -> Vec<T2Row> {
+        let config = self.config.borrow();
+        let pairs = self.pairs.borrow();
+        let row = |pair: &PairEntry| T2Row {
+            primary_volume: pair.primary,
+            secondary_volume: pair.secondary,
+            pairing_status: pair.status.to_string(),
+            differential_bitmap: bits(
+                &pairs
+                    .get(&pair.primary)
+                    .map_or_else(|| vec![false; count as usize], |pair| pair.bits(count, REGION)),
+            ),
+        };
+        config.backups.pairs.iter().map(row).collect()
+    }
+
     /// Table T4, with `count` bits in a row.
     #[must_use]
     pub fn table_t4(&self, count: u64) -> Vec<T4Row> {
@@ -48,7 +69,7 @@ impl<E: Env> Array<E> {
         };
         let volumes = config.backups.work.iter().filter_map(|work| match work.place {
             BackupPlace::WorkVolume(volume) => Some(volume),
-            BackupPlace::WorkDisk(_) => None,
+            _ => None,
         });
         volumes.map(row).collect()
     }
@@ -83,7 +104,7 @@ impl<E: Env> Array<E> {
         let (logs, drives) = (self.logs.borrow(), self.drives.borrow());
         let sets = config.backups.work.iter().filter_map(|work| match work.place {
             BackupPlace::WorkDisk(set) => Some((set, work)),
-            BackupPlace::WorkVolume(_) => None,
+            _ => None,
         });
         sets.map(|(set, work)| {
             let mut groups: Vec<_> =

@@ -55,6 +55,8 @@ impl<E: Env> Array<E> {
         for group in groups {
             self.tend_group(&group);
         }
+        let primaries: Vec<_> = self.mirrors.borrow().keys().copied().collect();
+        primaries.into_iter().for_each(|primary| self.tend_pair(primary));
         if self.scrub_every_s > 0 {
             let array = Rc::clone(self);
             self.rt.spawn(Box::pin(async move { array.scrub_on_schedule().await }));

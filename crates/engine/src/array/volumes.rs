@@ -25,11 +25,14 @@ pub(super) fn geometry_of(group: &GroupEntry) -> Geometry {
 
 /// Free runs of a group's stripes, in whole units, lowest first.
 pub(super) fn free_extents(config: &Configuration, group: &GroupEntry) -> Vec<Extent> {
-    let mut used: Vec<Extent> = config
-        .volumes
-        .iter()
-        .filter(|v| v.group == group.number)
-        .flat_map(|v| v.extents.clone())
+    let here =
+        |number| config.volumes.iter().any(|v| v.number == number && v.group == group.number);
+    let of_volumes = config.volumes.iter().filter(|v| v.group == group.number);
+    let of_bitmaps = config.backups.pairs.iter().filter(|pair| here(pair.secondary));
+    let mut used: Vec<Extent> = of_volumes
+        .flat_map(|v| &v.extents)
+        .chain(of_bitmaps.flat_map(|pair| &pair.bitmap))
+        .copied()
         .collect();
     used.sort_by_key(|e| e.start);
     let unit = u64::from(group.unwritten_unit);
@@ -62,6 +65,31 @@ fn take(free: Vec<Extent>, stripes: u64) -> Option<Vec<Extent>> {
         }
     }
     None
+}
+
+/// Space for `size` more bytes among `free`.
+fn allot(group: &GroupEntry, free: Vec<Extent>, size: u64) -> Result<Vec<Extent>, CommandError> {
+    let stripe_len = geometry_of(group).stripe_len();
+    let left = free.iter().map(|e| e.stripes).sum::<u64>() * stripe_len;
+    if size == 0 {
+        return Err(too_large(group.number, left, BLOCK_SIZE));
+    }
+    take(free, stripes_for(group, size)).ok_or_else(|| too_large(group.number, left, size))
+}
+
+/// Stripes that hold `size` bytes, in whole units.
+fn stripes_for(group: &GroupEntry, size: u64) -> u64 {
+    let stripes = size.div_ceil(geometry_of(group).stripe_len());
+    stripes.next_multiple_of(u64::from(group.unwritten_unit))
+}
+
+/// Space in a group for a volume of `size` bytes, if there is so much.
+pub(super) fn room_for(
+    config: &Configuration,
+    group: &GroupEntry,
+    size: u64,
+) -> Option<Vec<Extent>> {
+    take(free_extents(config, group), stripes_for(group, size))
 }
 
 /// Adds extents to a volume's, joining those that touch.
@@ -128,10 +156,10 @@ impl<E: Env> Array<E> {
     ) -> Result<VolumeNumber, CommandError> {
         let _turn = self.command_turn.lock().await;
         let config = self.config.borrow().clone();
-        self.check_new_name(&config, &spec.name)?;
+        let number = free_number(&config, spec.number)?;
+        self.check_new_name(&config, &spec.name, number)?;
         let group = self.group(spec.group)?;
         let entry = config.group(spec.group).expect("the group is there").clone();
-        let number = free_number(&config, spec.number)?;
         let free = free_extents(&config, &entry);
         let stripe_len = geometry_of(&entry).stripe_len();
         let size = match spec.size {
@@ -143,7 +171,7 @@ impl<E: Env> Array<E> {
                 .ok_or_else(|| too_large(spec.group, 0, u64::MAX))?,
             None => free.iter().map(|e| e.stripes * stripe_len).max().unwrap_or(0),
         };
-        let extents = self.allot(&entry, free, size)?;
+        let extents = allot(&entry, free, size)?;
         self.blank(&group, &extents).await?;
         let name = spec.name.clone();
         self.commit(|next| {
@@ -186,7 +214,7 @@ impl<E: Env> Array<E> {
         let stripe_len = geometry_of(&entry).stripe_len();
         let has = volume.extents.iter().map(|e| e.stripes).sum::<u64>() * stripe_len;
         let more = if size > has {
-            self.allot(&entry, free_extents(&config, &entry), size - has)?
+            allot(&entry, free_extents(&config, &entry), size - has)?
         } else {
             Vec::new()
         };
@@ -220,7 +248,7 @@ impl<E: Env> Array<E> {
         let _turn = self.command_turn.lock().await;
         let config = self.config.borrow().clone();
         let volume = find(&config, name)?.clone();
-        self.check_new_name(&config, new)?;
+        self.check_new_name(&config, new, volume.number)?;
         self.commit(|next| {
             if let Some(v) = next.volumes.iter_mut().find(|v| v.number == volume.number) {
                 v.name = new.into();
@@ -302,33 +330,25 @@ impl<E: Env> Array<E> {
         if let Some(running) = running {
             running.drained().await;
         }
-        // Gives the space back to the disks; a later volume blanks it again before it counts.
-        let unit = group.unit_stripes();
-        for extent in &volume.extents {
-            group
-                .forget_units(extent.start / unit..(extent.start + extent.stripes).div_ceil(unit))
-                .await;
-        }
-        let _ = group.flush().await;
+        self.release_space(&group, &volume.extents).await;
         let what = format!("volume {} {name:?} was deleted", volume.number);
         self.event(Severity::Info, "volume-deleted", None, Some(volume.group), what);
         Ok(())
     }
 
-    /// Space for `size` more bytes.
-    fn allot(
+    /// Gives space that nothing uses any more back to the disks; whoever takes it later blanks it again before it counts.
+    pub(super) async fn release_space(
         &self,
-        group: &GroupEntry,
-        free: Vec<Extent>,
-        size: u64,
-    ) -> Result<Vec<Extent>, CommandError> {
-        let stripe_len = geometry_of(group).stripe_len();
-        let left = free.iter().map(|e| e.stripes).sum::<u64>() * stripe_len;
-        let stripes = size.div_ceil(stripe_len).next_multiple_of(u64::from(group.unwritten_unit));
-        if size == 0 {
-            return Err(too_large(group.number, left, BLOCK_SIZE));
+        group: &Rc<crate::group::Group<E>>,
+        extents: &[Extent],
+    ) {
+        let unit = group.unit_stripes();
+        for extent in extents {
+            group
+                .forget_units(extent.start / unit..(extent.start + extent.stripes).div_ceil(unit))
+                .await;
         }
-        take(free, stripes).ok_or_else(|| too_large(group.number, left, size))
+        let _ = group.flush().await;
     }
 
     /// Rule M6: what lies in these extents is not the new volume's.
@@ -349,8 +369,13 @@ impl<E: Env> Array<E> {
         })
     }
 
-    fn check_new_name(&self, config: &Configuration, name: &str) -> Result<(), CommandError> {
-        if let Some(why) = no_name(name) {
+    fn check_new_name(
+        &self,
+        config: &Configuration,
+        name: &str,
+        number: VolumeNumber,
+    ) -> Result<(), CommandError> {
+        if let Some(why) = no_name(name, number) {
             return Err(CommandError::Refused(why));
         }
         match config.volumes.iter().find(|v| v.name == name) {
@@ -363,16 +388,18 @@ impl<E: Env> Array<E> {
     }
 }
 
-/// Why a new volume cannot have this name. Digits alone could be meant as the number of another volume, by whoever deletes one.
-pub(super) fn no_name(name: &str) -> Option<String> {
+/// Why volume `number` cannot have this name. Digits alone could be meant as the number of another volume, by whoever deletes one.
+pub(super) fn no_name(name: &str, number: VolumeNumber) -> Option<String> {
     if !name_is_valid(name) {
         return Some(format!(
             "{name:?} is no name for a volume: 1 to 63 bytes, printable, no space at either end"
         ));
     }
-    let number = name.bytes().all(|byte| byte.is_ascii_digit());
-    number.then(|| {
-        format!("{name:?} is no name for a volume: digits alone are taken for a volume's number")
+    let digits = name.bytes().all(|byte| byte.is_ascii_digit());
+    (digits && name != number.to_string()).then(|| {
+        format!(
+            "{name:?} is no name for volume {number}: digits alone are taken for a volume's number"
+        )
     })
 }
 

@@ -40,6 +40,7 @@ impl<E: Env> Array<E> {
         if config.backups.work_at(place).is_some() {
             return Err(CommandError::Refused(format!("volume {name:?} is a work volume already")));
         }
+        refuse_if_paired(&config, &volume, "made a work volume")?;
         if let Some(avoidance) = config.backups.of_group(volume.group) {
             return Err(CommandError::Refused(format!(
                 "group {} of volume {name:?} is shielded itself: wait until it is whole again",
@@ -335,6 +336,7 @@ pub(super) fn refuse_if_kept_for(
     let how = match work.place {
         BackupPlace::WorkVolume(number) => format!("work-volume remove {number}"),
         BackupPlace::WorkDisk(number) => format!("work-disk remove {number}"),
+        BackupPlace::Pair(number) => format!("pair delete {number}"),
     };
     Err(CommandError::Refused(format!(
         "{} is kept for {what} alone: `forestall {how}` first",
@@ -361,6 +363,7 @@ pub(super) fn refuse_if_relied_on(
             volume.name, volume.number
         )));
     }
+    refuse_if_paired(config, volume, what)?;
     let shield = config.backups.of_group(volume.group);
     let covers =
         |v: &crate::config::ShieldedVolume| v.volume == volume.number && !v.chain.is_empty();
@@ -371,4 +374,23 @@ pub(super) fn refuse_if_relied_on(
         )));
     }
     Ok(())
+}
+
+/// Refuses to change a volume that is a part of a pair.
+fn refuse_if_paired(
+    config: &Configuration,
+    volume: &VolumeEntry,
+    what: &str,
+) -> Result<(), CommandError> {
+    let Some(pair) = config.backups.pair_with(volume.number) else { return Ok(()) };
+    let part = if pair.primary == volume.number { "primary" } else { "secondary" };
+    let how = if pair.temporary {
+        "it ends when the updates are home; see `forestall jobs`".to_owned()
+    } else {
+        format!("`forestall pair delete {}` first", pair.primary)
+    };
+    Err(CommandError::Refused(format!(
+        "volume {:?} is the {part} of a pair and is not {what}: {how}",
+        volume.name
+    )))
 }

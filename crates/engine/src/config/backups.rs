@@ -1,15 +1,16 @@
 //! What the configuration keeps of failure avoidance: which groups are shielded, and where their writes go meanwhile.
 //!
-//! Owns the data model of avoidances and of the logs that back them. Invariants: a group has at most one avoidance; the chain of a volume's
-//! backup storages only grows while its group is shielded (rule B1); a log that is in use has an identity of its own, so that records of an
-//! earlier use are never taken for its own.
+//! Owns the data model of avoidances, of the logs that back them and of pairs. Invariants: a group has at most one avoidance; the chain of a
+//! volume's backup storages only grows while its group is shielded (rule B1); a log in use and a pair have identities of their own, so that
+//! records of an earlier use are never taken for theirs; a volume is in one pair at most.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
+use super::Extent;
+use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 
 /// Where the writes of a shielded volume are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -44,6 +45,8 @@ impl fmt::Display for Strategy {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum BackupPlace {
+    /// The secondary of this volume's pair.
+    Pair(VolumeNumber),
     /// A log in a volume.
     WorkVolume(VolumeNumber),
     /// A log on a work-disk set.
@@ -53,6 +56,7 @@ pub enum BackupPlace {
 impl fmt::Display for BackupPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Pair(volume) => write!(f, "the secondary of volume {volume}"),
             Self::WorkVolume(volume) => write!(f, "work volume {volume}"),
             Self::WorkDisk(disk) => write!(f, "work disk {disk}"),
         }
@@ -122,6 +126,53 @@ pub struct WorkEntry {
     pub log: u64,
 }
 
+/// What a pair is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PairStatus {
+    /// The secondary follows the primary.
+    Duplex,
+    /// The secondary is being made equal for the first time since it was made or split.
+    Syncing,
+    /// Differences are noted and not copied.
+    Split,
+    /// The secondary takes the writes of its shielded primary.
+    BackingUp,
+}
+
+impl fmt::Display for PairStatus {
+    /// As the drawings print it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Duplex => "DUPLEX",
+            Self::Syncing => "SYNCING",
+            Self::Split => "SPLIT",
+            Self::BackingUp => "UPDATE DATA BEING BACKED UP",
+        })
+    }
+}
+
+/// Two volumes of equal size in two groups, and where the bits that tell them apart lie.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PairEntry {
+    /// Drawn when the pair is made; stands in the pages of its bitmap.
+    pub id: Uuid,
+    /// The volume that hosts use.
+    pub primary: VolumeNumber,
+    /// The volume that is kept beside it; no host's business.
+    pub secondary: VolumeNumber,
+    /// What it is doing.
+    pub status: PairStatus,
+    /// The bits stand still: nothing is copied.
+    pub hold: bool,
+    /// Reads and writes go to the secondary; a bit means that the secondary is newer.
+    pub reversed: bool,
+    /// Made for one avoidance, and removed after it.
+    pub temporary: bool,
+    /// Where the bitmap lies in the secondary's group.
+    pub bitmap: Vec<Extent>,
+}
+
 /// All that is kept of failure avoidance.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackupTable {
@@ -133,6 +184,8 @@ pub struct BackupTable {
     pub strategies: BTreeMap<VolumeNumber, Strategy>,
     /// Disks that were copied away once and proved healthy in a test: spares of the last choice.
     pub suspected: Vec<DiskNumber>,
+    /// Pairs in the order in which they were made.
+    pub pairs: Vec<PairEntry>,
 }
 
 impl BackupTable {
@@ -143,6 +196,7 @@ impl BackupTable {
             && self.work.is_empty()
             && self.strategies.is_empty()
             && self.suspected.is_empty()
+            && self.pairs.is_empty()
     }
 
     /// The avoidance of a group.
@@ -182,5 +236,28 @@ impl BackupTable {
     #[must_use]
     pub fn set_of_leg(&self, disk: DiskNumber) -> Option<&WorkEntry> {
         self.work.iter().find(|w| w.legs.contains(&disk))
+    }
+
+    /// The pair of a primary.
+    #[must_use]
+    pub fn pair_of(&self, primary: VolumeNumber) -> Option<&PairEntry> {
+        self.pairs.iter().find(|pair| pair.primary == primary)
+    }
+
+    /// The pair of a primary, to be changed.
+    pub fn pair_of_mut(&mut self, primary: VolumeNumber) -> Option<&mut PairEntry> {
+        self.pairs.iter_mut().find(|pair| pair.primary == primary)
+    }
+
+    /// The pair that a volume is a part of, as its primary or as its secondary.
+    #[must_use]
+    pub fn pair_with(&self, volume: VolumeNumber) -> Option<&PairEntry> {
+        self.pairs.iter().find(|pair| pair.primary == volume || pair.secondary == volume)
+    }
+
+    /// Whether a volume is the secondary of a pair.
+    #[must_use]
+    pub fn is_secondary(&self, volume: VolumeNumber) -> bool {
+        self.pairs.iter().any(|pair| pair.secondary == volume)
     }
 }

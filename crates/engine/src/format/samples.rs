@@ -4,8 +4,8 @@ use super::label::Label;
 use super::layout::Layout;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
-    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, Service,
-    ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
+    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, PairEntry,
+    PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
 };
 use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
@@ -39,13 +39,14 @@ pub fn disk(number: u32) -> DiskEntry {
 
 /// A configuration that uses every part of the data model.
 pub fn configuration() -> Configuration {
-    let mut disks: Vec<DiskEntry> = (1..=6).map(disk).collect();
+    let mut disks: Vec<DiskEntry> = (1..=7).map(disk).collect();
     for disk in &mut disks[..4] {
         disk.role = DiskRole::Member;
     }
     disks[4].role = DiskRole::Spare;
     disks[4].serial = "WD-42".into();
     disks[5].role = DiskRole::Work;
+    disks[6].role = DiskRole::Member;
     let missed =
         Service::Dropped { history: 11, generation: 3, reason: DropReason::Failed, at_ms: 5 };
     disks[1].service = missed;
@@ -53,10 +54,10 @@ pub fn configuration() -> Configuration {
     let mut slots = vec![slot(1, SlotState::InSync), slot(2, SlotState::Out)];
     slots.extend([slot(3, SlotState::Rebuilding), slot(4, SlotState::Catching)]);
     slots[0].replacement = Some(DiskNumber(5));
-    let volume = |number, name: &str, extents: &[(u64, u64)]| VolumeEntry {
+    let volume = |number, group, name: &str, extents: &[(u64, u64)]| VolumeEntry {
         number: VolumeNumber(number),
         name: name.into(),
-        group: GroupNumber(1),
+        group: GroupNumber(group),
         size: 512,
         extents: extents.iter().map(|&(start, stripes)| Extent { start, stripes }).collect(),
         read_only: number == 2,
@@ -75,18 +76,15 @@ pub fn configuration() -> Configuration {
         counted_generation: 3,
         allow_injection: true,
         disks,
-        groups: vec![GroupEntry {
-            number: GroupNumber(1),
-            uuid: Uuid([0xcc; 16]),
-            level: Level::Raid6,
-            chunk: 64 << 10,
-            stripes: 48,
-            intent_region: 256 << 10,
-            unwritten_unit: 1,
-            slots,
-            clean: true,
-        }],
-        volumes: vec![volume(1, "a", &[(0, 4), (8, 1)]), volume(2, "größe", &[(4, 4)])],
+        groups: vec![
+            group(1, Level::Raid6, slots),
+            group(2, Level::Raid0, vec![slot(7, SlotState::InSync)]),
+        ],
+        volumes: vec![
+            volume(1, 1, "a", &[(0, 4), (8, 1)]),
+            volume(2, 1, "größe", &[(4, 4)]),
+            volume(3, 2, "b", &[(0, 1)]),
+        ],
         health: HealthTable {
             policy: Policy { mode: Mode::Advise, ..Policy::default() },
             disks: [(DiskNumber(2), entry)].into(),
@@ -95,9 +93,34 @@ pub fn configuration() -> Configuration {
     }
 }
 
-/// Group 1 is shielded by a work disk and then a work volume.
+fn group(number: u32, level: Level, slots: Vec<SlotEntry>) -> GroupEntry {
+    GroupEntry {
+        number: GroupNumber(number),
+        uuid: Uuid([0xcb + number as u8; 16]),
+        level,
+        chunk: 64 << 10,
+        stripes: 48,
+        intent_region: 256 << 10,
+        unwritten_unit: 1,
+        slots,
+        clean: true,
+    }
+}
+
+/// Group 1 is shielded by a work disk, then a work volume, then a pair.
 fn backups() -> BackupTable {
-    let places = [BackupPlace::WorkDisk(DiskNumber(600)), BackupPlace::WorkVolume(VolumeNumber(2))];
+    let (first, second) = (VolumeNumber(1), VolumeNumber(2));
+    let places = [BackupPlace::WorkDisk(DiskNumber(600)), BackupPlace::WorkVolume(second)];
+    let pair = PairEntry {
+        id: Uuid([0xdd; 16]),
+        primary: first,
+        secondary: VolumeNumber(3),
+        status: PairStatus::BackingUp,
+        hold: true,
+        reversed: false,
+        temporary: true,
+        bitmap: vec![Extent { start: 1, stripes: 2 }],
+    };
     BackupTable {
         avoidances: vec![AvoidanceEntry {
             group: GroupNumber(1),
@@ -106,13 +129,17 @@ fn backups() -> BackupTable {
             paused: true,
             asked: Strategy::WorkDisk,
             retiring: Some(DiskNumber(6)),
-            volumes: vec![ShieldedVolume { volume: VolumeNumber(1), chain: places.to_vec() }],
+            volumes: vec![ShieldedVolume {
+                volume: first,
+                chain: vec![places[0], places[1], BackupPlace::Pair(first)],
+            }],
         }],
         work: vec![
             WorkEntry { place: places[0], legs: vec![DiskNumber(6)], serves: vec![1], log: 77 },
             WorkEntry { place: places[1], legs: Vec::new(), serves: vec![1], log: 78 },
         ],
-        strategies: [(VolumeNumber(2), Strategy::Direct)].into(),
+        strategies: [(second, Strategy::Direct)].into(),
         suspected: vec![DiskNumber(5)],
+        pairs: vec![pair],
     }
 }

@@ -227,6 +227,11 @@ impl<E: Env> Group<E> {
         (0..slots.len()).filter(|i| silent(&slots[*i])).map(|i| Slot(i as u8)).collect()
     }
 
+    /// Whether everything in the group can be had. Of a group without any member not even the maps are known.
+    pub(crate) fn is_readable(&self) -> bool {
+        self.geometry.still_whole(self.missing())
+    }
+
     /// Whether everything in `slot` can be had from the others.
     pub(crate) fn can_rebuild(&self, slot: Slot) -> bool {
         self.geometry.still_whole(self.missing().with(slot))

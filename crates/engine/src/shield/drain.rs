@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::{Log, Shield, Source};
+use super::{Backup, Shield, Source};
 use crate::buf::Buf;
 use crate::error::IoError;
 use crate::ids::BLOCK_SIZE;
@@ -37,14 +37,14 @@ impl<E: Env> Shield<E> {
         &self,
         home: &Rc<VolumeRt<E>>,
         progress: &Progress,
-        which: &dyn Fn(&Log<E>) -> bool,
+        which: &dyn Fn(&Backup<E>) -> bool,
         interrupted: &dyn Fn() -> bool,
     ) -> DrainEnd {
         let stripe = home.group().geometry.stripe_len();
         let window = WINDOW.next_multiple_of(stripe) / BLOCK_SIZE;
         let mut moved_since = 0;
         let mut block = 0;
-        while let Some(first) = self.next_marked_in(block, which) {
+        while let Some(first) = self.next_marked_of(block..u64::MAX, which) {
             if progress.stop.get() || interrupted() {
                 return DrainEnd::Stopped;
             }
@@ -86,7 +86,7 @@ impl<E: Env> Shield<E> {
         &self,
         home: &Rc<VolumeRt<E>>,
         blocks: Range<u64>,
-        which: &dyn Fn(&Log<E>) -> bool,
+        which: &dyn Fn(&Backup<E>) -> bool,
     ) -> Result<u64, (u64, IoError)> {
         let len = (blocks.end - blocks.start) * BLOCK_SIZE;
         let _guard = home.lock(blocks.start * BLOCK_SIZE, len, Hold::Exclusive).await;
@@ -106,24 +106,10 @@ impl<E: Env> Shield<E> {
             let failed = |error| (first, error);
             let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
             let bufs = self.read(home, bytes.clone()).await.map_err(failed)?;
-            home.write_home(bytes.start, join(bufs)).await.map_err(failed)?;
+            home.write_home(bytes.start, Buf::joined(bufs)).await.map_err(failed)?;
             self.unmark_others(&run, None);
             moved += bytes.end - bytes.start;
         }
         Ok(moved)
     }
-}
-
-/// Buffers in one.
-fn join(mut bufs: Vec<Buf>) -> Buf {
-    if bufs.len() == 1 {
-        return bufs.pop().expect("one");
-    }
-    let mut whole = Buf::scratch(bufs.iter().map(Buf::len).sum());
-    let mut at = 0;
-    for buf in bufs {
-        whole.bytes_mut()[at..at + buf.len()].copy_from_slice(&buf);
-        at += buf.len();
-    }
-    whole
 }

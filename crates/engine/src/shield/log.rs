@@ -73,9 +73,9 @@ impl<E: Env> Log<E> {
         self.book.borrow().marked_in(volume, blocks).collect()
     }
 
-    /// The first marked block of a volume from `block` on.
-    pub(super) fn next_marked(&self, volume: VolumeNumber, block: u64) -> Option<u64> {
-        self.book.borrow().marked_in(volume, block..u64::MAX).next()
+    /// The first marked block of a volume inside `blocks`.
+    pub(super) fn next_marked(&self, volume: VolumeNumber, blocks: Range<u64>) -> Option<u64> {
+        self.book.borrow().marked_in(volume, blocks).next()
     }
 
     /// Blocks of a volume that are to be read here.

@@ -3,7 +3,7 @@
 //! Owns the routing of one volume's blocks between home and its backups. Invariants: a block belongs to one backup at a time, and never
 //! moves to one earlier in the chain (rule B1); what a write stored in a backup is marked before it is answered; a block is unmarked only
 //! once home holds what is newer, and cleared on disk only once home is durable (rule B5). The caller holds the volume's block locks. What a
-//! log looks like is `log.rs`'s matter; when a group is shielded, the array's.
+//! storage looks like is `backup.rs`'s matter; when a group is shielded, the array's.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -16,17 +16,16 @@ use crate::runtime::Env;
 use crate::sync::join_all;
 use crate::volume::VolumeRt;
 
+mod backup;
 mod book;
 mod drain;
 mod log;
 mod space;
 
+pub(crate) use backup::Backup;
 pub(crate) use drain::DrainEnd;
-pub(crate) use log::{Log, Refused};
+pub(crate) use log::Log;
 pub(crate) use space::{LegFailures, Space};
-
-/// Blocks read from a backup at once.
-const READS_AT_ONCE: usize = 32;
 
 /// Where a run of blocks is to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +42,7 @@ pub(crate) struct Shield<E: Env> {
     tolerance: u32,
     /// New writes go to the backups; else home.
     redirect: Cell<bool>,
-    chain: Vec<Rc<Log<E>>>,
+    chain: Vec<Backup<E>>,
 }
 
 impl<E: Env> Shield<E> {
@@ -51,15 +50,14 @@ impl<E: Env> Shield<E> {
         volume: VolumeNumber,
         tolerance: u32,
         redirect: bool,
-        chain: Vec<Rc<Log<E>>>,
+        chain: Vec<Backup<E>>,
     ) -> Rc<Self> {
         Rc::new(Self { volume, tolerance, redirect: Cell::new(redirect), chain })
     }
 
     /// Whether this is the shield over exactly these backups.
-    pub(crate) fn is_over(&self, chain: &[Rc<Log<E>>]) -> bool {
-        self.chain.len() == chain.len()
-            && self.chain.iter().zip(chain).all(|(a, b)| Rc::ptr_eq(a, b))
+    pub(crate) fn is_over(&self, chain: &[Backup<E>]) -> bool {
+        self.chain.len() == chain.len() && self.chain.iter().zip(chain).all(|(a, b)| a.is(b))
     }
 
     pub(crate) fn set_redirect(&self, redirect: bool) {
@@ -68,39 +66,44 @@ impl<E: Env> Shield<E> {
 
     /// Blocks that are not home yet.
     pub(crate) fn marks(&self) -> u64 {
-        self.chain.iter().map(|log| log.marks_of(self.volume)).sum()
+        self.chain.iter().map(|backup| backup.marks_of(self.volume)).sum()
     }
 
     /// Whether a byte range has a block that is not home.
     pub(crate) fn holds_any(&self, range: Range<u64>) -> bool {
         let blocks = range.start / BLOCK_SIZE..range.end.div_ceil(BLOCK_SIZE);
-        self.next_marked(blocks.start).is_some_and(|block| block < blocks.end)
+        self.next_marked(blocks).is_some()
     }
 
-    fn next_marked(&self, block: u64) -> Option<u64> {
-        self.next_marked_in(block, &|_| true)
+    fn next_marked(&self, blocks: Range<u64>) -> Option<u64> {
+        self.next_marked_of(blocks, &|_| true)
     }
 
-    fn next_marked_in(&self, block: u64, which: &dyn Fn(&Log<E>) -> bool) -> Option<u64> {
-        let logs = self.chain.iter().filter(|log| which(log));
-        logs.filter_map(|log| log.next_marked(self.volume, block)).min()
+    fn next_marked_of(
+        &self,
+        blocks: Range<u64>,
+        which: &dyn Fn(&Backup<E>) -> bool,
+    ) -> Option<u64> {
+        let backups = self.chain.iter().filter(|backup| which(backup));
+        backups.filter_map(|backup| backup.next_marked(self.volume, blocks.clone())).min()
     }
 
     /// Whether a backup holds blocks less safely than home would (rule B7).
     pub(crate) fn is_weak(&self) -> bool {
-        self.chain.iter().any(|log| self.is_weakened(log) && log.marks_of(self.volume) > 0)
+        self.chain.iter().any(|backup| self.is_weakened(backup) && backup.marks_of(self.volume) > 0)
     }
 
     /// Whether a backup survives fewer failures than home (rule B6).
-    pub(crate) fn is_weakened(&self, log: &Log<E>) -> bool {
-        log.space().spare_copies() < self.tolerance
+    pub(crate) fn is_weakened(&self, backup: &Backup<E>) -> bool {
+        backup.spare_copies() < self.tolerance
     }
 
     /// Runs of blocks with one source each, in order.
     fn runs(&self, blocks: Range<u64>) -> Vec<(Range<u64>, Source)> {
         let mut marked = std::collections::BTreeMap::new();
-        for (at, log) in self.chain.iter().enumerate() {
-            marked.extend(log.marked_in(self.volume, blocks.clone()).into_iter().map(|b| (b, at)));
+        for (at, backup) in self.chain.iter().enumerate() {
+            let here = backup.marked_in(self.volume, blocks.clone());
+            marked.extend(here.into_iter().map(|block| (block, at)));
         }
         let mut runs: Vec<(Range<u64>, Source)> = Vec::new();
         let mut push = |range: Range<u64>, source| match runs.last_mut() {
@@ -134,19 +137,7 @@ impl<E: Env> Shield<E> {
                     let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
                     bufs.extend(home.read_home(bytes).await?);
                 }
-                Source::Backup(at) => bufs.extend(self.read_backup(at, run).await?),
-            }
-        }
-        Ok(bufs)
-    }
-
-    async fn read_backup(&self, at: usize, blocks: Range<u64>) -> Result<Vec<Buf>, IoError> {
-        let log = &self.chain[at];
-        let mut bufs = Vec::new();
-        let blocks: Vec<u64> = blocks.collect();
-        for batch in blocks.chunks(READS_AT_ONCE) {
-            for buf in join_all(batch.iter().map(|block| log.read(self.volume, *block))).await {
-                bufs.push(buf?);
+                Source::Backup(at) => bufs.extend(self.chain[at].read(self.volume, run).await?),
             }
         }
         Ok(bufs)
@@ -191,17 +182,13 @@ impl<E: Env> Shield<E> {
         };
         if self.redirect.get() {
             for at in from..self.chain.len() {
-                let log = &self.chain[at];
-                if self.is_weakened(log) {
+                let backup = &self.chain[at];
+                if self.is_weakened(backup) {
                     continue; // Rule B6.
                 }
-                let count = run.end - run.start;
-                match log.append(self.volume, run.start, count, data.clone()).await {
-                    Ok(()) => {
-                        self.unmark_others(&run, Some(at));
-                        return Ok(());
-                    }
-                    Err(Refused::Full | Refused::Failed) => {}
+                if backup.store(self.volume, run.clone(), data.clone()).await.is_ok() {
+                    self.unmark_others(&run, Some(at));
+                    return Ok(());
                 }
             }
         }
@@ -215,36 +202,31 @@ impl<E: Env> Shield<E> {
     }
 
     fn unmark_others(&self, run: &Range<u64>, holder: Option<usize>) {
-        for (at, log) in self.chain.iter().enumerate() {
+        for (at, backup) in self.chain.iter().enumerate() {
             if Some(at) != holder {
-                for block in log.marked_in(self.volume, run.clone()) {
-                    log.unmark(self.volume, block);
-                }
+                backup.unmark(self.volume, run.clone());
             }
         }
     }
 
-    /// Makes everything written so far durable, wherever it went (rules B1, B5).
+    /// Makes everything written so far durable, wherever it went (rules B1, B2, B5).
     pub(crate) async fn flush(&self, home: &VolumeRt<E>) -> Result<(), IoError> {
-        // What is cleared below was written home, or to another backup, before this flush.
-        let clearings: Vec<_> =
-            self.chain.iter().map(|log| log.take_clearings(self.volume)).collect();
+        // What was unmarked up to here was written home, or to another backup, before this flush.
+        let covered: Vec<_> =
+            self.chain.iter().map(|backup| backup.begin_flush(self.volume)).collect();
         let flushed = async {
-            let logs = join_all(self.chain.iter().map(|log| log.flush())).await;
+            let stored = join_all(self.chain.iter().map(Backup::flush)).await;
             home.group().flush().await?;
-            logs.into_iter().collect::<Result<(), IoError>>()?;
-            for (log, clearings) in self.chain.iter().zip(&clearings) {
-                if !clearings.is_empty() {
-                    log.clear(self.volume, clearings).await?;
-                    log.flush().await?;
-                }
+            stored.into_iter().collect::<Result<(), IoError>>()?;
+            for (backup, covered) in self.chain.iter().zip(&covered) {
+                backup.settle(self.volume, covered).await?;
             }
             Ok(())
         };
         let result = flushed.await;
         if result.is_err() {
-            for (log, clearings) in self.chain.iter().zip(clearings) {
-                log.give_back(self.volume, clearings);
+            for (backup, covered) in self.chain.iter().zip(covered) {
+                backup.give_back(self.volume, covered);
             }
         }
         result

@@ -48,19 +48,7 @@ impl<E: Env> Copy<E> {
             Self::Leg(leg) => {
                 leg.read_data(offset, Buf::scratch(len as usize)).await.map_err(|_| IoError::Io)
             }
-            Self::Volume(volume) => {
-                let bufs = volume.read_home(offset..offset + len).await?;
-                if let [one] = bufs.as_slice() {
-                    return Ok(one.clone());
-                }
-                let mut whole = Buf::scratch(len as usize);
-                let mut at = 0;
-                for buf in bufs {
-                    whole.bytes_mut()[at..at + buf.len()].copy_from_slice(&buf);
-                    at += buf.len();
-                }
-                Ok(whole)
-            }
+            Self::Volume(volume) => Ok(Buf::joined(volume.read_home(offset..offset + len).await?)),
         }
     }
 

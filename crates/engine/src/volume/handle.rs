@@ -84,6 +84,7 @@ impl<E: Env> VolumeHandle<E> {
         let work = async move {
             let _in_flight = in_flight;
             let guard = volume.lock(offset, data.len() as u64, Hold::Exclusive).await;
+            volume.note_change(offset..offset + data.len() as u64).await?;
             volume.write_bytes(offset, data).await?;
             drop(guard);
             if fua { volume.flush_all().await } else { Ok(()) }
@@ -140,6 +141,7 @@ impl<E: Env> VolumeHandle<E> {
             // Whole units lie under the blocks' lock as long as the range does: a unit is never forgotten in part.
             let end = volume.claimed_end(offset + len);
             let guard = volume.lock(offset, end - offset, Hold::Exclusive).await;
+            volume.note_change(offset..offset + len).await?;
             if no_hole {
                 volume.zero(offset..offset + len).await?;
             } else {

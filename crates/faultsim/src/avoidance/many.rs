@@ -5,7 +5,7 @@
 use std::rc::Rc;
 
 use forestall_engine::{
-    AssembleOptions, DiskNumber, GroupNumber, GroupSpec, Level, Runtime, Strategy, VolumeSpec,
+    AssembleOptions, DiskNumber, GroupNumber, Level, Runtime, Strategy, VolumeSpec,
 };
 
 use crate::client::Host;
@@ -15,19 +15,6 @@ use crate::shield::{SECOND, SET, SLOW, stage};
 use crate::trace::Trace;
 
 impl Script {
-    /// Adds a group over new disks; answers its number.
-    async fn add_group(&self, level: Level, members: usize) -> GroupNumber {
-        let mut disks = Vec::new();
-        for _ in 0..members {
-            let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
-            let handle = bay.hand_over(&self.machine.runtime);
-            let added = self.machine.array.add_disk(handle, forestall_engine::DiskRole::Free).await;
-            disks.push(self.must(added, "disk add"));
-        }
-        let spec = GroupSpec { level, disks, chunk: 16 * 1024 };
-        self.must(self.machine.array.create_group(spec).await, "group create").0
-    }
-
     /// Adds a volume; the oracle hears of it if hosts are to use it.
     async fn add_volume(&self, name: &str, group: GroupNumber, size: u64, hosts: bool) {
         let spec = VolumeSpec { name: name.into(), group, size: Some(size), number: None };
@@ -41,7 +28,7 @@ impl Script {
 
     /// Adds a group with a work volume "w" of `size` bytes.
     pub(super) async fn add_small_work_volume(&self, level: Level, members: usize, size: u64) {
-        let group = self.add_group(level, members).await;
+        let group = self.add_group(level, members, 2 << 20).await;
         self.add_volume("w", group, size, false).await;
         self.must(self.machine.array.add_work_volume("w", &[]).await, "work-volume add");
     }
@@ -70,7 +57,7 @@ pub(super) fn two_groups_share(seed: u64, trace: Trace) {
     for strategy in [Strategy::WorkDisk, Strategy::WorkVolume] {
         let mut stage = stage(seed, &trace, Level::Raid5, 3);
         act(&mut stage, AssembleOptions::default(), move |mut s| async move {
-            let group = s.add_group(Level::Raid1, 2).await; // d6, d7
+            let group = s.add_group(Level::Raid1, 2, 2 << 20).await; // d6, d7
             s.add_volume("v2", group, 512 * 1024, true).await;
             s.add_work_disk(2).await;
             s.add_small_work_volume(Level::Raid1, 2, 512 * 1024).await;
@@ -118,7 +105,7 @@ pub(super) fn two_groups_share(seed: u64, trace: Trace) {
 pub(super) fn b8_backup_volume_ails(seed: u64, trace: Trace) {
     let mut stage = stage(seed, &trace, Level::Raid5, 3);
     act(&mut stage, AssembleOptions::default(), |mut s| async move {
-        let group = s.add_group(Level::Raid1, 2).await; // Disks 6 and 7.
+        let group = s.add_group(Level::Raid1, 2, 2 << 20).await; // Disks 6 and 7.
         s.add_volume("v2", group, 512 * 1024, true).await;
         s.add_volume("w", group, 512 * 1024, false).await;
         s.must(s.machine.array.add_work_volume("w", &[]).await, "work-volume add");

@@ -33,6 +33,7 @@ use super::types::{
 use crate::data::Context;
 
 mod backups;
+mod pairs;
 
 /// Longest that `GET /v1/events?wait=1` waits before it answers an empty list.
 const EVENT_WAIT: Duration = Duration::from_secs(30);
@@ -89,6 +90,7 @@ pub fn router(control: Shared) -> Router {
         .route("/v1/inject", command(inject))
         .route("/v1/stop", post(stop))
         .merge(backups::routes())
+        .merge(pairs::routes())
         .fallback(nowhere)
         .method_not_allowed_fallback(wrong_method)
         .with_state(control)

@@ -72,6 +72,16 @@ pub struct NameVolume {
     pub volume: String,
 }
 
+/// `POST /v1/pairs/create`. The others take the primary as [`NameVolume`].
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreatePair {
+    /// The volume that hosts use.
+    pub primary: String,
+    /// The volume of equal size, in another group, that follows it.
+    pub secondary: String,
+}
+
 /// `POST /v1/volumes/grow`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

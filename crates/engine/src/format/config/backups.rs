@@ -3,11 +3,12 @@
 //! Owns its encoding. Invariant: what [`write`] writes, [`read`] gives back; a body that is missing is an empty table.
 
 use super::super::codec::{CodecError, Reader, Writer};
-use super::check::{DISKS_MAX, GROUPS_MAX, VOLUMES_MAX};
+use super::check::{DISKS_MAX, EXTENTS_MAX, GROUPS_MAX, VOLUMES_MAX};
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, ShieldedVolume, Strategy, WorkEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Extent, PairEntry, PairStatus,
+    ShieldedVolume, Strategy, WorkEntry,
 };
-use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
+use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 
 /// Most places that hold logs.
 pub const WORK_MAX: usize = 1024;
@@ -49,6 +50,38 @@ pub fn write(w: &mut Writer, table: &BackupTable) {
     w.list(&table.suspected, |w, disk| {
         w.u32(disk.0);
     });
+    w.list(&table.pairs, write_pair);
+}
+
+fn write_pair(w: &mut Writer, pair: &PairEntry) {
+    let status = match pair.status {
+        PairStatus::Duplex => 1,
+        PairStatus::Syncing => 2,
+        PairStatus::Split => 3,
+        PairStatus::BackingUp => 4,
+    };
+    w.bytes(&pair.id.0).u32(pair.primary.0).u32(pair.secondary.0).u8(status);
+    w.flag(pair.hold).flag(pair.reversed).flag(pair.temporary);
+    w.list(&pair.bitmap, |w, extent| {
+        w.u64(extent.start).u64(extent.stripes);
+    });
+}
+
+fn read_pair(r: &mut Reader<'_>) -> Result<PairEntry, CodecError> {
+    let id = Uuid(r.array()?);
+    let (primary, secondary) = (VolumeNumber(r.u32()?), VolumeNumber(r.u32()?));
+    let status = match r.u8()? {
+        1 => PairStatus::Duplex,
+        2 => PairStatus::Syncing,
+        3 => PairStatus::Split,
+        4 => PairStatus::BackingUp,
+        _ => return Err(CodecError::Value("status of a pair")),
+    };
+    let (hold, reversed, temporary) = (r.flag("hold")?, r.flag("reversed")?, r.flag("temporary")?);
+    let bitmap = r.list(EXTENTS_MAX, "extents", |r| {
+        Ok::<_, CodecError>(Extent { start: r.u64()?, stripes: r.u64()? })
+    })?;
+    Ok(PairEntry { id, primary, secondary, status, hold, reversed, temporary, bitmap })
 }
 
 /// Reads the section's body.
@@ -69,9 +102,10 @@ pub fn read(body: &[u8]) -> Result<BackupTable, CodecError> {
     })?;
     let suspected =
         r.list(DISKS_MAX, "suspected", |r| Ok::<_, CodecError>(DiskNumber(r.u32()?)))?;
+    let pairs = r.list(VOLUMES_MAX, "pairs", read_pair)?;
     r.end()?;
     let strategies = strategies.into_iter().collect();
-    Ok(BackupTable { avoidances, work, strategies, suspected })
+    Ok(BackupTable { avoidances, work, strategies, suspected, pairs })
 }
 
 fn read_avoidance(r: &mut Reader<'_>) -> Result<AvoidanceEntry, CodecError> {
@@ -115,6 +149,7 @@ fn read_strategy(r: &mut Reader<'_>) -> Result<Strategy, CodecError> {
 
 fn write_place(w: &mut Writer, place: BackupPlace) {
     match place {
+        BackupPlace::Pair(volume) => w.u8(1).u32(volume.0),
         BackupPlace::WorkVolume(volume) => w.u8(2).u32(volume.0),
         BackupPlace::WorkDisk(disk) => w.u8(3).u32(disk.0),
     };
@@ -123,6 +158,7 @@ fn write_place(w: &mut Writer, place: BackupPlace) {
 fn read_place(r: &mut Reader<'_>) -> Result<BackupPlace, CodecError> {
     let (kind, number) = (r.u8()?, r.u32()?);
     match kind {
+        1 => Ok(BackupPlace::Pair(VolumeNumber(number))),
         2 => Ok(BackupPlace::WorkVolume(VolumeNumber(number))),
         3 => Ok(BackupPlace::WorkDisk(DiskNumber(number))),
         _ => Err(CodecError::Value("kind of a backup storage")),

@@ -84,6 +84,7 @@ fn check_backups(config: &Configuration) -> Result<(), Invalid> {
     for work in &table.work {
         require(places.insert(work.place), || format!("{} stands twice", work.place))?;
         let there = match work.place {
+            BackupPlace::Pair(_) => false, // A pair is no place for a log.
             BackupPlace::WorkVolume(volume) => work.legs.is_empty() && has_volume(volume),
             BackupPlace::WorkDisk(set) => !work.legs.is_empty() && config.disk(set).is_none(),
         };
@@ -106,8 +107,13 @@ fn check_backups(config: &Configuration) -> Result<(), Invalid> {
                 format!("volume {} is shielded and does not exist", shielded.volume)
             })?;
             for place in &shielded.chain {
-                let in_use = table.work_at(*place).is_some_and(|work| work.log != 0);
-                require(in_use, || format!("{place} backs a volume and holds no log"))?;
+                let in_use = match *place {
+                    BackupPlace::Pair(primary) => {
+                        primary == shielded.volume && table.pair_of(primary).is_some()
+                    }
+                    _ => table.work_at(*place).is_some_and(|work| work.log != 0),
+                };
+                require(in_use, || format!("{place} backs a volume and is not in use"))?;
             }
         }
     }
@@ -115,10 +121,41 @@ fn check_backups(config: &Configuration) -> Result<(), Invalid> {
     require(table.suspected.iter().all(|disk| config.disk(*disk).is_some()), || {
         "a disk is suspected that does not exist".into()
     })?;
+    check_pairs(config)?;
     let strategies = table.strategies.keys();
     require(strategies.clone().all(|volume| has_volume(*volume)), || {
         "a strategy is set for a volume that does not exist".into()
     })
+}
+
+/// Volumes of pairs exist, are alike, lie apart and are in one pair each; their bitmaps lie inside the secondary's group.
+fn check_pairs(config: &Configuration) -> Result<(), Invalid> {
+    let mut paired = BTreeSet::new();
+    let mut ids = BTreeSet::new();
+    for pair in &config.backups.pairs {
+        let (primary, secondary) = (pair.primary, pair.secondary);
+        let volume = |number| config.volumes.iter().find(|v| v.number == number);
+        require(paired.insert(primary) && paired.insert(secondary) && ids.insert(pair.id), || {
+            format!("volume {primary} or {secondary} is in two pairs")
+        })?;
+        let (Some(first), Some(second)) = (volume(primary), volume(secondary)) else {
+            return Err(Invalid(format!(
+                "a volume of the pair {primary}, {secondary} is not there"
+            )));
+        };
+        require(first.size == second.size && first.group != second.group, || {
+            format!("volumes {primary} and {secondary} cannot be a pair")
+        })?;
+        let group = config.group(second.group);
+        let stripes = group.map_or(0, |group| group.stripes);
+        let inside = |e: &Extent| {
+            e.stripes > 0 && e.start.checked_add(e.stripes).is_some_and(|end| end <= stripes)
+        };
+        require(!pair.bitmap.is_empty() && pair.bitmap.iter().all(inside), || {
+            format!("the bitmap of the pair {primary}, {secondary} lies outside its group")
+        })?;
+    }
+    Ok(())
 }
 
 fn check_health(config: &Configuration) -> Result<(), Invalid> {
@@ -249,9 +286,16 @@ fn check_volumes(config: &Configuration) -> Result<(), Invalid> {
         check_volume(config, volume)?;
         taken.entry(volume.group).or_default().extend(&volume.extents);
     }
+    for pair in &config.backups.pairs {
+        if let Some(secondary) = config.volumes.iter().find(|v| v.number == pair.secondary) {
+            taken.entry(secondary.group).or_default().extend(&pair.bitmap);
+        }
+    }
     for (group, mut extents) in taken {
         extents.sort_by_key(|extent| extent.start);
-        let apart = extents.windows(2).all(|pair| pair[0].start + pair[0].stripes <= pair[1].start);
+        let apart = extents.windows(2).all(|two| {
+            two[0].start.checked_add(two[0].stripes).is_some_and(|end| end <= two[1].start)
+        });
         require(apart, || format!("extents overlap in group {group}"))?;
     }
     Ok(())

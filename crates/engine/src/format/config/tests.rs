@@ -56,10 +56,10 @@ fn a_configuration_too_large_for_its_slot_is_refused() {
 #[test]
 fn a_large_array_fits_its_slot() {
     let mut config = configuration();
-    config.disks.extend((7..=500).map(crate::format::samples::disk));
+    config.disks.extend((8..=500).map(crate::format::samples::disk));
     assert!(encode(&config, 256 << 10).is_ok());
     let mut small = configuration();
-    small.disks.extend((7..=64).map(crate::format::samples::disk));
+    small.disks.extend((8..=64).map(crate::format::samples::disk));
     assert!(encode(&small, SLOT).is_ok(), "64 disks fit the slot of a small disk");
 }
 
@@ -118,7 +118,7 @@ type Spoil = fn(&mut Configuration);
 
 #[test]
 fn what_contradicts_itself_is_neither_written_nor_read() {
-    let cases: [(&str, Spoil); 34] = [
+    let cases: [(&str, Spoil); 41] = [
         ("a suspect that does not exist", |c| c.backups.suspected.push(DiskNumber(99))),
         ("a leg that is no leg", |c| c.disks[5].role = DiskRole::Free),
         ("a set named like a disk", |c| {
@@ -130,6 +130,19 @@ fn what_contradicts_itself_is_neither_written_nor_read() {
         ("a strategy for no volume", |c| {
             c.backups.strategies.insert(VolumeNumber(99), Strategy::Pair);
         }),
+        ("a pair that is a place for a log", |c| {
+            c.backups.work[1].place = BackupPlace::Pair(VolumeNumber(1));
+        }),
+        ("another volume's pair", |c| {
+            c.backups.avoidances[0].volumes[0].volume = VolumeNumber(2);
+        }),
+        ("a volume in two pairs", |c| {
+            c.backups.pairs[0].secondary = VolumeNumber(1);
+        }),
+        ("a pair of nothing", |c| c.backups.pairs[0].secondary = VolumeNumber(9)),
+        ("a pair in one group", |c| c.backups.pairs[0].secondary = VolumeNumber(2)),
+        ("a bitmap outside its group", |c| c.backups.pairs[0].bitmap[0].stripes = u64::MAX),
+        ("a bitmap over its secondary", |c| c.backups.pairs[0].bitmap[0].start = 0),
         ("counted ahead", |c| c.counted_generation = 9),
         ("array name", |c| c.name = "tab\there".into()),
         ("array name empty", |c| c.name = String::new()),
@@ -160,7 +173,7 @@ fn what_contradicts_itself_is_neither_written_nor_read() {
         ("slot's disk", |c| c.groups[0].slots[0].disk = DiskNumber(99)),
         ("disk in two slots", |c| c.groups[0].slots[0].disk = DiskNumber(5)),
         ("volume name twice", |c| c.volumes[1].name = "a".into()),
-        ("volume's group", |c| c.volumes[1].group = GroupNumber(2)),
+        ("volume's group", |c| c.volumes[1].group = GroupNumber(9)),
         ("extents overlap", |c| c.volumes[1].extents[0].stripes = 5),
         ("extent outside", |c| {
             c.volumes[0].extents.push(Extent { start: u64::MAX, stripes: 2 });
@@ -179,10 +192,10 @@ fn what_contradicts_itself_is_neither_written_nor_read() {
         assert!(decoded.is_err(), "{what}: {decoded:?}");
     }
     for (size, fits) in
-        [(0, false), (511, false), (5 * 2 * 65536, true), (5 * 2 * 65536 + 512, false)]
+        [(0, false), (511, false), (4 * 2 * 65536, true), (4 * 2 * 65536 + 512, false)]
     {
         let mut config = configuration();
-        config.volumes[0].size = size;
+        config.volumes[1].size = size;
         assert_eq!(encode(&config, SLOT).is_ok(), fits, "a volume of {size} bytes");
     }
 }

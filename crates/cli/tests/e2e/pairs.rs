@@ -1,0 +1,67 @@
+//! Pairs of volumes: made, held, split, taken apart, over a restart too.
+
+use serde_json::json;
+
+use crate::util::*;
+
+/// An array of two groups: disks 1 to 3 with "vault" of 8 MiB, disks 4 and 5 with "copy" of the same size.
+fn two_groups(dir: &Dir) -> Server {
+    dir.create(3, "24MiB", &["--level", "5", "--volume", "whole"]);
+    let server = dir.serve(3);
+    server.ok(&["volume", "delete", "whole"]);
+    for disk in [dir.disk(4), dir.disk(5)] {
+        server.ok(&["disk", "add", &disk, "--size", "32MiB"]);
+    }
+    server.ok(&["group", "create", "--level", "1", "--disks", "4,5"]);
+    server.ok(&["volume", "create", "vault", "--group", "1", "--size", "8MiB"]);
+    server.ok(&["volume", "create", "copy", "--group", "2", "--size", "8MiB"]);
+    server
+}
+
+fn duplex(server: &Server) {
+    wait_for("an equal pair", || {
+        let pairs = server.json(&["pair", "list"]);
+        (pairs[0]["status"] == "duplex" && pairs[0]["differing"] == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_secondary_follows_and_is_equal_when_the_pair_is_taken_apart() {
+    let dir = Dir::new();
+    let server = two_groups(&dir);
+    let first = server.fill("vault", 1);
+    server.run(&["pair", "create", "vault", "vault"]).refused(&["cannot follow itself"]);
+    server.ok(&["pair", "create", "vault", "copy"]);
+    duplex(&server);
+    assert!(server.try_connect("copy").is_err(), "a secondary is not served");
+    server.run(&["volume", "delete", "copy"]).refused(&["secondary of a pair", "pair delete"]);
+    server.ok(&["pair", "hold", "vault"]);
+    let second = server.fill("vault", 2);
+    let rows = server.json(&["show", "t2", "--bits", "8"]);
+    let expected = json!([{
+        "primary_volume": 1,
+        "secondary_volume": 2,
+        "pairing_status": "DUPLEX",
+        "differential_bitmap": "11111111...",
+    }]);
+    assert_eq!(rows, expected);
+    server.run(&["pair", "hold", "vault"]).refused(&["nothing to change"]);
+    server.stop();
+
+    let server = dir.serve(5);
+    assert_eq!(server.json(&["show", "t2", "--bits", "8"]), expected, "the bits survive a restart");
+    server.ok(&["pair", "split", "1"]);
+    server.ok(&["pair", "delete", "vault"]);
+    server.verify("copy", &first, "what was copied before the hold");
+    server.verify("vault", &second, "what hosts wrote");
+    server.run(&["pair", "create", "vault", "copy"]).refused(&["holds data"]);
+    server.ok(&["volume", "delete", "copy"]);
+    server.ok(&["volume", "create", "copy", "--group", "2", "--size", "8MiB"]);
+    server.ok(&["pair", "create", "vault", "copy"]);
+    duplex(&server);
+    let third = server.fill("vault", 3);
+    duplex(&server);
+    server.ok(&["pair", "delete", "vault"]);
+    server.verify("copy", &third, "equal when no bit is left");
+    server.stop();
+}

@@ -1,0 +1,141 @@
+//! What backs the volumes of shielded groups, in memory: opened, read back at a start, put over the volumes.
+//!
+//! Owns the step from a configuration that counts to the shields that obey it. Invariants: a volume has a shield exactly while a counting
+//! configuration gives it a chain whose storages are all open; at a start nothing is served before every storage in use was read back.
+
+use std::rc::Rc;
+
+use super::Array;
+use super::strategy::home_of;
+use crate::config::{AvoidanceState, BackupPlace, Configuration};
+use crate::ids::GroupNumber;
+use crate::runtime::Env;
+use crate::shield::{Backup, Log, Shield};
+
+impl<E: Env> Array<E> {
+    /// Brings the shields in memory in line with the configuration, which counts now.
+    pub(super) fn apply_shields(&self, config: &Configuration) {
+        let logs = self.logs.borrow();
+        for disk in config.disks.iter().filter(|d| !d.in_service()) {
+            logs.values().for_each(|log| log.space().forget_leg(disk.number));
+        }
+        for (number, group) in self.groups.borrow().iter() {
+            let copied = config.backups.of_group(*number);
+            let copied = copied.filter(|a| a.state != AvoidanceState::WritingBack);
+            group.set_copied(copied.map(|a| a.slot));
+        }
+        for (number, volume) in self.volumes.borrow().iter() {
+            let for_work = config.backups.work_at(BackupPlace::WorkVolume(*number)).is_some();
+            let follows = config.backups.is_secondary(*number)
+                || self.mirrors.borrow().values().any(|m| m.pair.secondary() == *number);
+            volume.reserve(for_work || follows);
+            let shielded = config.backups.avoidances.iter().find_map(|a| {
+                let entry = a.volumes.iter().find(|v| v.volume == *number)?;
+                let chain: Option<Vec<_>> =
+                    entry.chain.iter().map(|place| self.backup_at(config, *place)).collect();
+                Some((a.state, chain.filter(|chain| !chain.is_empty())?))
+            });
+            let Some((state, chain)) = shielded else {
+                volume.set_shield(None);
+                continue;
+            };
+            let redirect = state != AvoidanceState::WritingBack;
+            match volume.shield().filter(|shield| shield.is_over(&chain)) {
+                Some(shield) => shield.set_redirect(redirect),
+                None => {
+                    let tolerance = volume.group().geometry.tolerance() as u32;
+                    volume.set_shield(Some(Shield::new(*number, tolerance, redirect, chain)));
+                }
+            }
+        }
+    }
+
+    /// What is open of a place in a chain.
+    fn backup_at(&self, config: &Configuration, place: BackupPlace) -> Option<Backup<E>> {
+        match place {
+            BackupPlace::Pair(primary) => {
+                let id = config.backups.pair_of(primary)?.id;
+                let pairs = self.pairs.borrow();
+                pairs.get(&primary).filter(|pair| pair.id == id).cloned().map(Backup::Pair)
+            }
+            BackupPlace::WorkVolume(_) | BackupPlace::WorkDisk(_) => {
+                self.logs.borrow().get(&place).cloned().map(Backup::Log)
+            }
+        }
+    }
+
+    /// Whether everything that holds redirected writes is there, at assembly, before any byte is changed. Reads the bits of pairs.
+    pub(super) async fn check_backups(self: &Rc<Self>) -> Result<(), String> {
+        let config = self.config.borrow().clone();
+        let groups = self.groups.borrow().clone();
+        let readable = |group: GroupNumber| groups.get(&group).is_some_and(|g| g.is_readable());
+        for work in config.backups.work.iter().filter(|w| w.log != 0) {
+            let home = home_of(&config, work.place);
+            if !home.is_none_or(readable) || self.open_space(work.place).is_none() {
+                return Err(unreachable(&config, work.place));
+            }
+        }
+        for entry in &config.backups.pairs {
+            let loaded = match self.pair_at(&config, entry) {
+                Some(pair) if !pair.group().is_readable() => None,
+                Some(pair) => pair.load().await.is_ok().then_some(pair),
+                None => None,
+            };
+            match loaded {
+                Some(pair) if entry.temporary => {
+                    self.pairs.borrow_mut().insert(entry.primary, pair);
+                }
+                Some(pair) => self.open_mirror(entry.primary, pair),
+                None if entry.temporary => {
+                    return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
+                }
+                None => {} // It ends when the array has started: its primary is whole.
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the bits of pairs durable and reads the logs in use back, at assembly: nothing of what they back may be served before.
+    pub(super) async fn recover_backups(self: &Rc<Self>) -> Result<(), String> {
+        let config = self.config.borrow().clone();
+        let pairs = self.pairs.borrow().clone();
+        for entry in &config.backups.pairs {
+            let durable = match pairs.get(&entry.primary) {
+                Some(pair) => pair.persist_bits().await.is_ok(),
+                None => false,
+            };
+            if !durable && entry.temporary {
+                return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
+            }
+            if !durable && !self.break_pair(entry.primary, entry.id).await {
+                return Err(format!("the pair of volume {} could not be ended", entry.primary));
+            }
+        }
+        for work in config.backups.work.iter().filter(|w| w.log != 0) {
+            let lost = || unreachable(&config, work.place);
+            let space = self.open_space(work.place).ok_or_else(lost)?;
+            let log = Log::recover(work.log, space).await.map_err(|_| lost())?;
+            self.logs.borrow_mut().insert(work.place, log);
+        }
+        let config = self.config.borrow().clone();
+        self.apply_shields(&config);
+        for avoidance in config.backups.avoidances.iter().filter(|a| a.paused) {
+            let slots = config.group(avoidance.group).map(|g| g.slots.clone()).unwrap_or_default();
+            self.paused.borrow_mut().extend(slots.iter().filter_map(|s| s.replacement));
+        }
+        Ok(())
+    }
+}
+
+/// Words for redirected writes that cannot be had.
+fn unreachable(config: &Configuration, place: BackupPlace) -> String {
+    let users: Vec<String> = config
+        .backups
+        .users_of(place)
+        .map(|(a, volume)| format!("volume {volume} of group {}", a.group))
+        .collect();
+    format!(
+        "{place} holds the newest writes of {} and cannot be read: bring its disks back",
+        users.join(", ")
+    )
+}
