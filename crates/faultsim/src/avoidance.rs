@@ -1,17 +1,18 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
-//! Owns their list and the small verbs they share. `rules.rs` tells those named for rules, `events.rs` those of the table of events, `matrix.rs`
+//! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` those of the table of events, `matrix.rs`
 //! every level with every backup storage, `many.rs` those of several groups at once.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
 
-use crate::scenarios::Scenario;
+use crate::scenarios::{SCENARIOS, Scenario};
 use crate::script::Script;
 
 mod events;
 mod many;
 mod matrix;
 mod rules;
+mod states;
 
 /// Every story of an avoidance but the first few, which [`crate::SCENARIOS`] has.
 pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
@@ -73,32 +74,32 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "a1-copy-begins-at-rest",
         story: "the copy begins when no write is on its way home and every intent bit is clear; a scrub is stopped",
-        script: rules::a1_copy_begins_at_rest,
+        script: states::a1_copy_begins_at_rest,
     },
     Scenario {
         name: "a2-cursor-behind-durable",
         story: "crashes in the middle of a copy that keeps its place: what lies below the cursor is on the spare",
-        script: rules::a2_cursor_behind_durable,
+        script: states::a2_cursor_behind_durable,
     },
     Scenario {
         name: "a3-swap-is-one-commit",
         story: "crashes at every step around the swap: the slot, the retiring disk and the state change together",
-        script: rules::a3_swap_is_one_commit,
+        script: states::a3_swap_is_one_commit,
     },
     Scenario {
         name: "a4-retired-disk-stays",
         story: "the replaced disk is kept as it is until write-back has drained",
-        script: rules::a4_retired_disk_stays,
+        script: states::a4_retired_disk_stays,
     },
     Scenario {
         name: "a5-write-back-into-a-whole-group",
         story: "another member is lost in Copying and a spare is there: it is rebuilt before anything is written back",
-        script: rules::a5_write_back_into_a_whole_group,
+        script: states::a5_write_back_into_a_whole_group,
     },
     Scenario {
         name: "a6-cancel-refused-once-dead",
         story: "a copy whose old member is dead is not cancelled; a spare given back is filled from the start later",
-        script: rules::a6_cancel_refused_once_dead,
+        script: states::a6_cancel_refused_once_dead,
     },
     Scenario {
         name: "ailing-dies-in-copying",
@@ -151,6 +152,11 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: many::a_day_of_writes,
     },
 ];
+
+/// Every story, those of avoidances too.
+pub fn all_scenarios() -> impl Iterator<Item = &'static Scenario> {
+    SCENARIOS.iter().chain(AVOIDANCE_SCENARIOS)
+}
 
 impl Script {
     /// Waits until the avoidance is in `state`, looking so often that no state is missed.

@@ -37,7 +37,7 @@ mod target;
 mod trace;
 mod work;
 
-pub use avoidance::AVOIDANCE_SCENARIOS;
+pub use avoidance::{AVOIDANCE_SCENARIOS, all_scenarios};
 pub use catch::caught;
 pub use client::{Budget, Habits, Host, break_off, connection};
 pub use disk::{Accesses, Drive, SimDisk};
@@ -51,7 +51,7 @@ pub use pattern::Origin;
 pub use register::{NEVER, Register, Tick, Version};
 pub use rng::Rng;
 pub use run::{Failure, Options, Report, level_number, simulate};
-pub use scenarios::{SCENARIOS, Scenario, all_scenarios, erring_member, play};
+pub use scenarios::{SCENARIOS, Scenario, erring_member, play};
 pub use script::{Script, stage_of, stage_sized};
 pub use search::{Search, search};
 pub use shape::{GroupShape, Shape, data_members, has_write_hole, survives};

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
 
-use crate::avoidance::AVOIDANCE_SCENARIOS;
+use crate::avoidance::all_scenarios;
 use crate::catch::caught;
 use crate::doubts::{
     copy_of_a_lone_disk, reads_while_a_flush_fails, scheduled_scrub_repairs_nothing,
@@ -238,11 +238,6 @@ pub const SCENARIOS: &[Scenario] = &[
         script: slow_parity_is_not_left_behind,
     },
 ];
-
-/// Every story, those of avoidances too.
-pub fn all_scenarios() -> impl Iterator<Item = &'static Scenario> {
-    SCENARIOS.iter().chain(AVOIDANCE_SCENARIOS)
-}
 
 /// Plays a story under a seed; `None` if there is none of that name.
 #[must_use]

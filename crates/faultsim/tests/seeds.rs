@@ -43,8 +43,13 @@ fn seeds_of_every_level() {
     ] {
         assert!(all.injected.get(&kind).is_some_and(|&n| n >= 5), "hardly ever: {kind}");
     }
-    for command in ["fail", "readd", "replace", "add", "remove", "scrub", "grow", "delete"] {
+    for command in
+        ["fail", "readd", "replace", "add", "remove", "scrub", "grow", "delete", "pause", "cancel"]
+    {
         assert!(all.commands.get(command).is_some_and(|&n| n >= 5), "hardly ever: {command}");
+    }
+    for event in ["shield-raised", "write-back-ended"] {
+        assert!(all.avoidances.get(event).is_some_and(|&n| n >= 50), "hardly ever: {event}");
     }
 }
 
