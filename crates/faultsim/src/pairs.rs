@@ -11,7 +11,7 @@ use forestall_engine::{
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
 use crate::shield::{LEVELS, SLOW, accesses};
-use crate::stage::Stage;
+use crate::stage::{RunEnd, Stage};
 use crate::trace::Trace;
 
 /// The group that takes secondaries.
@@ -309,4 +309,38 @@ pub(crate) fn backup_is_missing(seed: u64, trace: Trace) {
             s.machine.audit().await;
         });
     }
+}
+
+/// Rule B2: the machine crashes around a flush, again and again: a bit that is on disk tells of data that is on disk.
+pub(crate) fn crash_in_a_flush(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid5, 3, 2);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.add_free_group(1).await;
+        s.write(0, s.size()).await;
+        s.shield_by_pair().await;
+    });
+    let started = stage.run(AssembleOptions::default(), None, |_| async {});
+    let RunEnd::Completed(start) = started else { panic!("nothing cuts this run") };
+    stage.end(false);
+    for round in 0..60 {
+        let cut = start + stage.rng.within(20..700);
+        stage.run(AssembleOptions::default(), Some(cut), move |machine| async move {
+            let s = Script::new(&machine);
+            let blocks = s.size() / 4096;
+            for at in 0.. {
+                // Blocks that were not redirected yet, far apart.
+                for near in 0..4 {
+                    s.write((round * 13 + at * 5 + near * 211) % blocks * 4096, 4096).await;
+                }
+                s.flush().await;
+            }
+        });
+        stage.end(false);
+        act(&mut stage, AssembleOptions::default(), |s| async move { s.verify().await });
+    }
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.through().await;
+        s.verify().await;
+        s.machine.audit().await;
+    });
 }

@@ -23,8 +23,8 @@ use crate::hung::{
 };
 use crate::mirrors::{crash_while_mirroring, no_such_pair, secondary_follows, secondary_is_lost};
 use crate::pairs::{
-    backup_is_missing, crash_while_paired, no_group_for_a_pair, overwritten_at_home,
-    paired_replace, secondary_loses_redundancy,
+    backup_is_missing, crash_in_a_flush, crash_while_paired, no_group_for_a_pair,
+    overwritten_at_home, paired_replace, secondary_loses_redundancy,
 };
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
@@ -181,6 +181,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "crash-while-paired",
         story: "crashes at any moment of an avoidance with new pairs: a bit is durable after its data, and cleared after home (B2)",
         script: crash_while_paired,
+    },
+    Scenario {
+        name: "crash-in-a-flush",
+        story: "with new pairs, crashes around flushes: a bit that is on disk tells of data that is on disk (B2)",
+        script: crash_in_a_flush,
     },
     Scenario {
         name: "overwritten-at-home",

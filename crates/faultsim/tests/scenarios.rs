@@ -56,6 +56,7 @@ scenarios! {
     bad_areas_are_left_for_last = "bad-areas-are-left-for-last",
     paired_replace = "paired-replace",
     crash_while_paired = "crash-while-paired",
+    a_crash_in_a_flush = "crash-in-a-flush",
     overwritten_at_home = "overwritten-at-home",
     a_secondary_loses_redundancy = "secondary-loses-redundancy",
     no_group_for_a_pair = "no-group-for-a-pair",
