@@ -2,7 +2,7 @@
 //!
 //! Owns how pages get there and back. Invariants: a page is written to the place that its newest copy is not in, so a torn write leaves the copy
 //! before it; one write of pages is under way at a time; a page of which one copy cannot be read is not guessed from the other. The bitmap is as
-//! redundant as the secondary's group, because every write of it goes through that group (`docs/decisions/0005-pair-bitmaps.md`).
+//! redundant as the secondary's group, because every write of it goes through that group (`docs/decisions/0006-pair-bitmaps.md`).
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
