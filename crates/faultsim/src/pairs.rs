@@ -86,7 +86,7 @@ pub(crate) fn paired_replace(seed: u64, trace: Trace) {
                 s.machine.complain("the ailing disk was read by hosts".into());
             }
             s.through().await;
-            s.expect(1, DiskState::Replaced).await;
+            s.expect(1, DiskState::Spare).await;
             s.expect_pairs(&[]);
             if !s.volumes_of(FREE).is_empty() {
                 s.machine.complain(format!("the free group still has {:?}", s.volumes_of(FREE)));

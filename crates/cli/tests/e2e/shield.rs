@@ -154,7 +154,10 @@ fn story(server: &Server, backup: &str, place: &str, spare: u32) {
     server.healed();
     assert_eq!(state(server), "none");
     assert_eq!(server.disk(spare)["state"], "in-sync");
-    assert_eq!(server.disk(1)["state"], "replaced");
+    // Tested in the background and found healthy: a spare again.
+    wait_for("the test of the replaced disk", || {
+        (server.disk(1)["state"] == "spare").then_some(())
+    });
     server.verify("vault", &data, "after the write-back");
     let kinds: Vec<Value> = server
         .json(&["jobs"])
