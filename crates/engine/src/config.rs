@@ -295,6 +295,15 @@ impl Configuration {
         self.disks.iter().filter(|d| d.in_service()).map(|d| d.number)
     }
 
+    /// The legs of a work-disk set that are in service.
+    pub fn serving_legs<'a>(
+        &'a self,
+        work: &'a WorkEntry,
+    ) -> impl Iterator<Item = DiskNumber> + 'a {
+        let legs = work.legs.iter().copied();
+        legs.filter(|leg| self.disk(*leg).is_some_and(DiskEntry::in_service))
+    }
+
     /// The slot that holds `disk`, as its member or as its replacement.
     #[must_use]
     pub fn slot_of(&self, disk: DiskNumber) -> Option<(GroupNumber, Slot)> {

@@ -111,6 +111,27 @@ pub(crate) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) ->
     running.into_iter().map(|(_, output)| output.expect("every future is done")).collect()
 }
 
+/// Runs two futures at once and answers both outputs.
+pub(crate) async fn both<A: Future, B: Future>(a: A, b: B) -> (A::Output, B::Output) {
+    let (mut a, mut b) = (pin!(a), pin!(b));
+    let (mut of_a, mut of_b) = (None, None);
+    poll_fn(|cx| {
+        if of_a.is_none()
+            && let Poll::Ready(value) = a.as_mut().poll(cx)
+        {
+            of_a = Some(value);
+        }
+        if of_b.is_none()
+            && let Poll::Ready(value) = b.as_mut().poll(cx)
+        {
+            of_b = Some(value);
+        }
+        if of_a.is_some() && of_b.is_some() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    (of_a.expect("it is done"), of_b.expect("it is done"))
+}
+
 /// Lets other tasks run once.
 pub(crate) async fn yield_now() {
     let mut yielded = false;

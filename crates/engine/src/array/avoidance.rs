@@ -16,7 +16,7 @@ use crate::config::{
 };
 use crate::error::CommandError;
 use crate::group::Group;
-use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
+use crate::ids::{BLOCK_SIZE, GroupNumber, Slot, VolumeNumber};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
@@ -151,13 +151,8 @@ impl<E: Env> Array<E> {
                 let config = self.config.borrow();
                 let drives = self.drives.borrow();
                 let work = config.backups.work_at(place)?;
-                let serves = |leg: &&DiskNumber| config.disk(**leg).is_some_and(|d| d.in_service());
-                let legs: Vec<_> = work
-                    .legs
-                    .iter()
-                    .filter(serves)
-                    .filter_map(|leg| drives.get(leg).filter(|d| !d.is_gone()).cloned())
-                    .collect();
+                let open = |leg| drives.get(&leg).filter(|d| !d.is_gone()).cloned();
+                let legs: Vec<_> = config.serving_legs(work).filter_map(open).collect();
                 if legs.is_empty() {
                     return None;
                 }
@@ -251,29 +246,28 @@ impl<E: Env> Array<E> {
         let number = group.number;
         let volumes = self.shielded(number);
         let total: u64 = volumes.iter().map(|(_, shield)| shield.marks()).sum();
-        let progress = Progress::new(total * crate::ids::BLOCK_SIZE, 0, self.rt.now_ns());
-        self.retry_from_retired(number).await;
-        let retired = self.retired_of(number);
+        let progress = Progress::new(total * BLOCK_SIZE, 0, self.rt.now_ns());
+        let retired = self.retry_from_retired(number).await;
         let job = self.begin_job(JobKind::WriteBack, number, None, Rc::clone(&progress));
         let end = self.drain_all(group, &volumes, &progress).await;
-        let (state, message, severity) = match end {
+        let (state, severity, message) = match end {
             DrainEnd::Done => match self.lower_shield(number).await {
                 Ok(()) => (
                     JobState::Done,
-                    format!("{} blocks are home; the shield is down", progress.done.get() / 4096),
                     Severity::Info,
+                    format!(
+                        "{} blocks are home; the shield is down",
+                        progress.done.get() / BLOCK_SIZE
+                    ),
                 ),
-                Err(error) => (JobState::Failed, error.to_string(), Severity::Warning),
+                Err(error) => (JobState::Failed, Severity::Warning, error.to_string()),
             },
-            DrainEnd::Stopped => {
-                (JobState::Stopped, "goes on at the next start".into(), Severity::Info)
-            }
-            DrainEnd::Failed(why) => (JobState::Failed, why, Severity::Critical),
+            end => unfinished(end),
         };
         self.end_job(&job, state, message.clone());
         let what = format!("write-back of group {number}: {message}");
         self.event(severity, "write-back-ended", None, Some(number), what);
-        if let (JobState::Done, Some((_, disk))) = (state, retired) {
+        if let (JobState::Done, Some(disk)) = (state, retired) {
             self.test_retired(number, disk);
         }
         if state == JobState::Failed {
@@ -316,7 +310,7 @@ impl<E: Env> Array<E> {
             for volume in volumes {
                 let Some(shield) = volume.shield().filter(|s| s.is_weak()) else { continue };
                 let group = volume.group().number;
-                let total = shield.marks() * crate::ids::BLOCK_SIZE;
+                let total = shield.marks() * BLOCK_SIZE;
                 let progress = Progress::new(total, 0, array.rt.now_ns());
                 let job = array.begin_job(JobKind::WriteBack, group, None, Rc::clone(&progress));
                 let weakened = |backup: &Backup<E>| shield.is_weakened(backup);
@@ -328,13 +322,10 @@ impl<E: Env> Array<E> {
                         format!(
                             "a backup of volume {:?} lost a copy: {} blocks were taken home early",
                             volume.report().name,
-                            progress.done.get() / crate::ids::BLOCK_SIZE
+                            progress.done.get() / BLOCK_SIZE
                         ),
                     ),
-                    DrainEnd::Stopped => {
-                        (JobState::Stopped, Severity::Info, "goes on at the next start".into())
-                    }
-                    DrainEnd::Failed(why) => (JobState::Failed, Severity::Critical, why),
+                    end => unfinished(end),
                 };
                 array.end_job(&job, state, what.clone());
                 array.event(severity, "drained-early", None, Some(group), what);
@@ -379,10 +370,18 @@ impl<E: Env> Array<E> {
     /// A slot that waits for a spare which is there: better filled under the shield than written back into.
     fn wants_spare(&self, group: &Rc<Group<E>>) -> bool {
         let config = self.config.borrow();
-        let out = config
+        config
             .group(group.number)
-            .and_then(|g| g.slots.iter().position(|s| s.state == crate::config::SlotState::Out));
-        out.is_some_and(|slot| group.can_rebuild(Slot(slot as u8)))
-            && self.pick_spare(&config, group.member_len()).is_some()
+            .is_some_and(|entry| self.spare_for(&config, group, entry).is_some())
+    }
+}
+
+/// How a write-back that did not take everything home is told of.
+fn unfinished(end: DrainEnd) -> (JobState, Severity, String) {
+    match end {
+        DrainEnd::Failed(why) => (JobState::Failed, Severity::Critical, why),
+        DrainEnd::Done | DrainEnd::Stopped => {
+            (JobState::Stopped, Severity::Info, "goes on at the next start".into())
+        }
     }
 }

@@ -129,13 +129,6 @@ impl<E: Env> Array<E> {
 
 /// Words for redirected writes that cannot be had.
 fn unreachable(config: &Configuration, place: BackupPlace) -> String {
-    let users: Vec<String> = config
-        .backups
-        .users_of(place)
-        .map(|(a, volume)| format!("volume {volume} of group {}", a.group))
-        .collect();
-    format!(
-        "{place} holds the newest writes of {} and cannot be read: bring its disks back",
-        users.join(", ")
-    )
+    let users = config.backups.users_in_words(place);
+    format!("{place} holds the newest writes of {users} and cannot be read: bring its disks back")
 }

@@ -83,25 +83,7 @@ impl<E: Env> Array<E> {
                 config.disk(*n).is_none() && work.is_none()
             })
             .expect("numbers do not run out");
-        let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
-        let entry = new_entry(number, uuid, &layout, &disk, role);
-        let label = Label {
-            array: config.array,
-            disk: uuid,
-            number,
-            name: config.name.clone(),
-            disk_size: disk.disk.size(),
-            created_ms: self.rt.unix_ms(),
-            layout,
-            unknown_read_only: 0,
-        };
-        let failed = |fault| {
-            CommandError::Failed(format!("{path}: {fault} while being labelled; it was not added"))
-        };
-        labels::write_regions(&disk.disk, &layout).await.map_err(failed)?;
-        labels::write_label(&disk.disk, &label).await.map_err(failed)?;
-        let drive =
-            Drive::new(self.rt.clone(), number, disk.disk, layout, disk.identity, self.timeout_ns);
+        let (entry, drive) = self.label_new(&config, number, disk, layout, role).await?;
         self.drives.borrow_mut().insert(number, drive);
         let committed = self
             .commit(|next| {
@@ -123,6 +105,38 @@ impl<E: Env> Array<E> {
             format!("{path} is disk {number}, {what}"),
         );
         Ok(number)
+    }
+
+    /// Labels a disk that is to join the array; no configuration names it yet.
+    pub(super) async fn label_new(
+        &self,
+        config: &Configuration,
+        number: DiskNumber,
+        disk: NewDisk<E>,
+        layout: Layout,
+        role: DiskRole,
+    ) -> Result<(DiskEntry, Rc<Drive<E>>), CommandError> {
+        let path = disk.identity.path.clone();
+        let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
+        let entry = new_entry(number, uuid, &layout, &disk, role);
+        let label = Label {
+            array: config.array,
+            disk: uuid,
+            number,
+            name: config.name.clone(),
+            disk_size: disk.disk.size(),
+            created_ms: self.rt.unix_ms(),
+            layout,
+            unknown_read_only: 0,
+        };
+        let failed = |fault| {
+            CommandError::Failed(format!("{path}: {fault} while being labelled; it was not added"))
+        };
+        labels::write_regions(&disk.disk, &layout).await.map_err(failed)?;
+        labels::write_label(&disk.disk, &label).await.map_err(failed)?;
+        let drive =
+            Drive::new(self.rt.clone(), number, disk.disk, layout, disk.identity, self.timeout_ns);
+        Ok((entry, drive))
     }
 
     /// Takes an unused disk out of the array; its label is wiped if it still answers.
@@ -220,16 +234,6 @@ impl<E: Env> Array<E> {
                 "disk {number} is the last one of the array"
             )));
         }
-        if let Some(set) = config.backups.set_of_leg(number).filter(|set| set.log != 0)
-            && !set.legs.iter().any(|leg| {
-                *leg != number && config.disk(*leg).is_some_and(|other| other.in_service())
-            })
-        {
-            return Err(CommandError::Refused(format!(
-                "disk {number} is the last leg of {}, which holds updates that are not home yet; see `forestall jobs`",
-                set.place
-            )));
-        }
         let drive = self.drives.borrow().get(&number).cloned();
         refuse_last_leg(&config, number)?;
         let place = config.slot_of(number).map(|(group, slot)| (self.group(group), slot));
@@ -257,8 +261,7 @@ fn refuse_last_leg(config: &Configuration, number: DiskNumber) -> Result<(), Com
     let Some(work) = config.backups.set_of_leg(number).filter(|work| work.log != 0) else {
         return Ok(());
     };
-    let serves = |leg: &&DiskNumber| config.disk(**leg).is_some_and(|d| d.in_service());
-    if work.legs.iter().filter(serves).any(|leg| *leg != number) {
+    if config.serving_legs(work).any(|leg| leg != number) {
         return Ok(());
     }
     Err(CommandError::Refused(format!(

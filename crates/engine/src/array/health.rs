@@ -381,11 +381,7 @@ impl<E: Env> Array<E> {
 
     /// A disk that proved healthy in its test starts anew, marked as once suspected.
     pub(super) async fn trust_again(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
-        {
-            let seen = self.drives.borrow().get(&disk).map(|d| d.errors.get()).unwrap_or_default();
-            let mut watches = self.watches.disks.borrow_mut();
-            watches.insert(disk, Watch { seen, ..Watch::default() });
-        }
+        self.watch_anew(disk);
         self.commit(|next| {
             self.keep_health(next);
             let suspected = &mut next.backups.suspected;
@@ -394,6 +390,12 @@ impl<E: Env> Array<E> {
             }
         })
         .await
+    }
+
+    /// Forgets a disk's errors; what it made so far counts no more.
+    fn watch_anew(&self, disk: DiskNumber) {
+        let seen = self.drives.borrow().get(&disk).map(|d| d.errors.get()).unwrap_or_default();
+        self.watches.disks.borrow_mut().insert(disk, Watch { seen, ..Watch::default() });
     }
 
     /// The disk itself says that it will fail (SMART).

@@ -13,7 +13,7 @@ use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
 use crate::ids::{DiskNumber, Slot};
-use crate::report::{JobKind, Severity};
+use crate::report::Severity;
 use crate::runtime::Env;
 use crate::words;
 
@@ -156,12 +156,6 @@ impl<E: Env> Array<E> {
     ) -> Result<(), CommandError> {
         let number = group.number;
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
-        if raising.is_some() {
-            // A shielded group is not scrubbed: its members see no writes but repairs.
-            self.jobs.stop_those(|job| {
-                job.group == number && matches!(job.kind, JobKind::Check | JobKind::Repair)
-            });
-        }
         group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
         let copied = match group.write_all_pages(drive).await {
             Ok(copied) => copied,

@@ -10,7 +10,7 @@ use crate::buf::Buf;
 use crate::config::{DiskRole, DropReason, Service};
 use crate::drive::{Drive, Timed};
 use crate::error::CommandError;
-use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::ids::{DiskNumber, GroupNumber};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
@@ -20,12 +20,15 @@ const PIECE: u64 = 1 << 20;
 
 impl<E: Env> Array<E> {
     /// Before anything is written home: blocks that neither the copy nor the peers could give are asked of the retired disk once
-    /// more, before they are lost for good.
-    pub(super) async fn retry_from_retired(self: &Rc<Self>, number: GroupNumber) {
-        let Some(avoidance) = self.avoidance(number) else { return };
-        let Some(old) = avoidance.retiring else { return };
+    /// more, before they are lost for good. Answers the retired disk, if there is one.
+    pub(super) async fn retry_from_retired(
+        self: &Rc<Self>,
+        number: GroupNumber,
+    ) -> Option<DiskNumber> {
+        let avoidance = self.avoidance(number)?;
+        let old = avoidance.retiring?;
         let drive = self.drives.borrow().get(&old).filter(|d| !d.is_gone()).cloned();
-        let (Some(drive), Ok(group)) = (drive, self.group(number)) else { return };
+        let (Some(drive), Ok(group)) = (drive, self.group(number)) else { return Some(old) };
         let regained = group.regain_lost(avoidance.slot, &drive).await;
         if regained > 0 {
             let what = format!(
@@ -34,6 +37,7 @@ impl<E: Env> Array<E> {
             );
             self.event(Severity::Info, "lost-regained", Some(old), Some(number), what);
         }
+        Some(old)
     }
 
     /// Tests a disk that was replaced under a shield, in the background.
@@ -119,11 +123,6 @@ impl<E: Env> Array<E> {
             progress.pace(&self.rt, PIECE).await;
         }
         Ok(true)
-    }
-
-    /// The slot whose blocks may still be had from a retired disk.
-    pub(super) fn retired_of(&self, group: GroupNumber) -> Option<(Slot, DiskNumber)> {
-        self.avoidance(group).and_then(|a| Some((a.slot, a.retiring?)))
     }
 }
 

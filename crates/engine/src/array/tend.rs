@@ -114,25 +114,34 @@ impl<E: Env> Array<E> {
             return if group.can_fill(slot) { Step::Fill(slot) } else { Step::Rest };
         }
         let Some(entry) = config.group(group.number) else { return Step::Rest };
-        let out = entry.slots.iter().position(|s| s.state == SlotState::Out);
-        let spare = self.pick_spare(&config, group.member_len());
-        match (out, spare) {
-            (Some(slot), Some(spare)) if group.can_rebuild(Slot(slot as u8)) => {
-                Step::Engage(Slot(slot as u8), spare)
-            }
-            _ => self.next_of_avoidance(group, entry, avoidance, spare),
+        match (self.spare_for(&config, group, entry), avoidance) {
+            (Some((slot, spare)), _) => Step::Engage(slot, spare),
+            (None, Some(avoidance)) => self.next_of_avoidance(&config, group, entry, avoidance),
+            (None, None) => Step::Rest,
         }
+    }
+
+    /// A slot that is out and can be rebuilt, and the spare for it.
+    pub(super) fn spare_for(
+        &self,
+        config: &Configuration,
+        group: &Rc<Group<E>>,
+        entry: &GroupEntry,
+    ) -> Option<(Slot, DiskNumber)> {
+        let out = entry.slots.iter().position(|s| s.state == SlotState::Out)?;
+        let slot = Slot(out as u8);
+        let spare = self.pick_spare(config, group.member_len())?;
+        group.can_rebuild(slot).then_some((slot, spare))
     }
 
     /// What an avoidance does next when no slot is filled and no slot that is out can be.
     fn next_of_avoidance(
         &self,
+        config: &Configuration,
         group: &Rc<Group<E>>,
         entry: &GroupEntry,
-        avoidance: Option<&AvoidanceEntry>,
-        spare: Option<DiskNumber>,
+        avoidance: &AvoidanceEntry,
     ) -> Step {
-        let Some(avoidance) = avoidance else { return Step::Rest };
         if avoidance.state == AvoidanceState::WritingBack {
             return Step::WriteBack;
         }
@@ -142,7 +151,7 @@ impl<E: Env> Array<E> {
         // The disk that was being filled is gone: the next one starts over.
         let slot = &entry.slots[usize::from(avoidance.slot.0)];
         let waits = avoidance.retiring.is_none() && slot.state == SlotState::InSync;
-        match spare {
+        match self.pick_spare(config, group.member_len()) {
             Some(spare) if waits => Step::Engage(avoidance.slot, spare),
             _ => Step::Leave,
         }

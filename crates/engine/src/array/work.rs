@@ -5,7 +5,6 @@
 
 use std::rc::Rc;
 
-use super::disks::new_entry;
 use super::{Array, NewDisk, labels};
 use crate::config::{
     BackupPlace, Configuration, DiskEntry, DiskRole, Strategy, VolumeEntry, WorkEntry,
@@ -13,12 +12,12 @@ use crate::config::{
 use crate::disk::Disk;
 use crate::drive::Drive;
 use crate::error::CommandError;
-use crate::format::label::{DISKS_MAX, Label};
+use crate::format::label::DISKS_MAX;
 use crate::format::layout::Layout;
 use crate::format::log::LogShape;
-use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, Uuid, VolumeNumber};
+use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
 use crate::report::Severity;
-use crate::runtime::{Env, Runtime};
+use crate::runtime::Env;
 
 /// Most legs of a work-disk set.
 const LEGS_MAX: usize = 8;
@@ -181,42 +180,12 @@ impl<E: Env> Array<E> {
                 (1..=DISKS_MAX).rev().map(DiskNumber).find(|n| !taken(n)).ok_or_else(|| {
                     CommandError::Refused(format!("there are {DISKS_MAX} disks already"))
                 })?;
-            let (entry, drive) = self.label_leg(config, number, leg, layout).await?;
+            let (entry, drive) =
+                self.label_new(config, number, leg, layout, DiskRole::Work).await?;
             entries.push(entry);
             open.push(drive);
         }
         Ok((entries, open))
-    }
-
-    async fn label_leg(
-        &self,
-        config: &Configuration,
-        number: DiskNumber,
-        leg: NewDisk<E>,
-        layout: Layout,
-    ) -> Result<(DiskEntry, Rc<Drive<E>>), CommandError> {
-        let path = leg.identity.path.clone();
-        let size = leg.disk.size();
-        let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
-        let entry = new_entry(number, uuid, &layout, &leg, DiskRole::Work);
-        let label = Label {
-            array: config.array,
-            disk: uuid,
-            number,
-            name: config.name.clone(),
-            disk_size: size,
-            created_ms: self.rt.unix_ms(),
-            layout,
-            unknown_read_only: 0,
-        };
-        let failed = |fault| {
-            CommandError::Failed(format!("{path}: {fault} while being labelled; it was not added"))
-        };
-        labels::write_regions(&leg.disk, &layout).await.map_err(failed)?;
-        labels::write_label(&leg.disk, &label).await.map_err(failed)?;
-        let drive =
-            Drive::new(self.rt.clone(), number, leg.disk, layout, leg.identity, self.timeout_ns);
-        Ok((entry, drive))
     }
 
     /// Takes a work-disk set away; its legs lose their labels.
@@ -304,17 +273,12 @@ fn enter(next: &mut Configuration, work: WorkEntry) {
 }
 
 fn refuse_in_use(config: &Configuration, place: BackupPlace) -> Result<(), CommandError> {
-    let users: Vec<String> = config
-        .backups
-        .users_of(place)
-        .map(|(a, volume)| format!("volume {volume} of group {}", a.group))
-        .collect();
+    let users = config.backups.users_in_words(place);
     if users.is_empty() {
         return Ok(());
     }
     Err(CommandError::Refused(format!(
-        "{place} holds updates of {}: wait until they are home; see `forestall jobs`",
-        users.join(", ")
+        "{place} holds updates of {users}: wait until they are home; see `forestall jobs`"
     )))
 }
 

@@ -232,6 +232,14 @@ impl BackupTable {
         })
     }
 
+    /// [`BackupTable::users_of`] in words; empty if there is none.
+    #[must_use]
+    pub fn users_in_words(&self, place: BackupPlace) -> String {
+        let users = self.users_of(place);
+        let words = users.map(|(a, volume)| format!("volume {volume} of group {}", a.group));
+        words.collect::<Vec<_>>().join(", ")
+    }
+
     /// The work-disk set that a disk is a leg of.
     #[must_use]
     pub fn set_of_leg(&self, disk: DiskNumber) -> Option<&WorkEntry> {

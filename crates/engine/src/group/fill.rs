@@ -280,7 +280,7 @@ impl<E: Env> Group<E> {
             let (stripe, row) = self.geometry.at_address(address);
             let rows = row..row + BLOCK_SIZE as u32;
             let was_lost = self.lost.overlaps(slot, address, BLOCK_SIZE);
-            match self.copy_block(slot, stripe, rows).await {
+            match self.copy_block(slot, stripe, rows, was_lost).await {
                 Ok(block) => {
                     let at = (address - run.start) as usize;
                     whole.bytes_mut()[at..at + BLOCK_SIZE as usize].copy_from_slice(&block);
@@ -313,10 +313,10 @@ impl<E: Env> Group<E> {
         slot: Slot,
         stripe: Stripe,
         rows: Range<u32>,
+        was_lost: bool,
     ) -> Result<Buf, IoError> {
         let address = self.geometry.member_address(stripe, rows.start);
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
-        let was_lost = self.lost.overlaps(slot, address, BLOCK_SIZE);
         let main = main.filter(|_| !was_lost);
         if let Some(main) = &main
             && let Ok(buf) = main.read_data(address, Buf::scratch(rows.len())).await

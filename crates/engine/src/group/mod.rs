@@ -372,13 +372,8 @@ impl<E: Env> Group<E> {
         if filler.is_none() {
             return to_main.await;
         }
-        let results = crate::sync::join_all([
-            Box::pin(to_main)
-                as std::pin::Pin<Box<dyn Future<Output = Result<(), DiskFault>> + '_>>,
-            Box::pin(to_filler),
-        ])
-        .await;
-        results.into_iter().collect()
+        let (of_main, of_filler) = crate::sync::both(to_main, to_filler).await;
+        of_main.and(of_filler)
     }
 
     /// One write to one drive. A write that outlives the time limit fails the drive first if it can be spared (rule F3);

@@ -16,7 +16,7 @@ use crate::error::IoError;
 use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN, EntryKind, LogEntry, LogShape, payload_crc};
 use crate::ids::{BLOCK_SIZE, VolumeNumber};
 use crate::runtime::Env;
-use crate::sync::{Event, Mutex, join_all};
+use crate::sync::{Event, Mutex, both, join_all};
 
 /// Pages of the table read or written at once.
 const PAGES_AT_ONCE: u64 = 256;
@@ -428,14 +428,4 @@ fn runs_of(numbers: &[u64]) -> Vec<(usize, usize)> {
         }
     }
     runs
-}
-
-/// Two futures at once.
-async fn both(
-    a: impl Future<Output = Result<(), IoError>>,
-    b: impl Future<Output = Result<(), IoError>>,
-) -> (Result<(), IoError>, Result<(), IoError>) {
-    let a: std::pin::Pin<Box<dyn Future<Output = Result<(), IoError>> + '_>> = Box::pin(a);
-    let mut results = join_all([a, Box::pin(b)]).await.into_iter();
-    (results.next().expect("two"), results.next().expect("two"))
 }

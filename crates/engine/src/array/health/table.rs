@@ -121,11 +121,7 @@ impl<E: Env> Array<E> {
         if self.config.borrow().disk(disk).is_none() {
             return Err(no_disk(disk));
         }
-        {
-            let seen = self.drives.borrow().get(&disk).map(|d| d.errors.get()).unwrap_or_default();
-            let mut watches = self.watches.disks.borrow_mut();
-            watches.insert(disk, Watch { seen, ..Watch::default() });
-        }
+        self.watch_anew(disk);
         self.commit(|next| self.keep_health(next)).await?;
         let what = format!("the errors of disk {disk} were cleared");
         self.event(Severity::Info, "health-cleared", Some(disk), None, what);
