@@ -10,7 +10,7 @@ use forestall_engine::{
 
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
-use crate::shield::{LEVELS, SLOW, accesses};
+use crate::shield::{LEVELS, SLOW, accesses, crash_often};
 use crate::stage::{RunEnd, Stage};
 use crate::trace::Trace;
 
@@ -72,19 +72,7 @@ pub(crate) fn paired_replace(seed: u64, trace: Trace) {
             if s.volumes_of(FREE) != [VolumeNumber(2)] {
                 s.machine.complain(format!("the free group has {:?}", s.volumes_of(FREE)));
             }
-            let before = accesses(&s.machine.array.report(), members);
-            s.scribble(40).await;
-            s.flush().await;
-            s.verify().await;
-            let after = accesses(&s.machine.array.report(), members);
-            for (at, (before, after)) in before.iter().zip(&after).enumerate() {
-                if before.writes != after.writes {
-                    s.machine.complain(format!("disk {} was written while shielded", at + 1));
-                }
-            }
-            if level != Level::Raid0 && before[0].reads != after[0].reads {
-                s.machine.complain("the ailing disk was read by hosts".into());
-            }
+            s.use_shielded(level, members).await;
             s.through().await;
             s.expect(1, DiskState::Spare).await;
             s.expect_pairs(&[]);
@@ -93,9 +81,7 @@ pub(crate) fn paired_replace(seed: u64, trace: Trace) {
             }
             s.verify().await;
             s.machine.audit().await;
-            for disk in 0..tolerance {
-                s.kill(&format!("d{}", 2 + disk));
-            }
+            s.lose(tolerance);
             s.scribble(10).await;
             s.verify().await;
         });
@@ -119,33 +105,14 @@ pub(crate) fn crash_while_paired(seed: u64, trace: Trace) {
                 s.replace(1, SLOW, strategy).await;
                 s.scribble(3).await;
             });
-            for _ in 0..3 {
-                let cut = stage.rng.within(300..6000);
-                stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
-                    let mut s = Script::new(&machine);
-                    for _ in 0..300 {
-                        s.scribble(3).await;
-                        s.flush().await;
-                        s.scribble(2).await;
-                    }
-                });
-                stage.end(false);
-                if stage.rng.percent(50) {
-                    act(&mut stage, AssembleOptions::default(), |s| async move {
-                        s.verify().await;
-                        s.verify().await;
-                    });
-                }
-            }
+            crash_often(&mut stage);
             act(&mut stage, AssembleOptions::default(), move |s| async move {
                 s.verify().await;
                 s.whole_again().await;
                 s.verify().await;
                 s.expect_pairs(&[]);
                 s.machine.audit().await;
-                for disk in 0..tolerance {
-                    s.kill(&format!("d{}", 2 + disk));
-                }
+                s.lose(tolerance);
                 s.verify().await;
             });
         }

@@ -97,6 +97,30 @@ impl Script {
         self.await_that("the end of the avoidance", |s| s.state().is_none()).await;
     }
 
+    /// Hosts write, flush and read everything: the first `members` disks take no write, and the first gives no read where it has peers.
+    pub(crate) async fn use_shielded(&mut self, level: Level, members: usize) {
+        let before = accesses(&self.machine.array.report(), members);
+        self.scribble(40).await;
+        self.flush().await;
+        self.verify().await;
+        let after = accesses(&self.machine.array.report(), members);
+        for (at, (before, after)) in before.iter().zip(&after).enumerate() {
+            if before.writes != after.writes {
+                self.machine.complain(format!("disk {} was written while shielded", at + 1));
+            }
+        }
+        if level != Level::Raid0 && before[0].reads != after[0].reads {
+            self.machine.complain("the ailing disk was read by hosts".into());
+        }
+    }
+
+    /// Kills the disks from the second on, as many as may be lost.
+    pub(crate) fn lose(&self, tolerance: usize) {
+        for disk in 0..tolerance {
+            self.kill(&format!("d{}", 2 + disk));
+        }
+    }
+
     pub(crate) async fn replace(&self, disk: u32, rate: u64, strategy: Strategy) {
         let array = &self.machine.array;
         let replaced = array.replace_shielded(DiskNumber(disk), None, rate, strategy).await;
@@ -113,6 +137,33 @@ pub(crate) fn stage(seed: u64, trace: &Trace, level: Level, members: usize) -> S
     stage_of(seed, trace.clone(), level, members, 2)
 }
 
+/// Hosts write and flush until the machine crashes at step `cut`.
+pub(crate) fn write_until_crash(stage: &mut Stage, cut: u64) {
+    stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+        let mut s = Script::new(&machine);
+        for _ in 0..300 {
+            s.scribble(3).await;
+            s.flush().await;
+            s.scribble(2).await;
+        }
+    });
+    stage.end(false);
+}
+
+/// Three crashes under writes; after some of them everything is read twice.
+pub(crate) fn crash_often(stage: &mut Stage) {
+    for _ in 0..3 {
+        let cut = stage.rng.within(300..6000);
+        write_until_crash(stage, cut);
+        if stage.rng.percent(50) {
+            act(stage, AssembleOptions::default(), |s| async move {
+                s.verify().await;
+                s.verify().await;
+            });
+        }
+    }
+}
+
 /// While shielded: hosts' writes reach the group's members 0 times, hosts' reads the ailing disk 0 times where peers answer.
 pub(crate) fn shielded_replace(seed: u64, trace: Trace) {
     for strategy in [Strategy::WorkDisk, Strategy::WorkVolume] {
@@ -124,19 +175,7 @@ pub(crate) fn shielded_replace(seed: u64, trace: Trace) {
                 s.replace(1, SLOW, strategy).await;
                 s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "pause");
                 s.copying().await;
-                let before = accesses(&s.machine.array.report(), members);
-                s.scribble(40).await;
-                s.flush().await;
-                s.verify().await;
-                let after = accesses(&s.machine.array.report(), members);
-                for (at, (before, after)) in before.iter().zip(&after).enumerate() {
-                    if before.writes != after.writes {
-                        s.machine.complain(format!("disk {} was written while shielded", at + 1));
-                    }
-                }
-                if level != Level::Raid0 && before[0].reads != after[0].reads {
-                    s.machine.complain("the ailing disk was read by hosts".into());
-                }
+                s.use_shielded(level, members).await;
                 s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
                 s.scribble(20).await;
                 s.whole_again().await;
@@ -144,9 +183,7 @@ pub(crate) fn shielded_replace(seed: u64, trace: Trace) {
                 s.expect(1, DiskState::Spare).await;
                 s.verify().await;
                 s.machine.audit().await;
-                for disk in 0..tolerance {
-                    s.kill(&format!("d{}", 2 + disk));
-                }
+                s.lose(tolerance);
                 s.scribble(10).await;
                 s.verify().await;
             });
@@ -167,32 +204,13 @@ pub(crate) fn crash_while_shielded(seed: u64, trace: Trace) {
                     s.replace(1, SLOW, strategy).await;
                     s.scribble(3).await;
                 });
-                for _ in 0..3 {
-                    let cut = stage.rng.within(300..6000);
-                    stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
-                        let mut s = Script::new(&machine);
-                        for _ in 0..300 {
-                            s.scribble(3).await;
-                            s.flush().await;
-                            s.scribble(2).await;
-                        }
-                    });
-                    stage.end(false);
-                    if stage.rng.percent(50) {
-                        act(&mut stage, AssembleOptions::default(), |s| async move {
-                            s.verify().await;
-                            s.verify().await;
-                        });
-                    }
-                }
+                crash_often(&mut stage);
                 act(&mut stage, AssembleOptions::default(), move |s| async move {
                     s.verify().await;
                     s.whole_again().await;
                     s.verify().await;
                     s.machine.audit().await;
-                    for disk in 0..tolerance {
-                        s.kill(&format!("d{}", 2 + disk));
-                    }
+                    s.lose(tolerance);
                     s.verify().await;
                 });
             }

@@ -10,22 +10,9 @@ use forestall_engine::{AssembleOptions, AvoidanceState, DiskNumber, DiskState, L
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::Script;
-use crate::shield::{LEVELS, SET, SLOW, accesses, stage};
+use crate::shield::{LEVELS, SET, SLOW, accesses, stage, write_until_crash};
 use crate::stage::Stage;
 use crate::trace::Trace;
-
-/// Hosts write and flush until the machine crashes at step `cut`; then it is started again.
-fn write_until_crash(stage: &mut Stage, cut: u64) {
-    stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
-        let mut s = Script::new(&machine);
-        for _ in 0..300 {
-            s.scribble(3).await;
-            s.flush().await;
-            s.scribble(2).await;
-        }
-    });
-    stage.end(false);
-}
 
 /// The avoidance ends, every byte is right, and as many members as may be lost are lost.
 pub(super) fn ends_well(stage: &mut Stage, tolerance: usize) {
@@ -34,9 +21,7 @@ pub(super) fn ends_well(stage: &mut Stage, tolerance: usize) {
         s.whole_again().await;
         s.verify().await;
         s.machine.audit().await;
-        for disk in 0..tolerance {
-            s.kill(&format!("d{}", 2 + disk));
-        }
+        s.lose(tolerance);
         s.verify().await;
     });
 }
