@@ -121,13 +121,13 @@ fn status(session: &Session, args: &StatusArgs) -> Result<ExitCode> {
 
 fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
     let (client, aligned) = (session.client()?, io::stdout().is_terminal());
+    let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
     match args.table {
         TableWord::T1 => {
             let rows: Vec<T1Row> = client.get("/v1/show/t1")?;
             session.print(&rows, || render::tables::t1(&rows, aligned))
         }
         TableWord::T2 => {
-            let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
             let rows: Vec<T2Row> = client.get(&format!("/v1/show/t2{bits}"))?;
             session.print(&rows, || render::pairs::t2(&rows, aligned))
         }
@@ -136,7 +136,6 @@ fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
             session.print(&rows, || render::tables::t3(&rows, aligned))
         }
         TableWord::T4 => {
-            let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
             let rows: Vec<T4Row> = client.get(&format!("/v1/show/t4{bits}"))?;
             session.print(&rows, || render::backups::t4(&rows, aligned))
         }

@@ -33,6 +33,7 @@ use super::types::{
 use crate::data::Context;
 
 mod backups;
+mod bits;
 mod pairs;
 
 /// Longest that `GET /v1/events?wait=1` waits before it answers an empty list.

@@ -7,18 +7,14 @@ use axum::extract::{Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use forestall_engine::{CommandError, T4Row, T5Row, T6Row, T7Row};
-use serde::Deserialize;
 
+use super::bits::{BitsQuery, asked};
 use super::{Answer, Body, Shared, command, see, volume_name};
-use crate::api::error::ApiError;
-use crate::api::types::{AddWorkDisk, AddWorkVolume, Done, ErrorKind, NameDisk, NameVolume};
+use crate::api::types::{AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume};
 use crate::data::Context;
 
 /// Bits of a bitmap that are shown where nobody says how many.
 const BITS: u64 = 10;
-
-/// Most bits that are shown of a row.
-const BITS_MAX: u64 = 1 << 20;
 
 pub fn routes() -> Router<Shared> {
     Router::new()
@@ -32,27 +28,11 @@ pub fn routes() -> Router<Shared> {
         .route("/v1/work-disks/remove", command(work_disk_remove))
 }
 
-/// `?bits=N`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BitsQuery {
-    #[serde(default = "default_bits")]
-    bits: u64,
-}
-
-fn default_bits() -> u64 {
-    BITS
-}
-
 async fn show_t4(
     State(control): State<Shared>,
     query: Result<Query<BitsQuery>, QueryRejection>,
 ) -> Answer<Vec<T4Row>> {
-    let Query(BitsQuery { bits }) = query?;
-    if bits == 0 || bits > BITS_MAX {
-        let why = format!("{bits} bits cannot be shown: 1 to {BITS_MAX} can");
-        return Err(ApiError::new(ErrorKind::BadRequest, why));
-    }
+    let bits = asked(query, BITS)?;
     Ok(Json(control.run(move |context| async move { context.array.table_t4(bits) }).await?))
 }
 

@@ -7,17 +7,14 @@ use axum::extract::{Query, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use forestall_engine::{CommandError, PairReport, T2Row};
-use serde::Deserialize;
 
+use super::bits::{BitsQuery, asked};
 use super::{Answer, Shared, command, see, volume_name};
-use crate::api::error::ApiError;
-use crate::api::types::{CreatePair, Done, ErrorKind, NameVolume};
+use crate::api::types::{CreatePair, Done, NameVolume};
 use crate::data::Context;
 
 /// Bits of a bitmap that are shown where nobody says how many.
 const BITS: u64 = 12;
-/// Most bits that are shown of a row.
-const BITS_MAX: u64 = 1 << 20;
 
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
@@ -31,23 +28,11 @@ pub(super) fn routes() -> Router<Shared> {
         .route("/v1/pairs/delete", command(delete))
 }
 
-/// `?bits=N`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BitsQuery {
-    bits: Option<u64>,
-}
-
 async fn show_t2(
     State(control): State<Shared>,
     query: Result<Query<BitsQuery>, QueryRejection>,
 ) -> Answer<Vec<T2Row>> {
-    let Query(query) = query?;
-    let bits = query.bits.unwrap_or(BITS);
-    if bits == 0 || bits > BITS_MAX {
-        let why = format!("{bits} bits cannot be shown: 1 to {BITS_MAX} can");
-        return Err(ApiError::new(ErrorKind::BadRequest, why));
-    }
+    let bits = asked(query, BITS)?;
     Ok(Json(control.run(move |context| async move { context.array.table_t2(bits) }).await?))
 }
 
