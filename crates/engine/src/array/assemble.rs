@@ -26,6 +26,18 @@ struct Candidate<E: Env> {
     configs: Vec<Configuration>,
 }
 
+/// A disk that was given and holds no label that can be used.
+struct Unfit {
+    path: String,
+    why: String,
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.why)
+    }
+}
+
 pub(super) fn open_drive<E: Env>(
     rt: &E::Runtime,
     number: DiskNumber,
@@ -55,7 +67,7 @@ impl<E: Env> Array<E> {
             0 => TIMEOUT_NS_DEFAULT,
             limit => limit,
         };
-        let (candidates, ignored) = read_all(&rt, timeout_ns, disks).await?;
+        let (candidates, unfit) = read_all(&rt, timeout_ns, disks).await?;
         let found: Vec<FoundDisk> = candidates
             .iter()
             .map(|c| FoundDisk {
@@ -87,15 +99,7 @@ impl<E: Env> Array<E> {
             let _ = labels::write_label(drive.raw(), &label).await;
         }
         array.announce(&choice);
-        for what in ignored {
-            array.event(
-                Severity::Warning,
-                "disk-ignored",
-                None,
-                None,
-                format!("{what}: left alone"),
-            );
-        }
+        array.announce_unfit(unfit);
         Ok(array)
     }
 
@@ -155,7 +159,7 @@ impl<E: Env> Array<E> {
                 }
                 let kind = format!("{:?}", missing.kind).to_lowercase();
                 return Err(AssembleError::Commit(format!(
-                    "group {}: no member holds page {} of its {kind} map; look at each disk with `forestall inspect`",
+                    "group {}: page {} of its {kind} map is damaged on every member that is here, so nobody knows what its blocks are                      worth. Bring the members that are missing, or put an image of a member's disk back (`forestall inspect PATH` tells                      which are whole); without one, make the array anew with `forestall create --force` and restore a backup",
                     entry.number, missing.page
                 )));
             }
@@ -200,6 +204,20 @@ impl<E: Env> Array<E> {
             let _ = group.persist_stale_pages().await;
         }
         self.recover_backups().await.map_err(AssembleError::Shield)
+    }
+
+    /// Tells which disks could not be used at all. One at the place where a disk that is not here was last seen is most likely that disk.
+    fn announce_unfit(self: &Rc<Self>, unfit: Vec<Unfit>) {
+        for found in unfit {
+            let what = format!("{found}: left alone");
+            self.event(Severity::Warning, "disk-ignored", None, None, what);
+            let here = |disk: DiskNumber| self.drives.borrow().contains_key(&disk);
+            let config = self.config.borrow();
+            let away = config.disks.iter().find(|d| d.path_hint == found.path && !here(d.number));
+            if let Some(disk) = away {
+                self.at_start.borrow_mut().insert(disk.number, AtStart::Unfit(found.why));
+            }
+        }
     }
 
     /// Tells what the start found.
@@ -251,7 +269,7 @@ fn hand_back<E: Env>(candidates: Vec<Candidate<E>>) -> Vec<NewDisk<E>> {
 }
 
 /// Candidates, and words about disks that carry no label and are left alone.
-type Found<E> = (Vec<Candidate<E>>, Vec<String>);
+type Found<E> = (Vec<Candidate<E>>, Vec<Unfit>);
 
 /// Reads labels and configurations; all must be of one array.
 async fn read_all<E: Env>(
@@ -261,12 +279,12 @@ async fn read_all<E: Env>(
 ) -> Result<Found<E>, Refused<E>> {
     let mut candidates: Vec<Candidate<E>> = Vec::new();
     let mut error = None;
-    let mut without_label = Vec::new();
+    let mut unfit: Vec<Unfit> = Vec::new();
     let mut rest = Vec::new();
     for disk in disks {
         let in_time = labels::within(rt, timeout_ns, labels::read_label(&disk.disk)).await;
-        match in_time.unwrap_or(Err(LabelError::Inconsistent("the disk does not answer".into()))) {
-            Ok(found) => {
+        match in_time {
+            Some(Ok(found)) => {
                 let (configs, notes) =
                     labels::read_configs(&disk.disk, &found.label.layout, found.label.array).await;
                 if found.label.unknown_read_only != 0 {
@@ -283,18 +301,24 @@ async fn read_all<E: Env>(
                     configs,
                 });
             }
-            Err(e) => {
-                let what = format!("{}: {e}", disk.identity.path);
-                if matches!(e, LabelError::TooNew(_)) {
-                    error = Some(AssembleError::TooNew(format!("{what}; use a newer forestall")));
+            other => {
+                let why = match &other {
+                    Some(Err(why)) => why.to_string(),
+                    _ => "the disk does not answer".into(),
+                };
+                let path = disk.identity.path.clone();
+                if matches!(other, Some(Err(LabelError::TooNew(_)))) {
+                    let what = format!("{path}: {why}; use a newer forestall");
+                    error = Some(AssembleError::TooNew(what));
                 }
-                without_label.push(what);
+                unfit.push(Unfit { path, why });
                 rest.push(disk);
             }
         }
     }
-    if !without_label.is_empty() && candidates.is_empty() {
-        error = error.or(Some(AssembleError::NothingFound(without_label.join("; "))));
+    if !unfit.is_empty() && candidates.is_empty() {
+        let all: Vec<String> = unfit.iter().map(ToString::to_string).collect();
+        error = error.or(Some(AssembleError::NothingFound(all.join("; "))));
     }
     if error.is_none()
         && let Some((first, others)) = candidates.split_first()
@@ -311,7 +335,7 @@ async fn read_all<E: Env>(
         )));
     }
     match error {
-        None => Ok((candidates, without_label)),
+        None => Ok((candidates, unfit)),
         Some(error) => {
             rest.extend(hand_back(candidates));
             Err((error, rest))

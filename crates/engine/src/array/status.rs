@@ -312,6 +312,7 @@ fn absent_words(disk: &DiskReport, found: Option<AtStart>) -> String {
             Some(AtStart::Blank) => {
                 "was found at the start without a configuration that can be read: it is not used"
             }
+            Some(AtStart::Unfit(why)) => return format!("{} cannot be used: {why}", name(disk)),
         },
         DiskState::InSync
         | DiskState::Spare
