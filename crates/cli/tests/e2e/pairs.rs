@@ -45,6 +45,12 @@ fn a_secondary_follows_and_is_equal_when_the_pair_is_taken_apart() {
         "differential_bitmap": "11111111...",
     }]);
     assert_eq!(rows, expected);
+    assert_eq!(
+        server.ok(&["show", "t2"]),
+        "PRIMARY VOLUME#\tSECONDARY VOLUME#\tPAIRING STATUS\tDIFFERENTIAL BITMAP\n\
+         1\t2\tDUPLEX\t111111110000...\n",
+        "FIG. 3A"
+    );
     server.run(&["pair", "hold", "vault"]).refused(&["nothing to change"]);
     server.stop();
 
