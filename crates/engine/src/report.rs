@@ -167,8 +167,11 @@ pub struct VolumeReport {
     pub size: u64,
     /// Hosts may only read.
     pub read_only: bool,
-    /// Kept for redirected writes of other volumes: not served.
+    /// Kept for other volumes, as a work volume or as a secondary: not served.
     pub reserved: bool,
+    /// The volume whose secondary it is, if it is one.
+    #[serde(default)]
+    pub secondary_of: Option<VolumeNumber>,
 }
 
 /// One pair of volumes.

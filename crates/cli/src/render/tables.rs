@@ -169,17 +169,18 @@ pub fn volumes(volumes: &[VolumeReport]) -> Columns {
             volume.name.clone(),
             volume.group.to_string(),
             size::bytes(volume.size),
-            access(volume).into(),
+            access(volume),
         ]);
     }
     table
 }
 
-fn access(volume: &VolumeReport) -> &'static str {
-    match (volume.reserved, volume.read_only) {
-        (true, _) => "work volume",
-        (false, true) => "read only",
-        (false, false) => "read and write",
+fn access(volume: &VolumeReport) -> String {
+    match (volume.secondary_of, volume.reserved, volume.read_only) {
+        (Some(primary), ..) => format!("secondary of volume {primary}"),
+        (None, true, _) => "work volume".into(),
+        (None, false, true) => "read only".into(),
+        (None, false, false) => "read and write".into(),
     }
 }
 

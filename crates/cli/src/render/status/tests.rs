@@ -69,6 +69,7 @@ fn healthy() -> ArrayReport {
             size: 4 << 30,
             read_only: false,
             reserved: false,
+            secondary_of: None,
         }],
         jobs: Vec::new(),
     }
