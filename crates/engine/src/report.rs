@@ -201,6 +201,8 @@ pub enum JobKind {
     WriteBack,
     /// Reading and writing all of a disk that was copied away.
     Test,
+    /// Making the secondary of a pair equal to its primary.
+    Mirror,
     /// Copying a member to its replacement.
     Replace,
     /// Bringing a returned disk up to date.
@@ -240,6 +242,9 @@ pub struct JobReport {
     pub group: GroupNumber,
     /// The disk being filled, if one is.
     pub disk: Option<DiskNumber>,
+    /// The primary, of the making of two volumes equal.
+    #[serde(default)]
+    pub volume: Option<VolumeNumber>,
     /// Bytes of member address space done.
     pub done_bytes: u64,
     /// Bytes of member address space in all.

@@ -219,10 +219,12 @@ pub fn job_title(job: &JobReport) -> String {
         JobKind::Repair => "repair of",
         JobKind::WriteBack => "write-back of",
         JobKind::Test => "test of",
+        JobKind::Mirror => "mirroring of",
     };
-    match job.disk {
-        Some(disk) => format!("{work} disk {disk} in group {}", job.group),
-        None => format!("{work} group {}", job.group),
+    match (job.disk, job.volume) {
+        (Some(disk), _) => format!("{work} disk {disk} in group {}", job.group),
+        (None, Some(volume)) => format!("{work} volume {volume} in group {}", job.group),
+        (None, None) => format!("{work} group {}", job.group),
     }
 }
 

@@ -98,6 +98,7 @@ fn degraded() -> ArrayReport {
         state: JobState::Running,
         group: GroupNumber(1),
         disk: Some(DiskNumber(6)),
+        volume: None,
         done_bytes: 410 << 20,
         total_bytes: 1000 << 20,
         rate: 5 << 20,
