@@ -202,6 +202,7 @@ impl<E: Env> VolumeRt<E> {
             size: entry.size,
             read_only: entry.read_only,
             reserved: self.reserved.get(),
+            secondary_of: None,
         }
     }
 

@@ -12,6 +12,7 @@ mod disk;
 mod doubts;
 mod executor;
 mod faults;
+mod followers;
 mod health;
 mod hung;
 mod injector;

@@ -241,8 +241,11 @@ impl Machine {
             for event in self.array.events_after(last) {
                 last = event.sequence;
                 self.say(format_args!("event: {}: {}", event.kind, event.message));
+                let mut tally = self.world.tally.borrow_mut();
+                if event.kind == "shield-raised" && event.message.contains("the secondary of") {
+                    *tally.avoidances.entry("shield-raised by pairs".into()).or_default() += 1;
+                }
                 if matches!(event.kind.as_str(), "shield-raised" | "write-back-ended") {
-                    let mut tally = self.world.tally.borrow_mut();
                     *tally.avoidances.entry(event.kind).or_default() += 1;
                 }
             }

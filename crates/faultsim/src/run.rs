@@ -16,6 +16,7 @@ use forestall_engine::{
 use crate::catch::caught;
 use crate::client::Budget;
 use crate::faults::Injected;
+use crate::followers::settle_pairs;
 use crate::injector::injector;
 use crate::machine::{Latch, Machine};
 use crate::operator::{
@@ -367,6 +368,7 @@ async fn day(machine: Machine, plan: Plan, mut rng: Rng) {
     latch.all().await;
     if plan.last {
         settle_avoidances(&machine).await;
+        settle_pairs(&machine).await;
         check_released(&machine).await;
     }
     if plan.audit {

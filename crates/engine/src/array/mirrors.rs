@@ -14,7 +14,7 @@ use crate::config::{
 use crate::error::CommandError;
 use crate::ids::{BLOCK_SIZE, GroupNumber, Uuid, VolumeNumber};
 use crate::pair::{Mirror, OnBroken, Pair, bitmap_bytes};
-use crate::report::{PairReport, Severity};
+use crate::report::{JobState, PairReport, Severity};
 use crate::runtime::{Env, Runtime};
 use crate::volume::VolumeRt;
 use crate::words;
@@ -23,6 +23,8 @@ use crate::words;
 const GATHER_NS: u64 = 20_000_000;
 /// Time until a copy that failed is tried again.
 const AGAIN_NS: u64 = 10_000_000_000;
+/// Why a job that makes volumes equal stopped.
+const HALTED: &str = "the pair was held or split";
 
 impl<E: Env> Array<E> {
     /// Pairs in the order in which they were made.
@@ -196,7 +198,7 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    fn find_pair(&self, primary: &str) -> Result<PairEntry, CommandError> {
+    pub(super) fn find_pair(&self, primary: &str) -> Result<PairEntry, CommandError> {
         let config = self.config.borrow();
         let volume = find(&config, primary)?;
         let pair = config.backups.pair_of(volume.number).cloned().ok_or_else(|| {
@@ -304,7 +306,7 @@ impl<E: Env> Array<E> {
     }
 
     /// Whether a pair copies now.
-    fn copies(&self, primary: VolumeNumber) -> bool {
+    pub(super) fn copies(&self, primary: VolumeNumber) -> bool {
         let config = self.config.borrow();
         let follows = |pair: &PairEntry| {
             !pair.hold && matches!(pair.status, PairStatus::Duplex | PairStatus::Syncing)
@@ -318,36 +320,55 @@ impl<E: Env> Array<E> {
         let Some(volume) = self.volumes.borrow().get(&primary).cloned() else { return };
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move {
+            let mut job = None;
             while !mirror.has_ended() && !array.stopping.get() {
                 let marks = || mirror.pair.marks() > 0;
                 if array.copies(primary) && marks() {
+                    if job.is_none() && array.is_syncing(primary) {
+                        job = Some(array.begin_mirroring(&volume, &mirror));
+                    }
                     array.rt.sleep_ns(GATHER_NS).await;
                     let copied = mirror.copy(&volume, &|| array.copies(primary)).await;
                     if let Err(error) = copied {
                         let what = format!("copying volume {primary} to its secondary: {error}");
+                        array.end_mirroring(&mirror, job.take(), JobState::Failed, &what);
                         array.event(Severity::Warning, "pair-copy-failed", None, None, what);
                         array.rt.sleep_ns(AGAIN_NS).await;
+                    } else if job.as_ref().is_some_and(|job| job.progress.stop.get()) {
+                        // Held or split, and perhaps let go on since: what its limit was to be is asked anew.
+                        array.end_mirroring(&mirror, job.take(), JobState::Stopped, HALTED);
                     }
                     continue;
                 }
                 if array.copies(primary) && array.is_syncing(primary) {
-                    array.call_duplex(primary, &mirror).await;
+                    if !array.call_duplex(primary, &mirror).await {
+                        let what = "that the secondary is equal could not be committed";
+                        array.end_mirroring(&mirror, job.take(), JobState::Failed, what);
+                        array.rt.sleep_ns(AGAIN_NS).await;
+                    }
                     continue;
                 }
+                let (state, what) = match array.copies(primary) {
+                    true => (JobState::Done, "the secondary is equal"),
+                    false => (JobState::Stopped, HALTED),
+                };
+                array.end_mirroring(&mirror, job.take(), state, what);
                 let seen = || mirror.has_ended() || array.stopping.get();
                 let wanted = || array.copies(primary) && (marks() || array.is_syncing(primary));
                 mirror.wake.wait_until(|| seen() || wanted()).await;
             }
+            let what = "the pair ended, or the array stops";
+            array.end_mirroring(&mirror, job, JobState::Stopped, what);
         }));
     }
 
-    fn is_syncing(&self, primary: VolumeNumber) -> bool {
+    pub(super) fn is_syncing(&self, primary: VolumeNumber) -> bool {
         let config = self.config.borrow();
         config.backups.pair_of(primary).is_some_and(|p| p.status == PairStatus::Syncing)
     }
 
-    /// Nothing differs any more: the secondary follows from now on.
-    async fn call_duplex(self: &Rc<Self>, primary: VolumeNumber, mirror: &Rc<Mirror<E>>) {
+    /// Nothing differs any more: the secondary follows from now on. False if that could not be committed.
+    async fn call_duplex(self: &Rc<Self>, primary: VolumeNumber, mirror: &Rc<Mirror<E>>) -> bool {
         let committed = self
             .commit(|next| {
                 if let Some(pair) = next.backups.pair_of_mut(primary)
@@ -358,13 +379,11 @@ impl<E: Env> Array<E> {
                 }
             })
             .await;
-        match committed {
-            Ok(()) => {
-                let what = format!("the secondary of volume {primary} is equal to it and follows");
-                self.event(Severity::Info, "pair-duplex", None, None, what);
-            }
-            Err(_) => self.rt.sleep_ns(AGAIN_NS).await,
+        if committed.is_ok() {
+            let what = format!("the secondary of volume {primary} is equal to it and follows");
+            self.event(Severity::Info, "pair-duplex", None, None, what);
         }
+        committed.is_ok()
     }
 }
 

@@ -35,6 +35,7 @@ mod health;
 mod jobs;
 mod labels;
 mod maintain;
+mod mirroring;
 mod mirrors;
 mod readd;
 mod replace;

@@ -166,7 +166,8 @@ impl<E: Env> Array<E> {
         } else {
             Health::Healthy
         };
-        let work_due = live.as_ref().is_some_and(|group| self.work_is_due(group));
+        let work_due = live.as_ref().is_some_and(|group| self.work_is_due(group))
+            || self.mirroring_is_due(entry.number);
         let free = free_extents(config, entry);
         GroupReport {
             number: entry.number,
@@ -340,6 +341,7 @@ pub(super) fn job_words(job: &JobReport) -> String {
         crate::JobKind::Repair => "repairing",
         crate::JobKind::WriteBack => "taking updates home",
         crate::JobKind::Test => "testing",
+        crate::JobKind::Mirror => "mirroring",
     };
     // Nothing has moved yet, or all of it was skipped: that is no pace.
     let pace = if job.rate == 0 { String::new() } else { format!(" at {}", words::rate(job.rate)) };

@@ -108,7 +108,17 @@ impl<E: Env> Array<E> {
     /// Every volume's report, by number.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeReport> {
-        self.volumes.borrow().values().map(|v| v.report()).collect()
+        let config = self.config.borrow();
+        let secondary_of = |volume| {
+            let pair = config.backups.pairs.iter().find(|pair| pair.secondary == volume);
+            pair.map(|pair| pair.primary)
+        };
+        let volumes = self.volumes.borrow();
+        let report = |volume: &Rc<VolumeRt<E>>| {
+            let report = volume.report();
+            VolumeReport { secondary_of: secondary_of(report.number), ..report }
+        };
+        volumes.values().map(report).collect()
     }
 
     /// The volume called `name`, to serve; stays usable (answering an error) after the volume is deleted.

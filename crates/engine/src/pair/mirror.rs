@@ -15,6 +15,7 @@ use super::Pair;
 use crate::buf::Buf;
 use crate::error::IoError;
 use crate::ids::BLOCK_SIZE;
+use crate::progress::Progress;
 use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, Hold};
 use crate::volume::VolumeRt;
@@ -37,6 +38,10 @@ pub(crate) struct Mirror<E: Env> {
     copied: RefCell<BTreeSet<u64>>,
     on_broken: OnBroken,
     copying: Cell<bool>,
+    /// Of the job that makes both volumes equal, while it runs.
+    progress: RefCell<Option<Rc<Progress>>>,
+    /// Bytes a second that the job may copy; 0 for no limit.
+    limit: Cell<u64>,
     ended: Cell<bool>,
     rest: Event,
 }
@@ -49,6 +54,8 @@ impl<E: Env> Mirror<E> {
             copied: RefCell::default(),
             on_broken,
             copying: Cell::new(false),
+            progress: RefCell::default(),
+            limit: Cell::new(0),
             ended: Cell::new(false),
             rest: Event::default(),
         })
@@ -80,8 +87,32 @@ impl<E: Env> Mirror<E> {
         self.ended.get()
     }
 
-    /// Completes when nothing is being copied.
+    /// The job that makes both volumes equal begins: what it does is counted, and paced.
+    pub(crate) fn begin_job(&self, now_ns: u64) -> Rc<Progress> {
+        let progress = Progress::new(self.pair.marks() * BLOCK_SIZE, self.limit.get(), now_ns);
+        *self.progress.borrow_mut() = Some(Rc::clone(&progress));
+        progress
+    }
+
+    /// The job ended.
+    pub(crate) fn end_job(&self) {
+        self.progress.take();
+    }
+
+    /// Limits the job that runs, and those to come; 0 takes the limit away.
+    pub(crate) fn set_limit(&self, rate: u64, now_ns: u64) {
+        self.limit.set(rate);
+        if let Some(progress) = &*self.progress.borrow() {
+            progress.set_limit(rate, now_ns);
+        }
+    }
+
+    /// Completes when nothing is being copied; who waits has seen to it that nothing more is.
     pub(crate) async fn at_rest(&self) {
+        // A job that sleeps because of its limit wakes up.
+        if let Some(progress) = &*self.progress.borrow() {
+            progress.stop.set(true);
+        }
         self.rest.wait_until(|| !self.copying.get()).await;
     }
 
@@ -112,7 +143,7 @@ impl<E: Env> Mirror<E> {
             }
             at = first / WINDOW * WINDOW + WINDOW;
             let (served, begun) = (primary.requests(), primary.runtime().now_ns());
-            self.copy_window(primary, first..at).await?;
+            let moved = self.copy_window(primary, first..at).await?;
             if self.copied.borrow().len() >= FLUSH_EVERY {
                 self.settle(primary, goes_on).await?;
             }
@@ -120,6 +151,11 @@ impl<E: Env> Mirror<E> {
                 // Hosts are at work: they get as much time as the window took.
                 let took = primary.runtime().now_ns().saturating_sub(begun);
                 primary.runtime().sleep_ns(took).await;
+            }
+            let progress = self.progress.borrow().clone();
+            if let Some(progress) = progress {
+                progress.done.set(progress.done.get() + moved);
+                progress.pace(primary.runtime(), moved).await;
             }
         }
         self.settle(primary, goes_on).await
@@ -129,16 +165,18 @@ impl<E: Env> Mirror<E> {
         &self,
         primary: &Rc<VolumeRt<E>>,
         blocks: Range<u64>,
-    ) -> Result<(), IoError> {
+    ) -> Result<u64, IoError> {
         let len = (blocks.end - blocks.start) * BLOCK_SIZE;
         let _guard = primary.lock(blocks.start * BLOCK_SIZE, len, Hold::Shared).await;
+        let mut moved = 0;
         for run in runs_of(&self.pair.marked_in(blocks)) {
             let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
             let data = Buf::joined(primary.read_blocks(bytes).await?);
             self.pair.write(run.start, data).await?;
+            moved += (run.end - run.start) * BLOCK_SIZE;
             self.copied.borrow_mut().extend(run);
         }
-        Ok(())
+        Ok(moved)
     }
 
     /// Clears the bits of what was copied, once both sides are durable.
