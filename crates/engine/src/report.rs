@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DiskRole, Level, PairStatus};
+use crate::config::{DiskRole, JournalMode, Level, PairStatus};
 use crate::disk::DiskIdentity;
 use crate::health::{ErrorClass, Policy, Verdict};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
@@ -126,6 +126,9 @@ pub struct GroupReport {
     pub level: Level,
     /// Chunk in bytes.
     pub chunk: u32,
+    /// What its journal holds.
+    #[serde(default)]
+    pub journal: JournalMode,
     /// Its health.
     pub health: Health,
     /// Members in slot order.

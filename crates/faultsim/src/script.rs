@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 
-use forestall_engine::{CreateGroup, CreateSpec, DiskNumber, DiskState, Level, VolumeHandle};
+use forestall_engine::{
+    CreateGroup, CreateSpec, DiskNumber, DiskState, JournalMode, Level, VolumeHandle,
+};
 
 use crate::client::Host;
 use crate::machine::Machine;
@@ -42,7 +44,13 @@ pub fn stage_sized(
     disk: u64,
 ) -> Stage {
     let mut stage = Stage::new(seed, trace, &vec![disk; members + spares]);
-    let group = CreateGroup { level, chunk: 16 * 1024, spares, volume: Some("v1".into()) };
+    let group = CreateGroup {
+        level,
+        chunk: 16 * 1024,
+        journal: JournalMode::default(),
+        spares,
+        volume: Some("v1".into()),
+    };
     let spec = CreateSpec { name: "sim".into(), allow_injection: false, group: Some(group) };
     stage.create(spec, |machine| async move {
         let size = volume_size(&machine, "v1");

@@ -7,8 +7,8 @@
 use std::fmt::Display;
 
 use forestall_engine::{
-    AssembleOptions, Buf, CreateSpec, DiskNumber, DiskRole, GroupNumber, GroupSpec, Level,
-    Strategy, VolumeNumber, VolumeSpec,
+    AssembleOptions, Buf, CreateSpec, DiskNumber, DiskRole, GroupNumber, GroupSpec, JournalMode,
+    Level, Strategy, VolumeNumber, VolumeSpec,
 };
 use forestall_faultsim::{Lines, Machine, Stage, Trace};
 
@@ -32,7 +32,12 @@ fn on_the_array<F: Future<Output = ()> + 'static>(act: impl FnOnce(Machine) -> F
         for (at, (level, volumes)) in GROUPS.iter().enumerate() {
             let first = at as u32 * 4 + 1;
             let disks = (first..first + 4).map(DiskNumber).collect();
-            let spec = GroupSpec { level: *level, disks, chunk: 64 * 1024 };
+            let spec = GroupSpec {
+                level: *level,
+                disks,
+                chunk: 64 * 1024,
+                journal: JournalMode::default(),
+            };
             let (group, _) = machine.array.create_group(spec).await.expect("a group");
             for number in *volumes {
                 let number = VolumeNumber(*number);

@@ -11,6 +11,7 @@ use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::AssembleError;
 use crate::format::label::{Label, LabelError};
 use crate::format::layout::Layout;
+use crate::group::Group;
 use crate::ids::DiskNumber;
 use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
 use crate::report::Severity;
@@ -198,8 +199,48 @@ impl<E: Env> Array<E> {
         for group in groups {
             // A group without members keeps what it could not write as changed, and tries again with its next flush.
             let _ = group.persist_stale_pages().await;
+            let clean = start.group(group.number).is_none_or(|entry| entry.clean);
+            self.replay(&group, clean).await;
         }
         self.recover_backups().await.map_err(AssembleError::Shield)
+    }
+
+    /// Makes good what a crash left half-way in a group with a journal, and opens the journal anew.
+    async fn replay(self: &Rc<Self>, group: &Rc<Group<E>>, clean: bool) {
+        if !group.is_journaled() {
+            return;
+        }
+        if !clean {
+            let (severity, what) = match group.replay_journal().await {
+                Ok(done) if done.lost == 0 => (
+                    Severity::Info,
+                    format!(
+                        "{} of its journal were made good",
+                        words::counted(done.records, "write")
+                    ),
+                ),
+                Ok(done) => (
+                    Severity::Critical,
+                    format!(
+                        "{} of its journal were made good; {} of a missing member, under way when the array stopped, cannot be told: \
+                         listed lost, reads of them are errors until they are written",
+                        words::counted(done.records, "write"),
+                        words::counted(done.lost, "block")
+                    ),
+                ),
+                Err(error) => {
+                    group.mark_all_dirty();
+                    (
+                        Severity::Critical,
+                        format!("its journal was not replayed: {error}; it is resynced"),
+                    )
+                }
+            };
+            let what = format!("group {} was not stopped cleanly: {what}", group.number);
+            self.event(severity, "journal-replayed", None, Some(group.number), what);
+        }
+        let epoch = self.config.borrow().generation;
+        group.open_journal(epoch).await;
     }
 
     /// Tells what the start found.
