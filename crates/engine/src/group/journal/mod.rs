@@ -323,6 +323,9 @@ impl<E: Env> Group<E> {
             let open = journal.batches.borrow().pieces();
             open == 0 || open + pieces <= PIECES_MAX
         };
+        if parts.iter().any(|part| part.blocks > ring_blocks(&part.drive)) {
+            return Err(IoError::Io); // Cut for a larger journal than a drive that joined since has.
+        }
         while !few() || !fits() {
             let ready = || {
                 let batches = journal.batches.borrow();
@@ -332,9 +335,6 @@ impl<E: Env> Group<E> {
             self.flush_drives().await?;
             if !fits() {
                 self.write_opening().await?;
-                if journal.batches.borrow().pieces() == 0 && !fits() {
-                    return Err(IoError::Io); // Cut for a larger journal than a drive that joined since has.
-                }
             }
         }
         Ok(())

@@ -251,7 +251,8 @@ impl<E: Env> Group<E> {
             if set.count_ones() as usize != missing_data {
                 continue;
             }
-            let mut chosen = columns.clone();
+            let copies = columns.iter().map(|column| column.as_deref().map(Buf::copy_of));
+            let mut chosen: Vec<Option<Buf>> = copies.collect();
             for (i, parity) in parities.iter().enumerate() {
                 if set >> i & 1 == 0 {
                     chosen[*parity] = None;
