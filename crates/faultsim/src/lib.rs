@@ -15,6 +15,7 @@ mod faults;
 mod health;
 mod hung;
 mod injector;
+mod journal;
 mod machine;
 mod maps;
 mod medium;

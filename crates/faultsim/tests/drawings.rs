@@ -4,6 +4,8 @@
 //! 64 KiB, work disks 60 and 61 of two legs. Each drawing starts from a fresh array; the copy is paused, so that the shield stands still;
 //! writes are whole blocks, distinct, each answered before the next. A cell is compared as text; an empty one is NULL.
 
+#![recursion_limit = "256"]
+
 use std::fmt::Display;
 
 use forestall_engine::{

@@ -7,6 +7,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 
 use super::Group;
@@ -376,10 +378,15 @@ impl<E: Env> Group<E> {
     }
 
     /// Flushes the group and empties its journal: what stands there now will not be replayed.
-    pub(crate) async fn empty_journal(self: &Rc<Self>) -> Result<(), IoError> {
-        let Some(journal) = &self.journal else { return Ok(()) };
-        let _turn = journal.turn.lock().await;
-        self.reopen().await
+    /// Rare, so its state is kept apart from that of the flows that may come to it.
+    pub(crate) fn empty_journal(
+        self: &Rc<Self>,
+    ) -> Pin<Box<dyn Future<Output = Result<(), IoError>> + '_>> {
+        Box::pin(async move {
+            let Some(journal) = &self.journal else { return Ok(()) };
+            let _turn = journal.turn.lock().await;
+            self.reopen().await
+        })
     }
 
     /// Whether every change in place is journaled, so that nothing needs a resync after a crash.
