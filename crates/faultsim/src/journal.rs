@@ -18,7 +18,10 @@ const LEVELS: [(Level, usize, usize); 2] = [(Level::Raid5, 4, 1), (Level::Raid6,
 
 impl Script {
     /// Several connections write, flush and read at once until the machine crashes.
-    async fn crowd(self, connections: u64, longest: u64) {
+    ///
+    /// # Panics
+    /// With a violation if a request fails.
+    pub async fn crowd(self, connections: u64, longest: u64) {
         let latch = Latch::default();
         for _ in 0..connections {
             let (machine, size) = (self.machine.clone(), self.size());
