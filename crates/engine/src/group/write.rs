@@ -279,7 +279,11 @@ impl<E: Env> Group<E> {
             }
             self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);
             let with_data = self.journals_data(&plan.bands);
-            return self.write_journaled(stripe, writes, with_data).await.map_err(Short::Error);
+            let written = self.write_journaled(stripe, writes, with_data).await;
+            if written.is_ok() {
+                self.overwritten_by_peers(stripe, &within);
+            }
+            return written.map_err(Short::Error);
         }
     }
 
@@ -305,6 +309,16 @@ impl<E: Env> Group<E> {
             outcome = outcome.and(self.execute(stripe, window).await);
         }
         outcome
+    }
+
+    /// What peers alone hold now of a slot that is missing is known again.
+    fn overwritten_by_peers(&self, stripe: Stripe, within: &Range<u64>) {
+        for (column, rows, _) in column_parts(u64::from(self.geometry.chunk()), within.clone()) {
+            let address = self.geometry.member_address(stripe, rows.start as u32);
+            for slot in self.geometry.copies(stripe, column).and(self.missing()).iter() {
+                self.lost.overwritten(slot, address, rows.len() as u64);
+            }
+        }
     }
 
     /// New P and Q of one band.

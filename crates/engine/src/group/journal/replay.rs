@@ -3,7 +3,7 @@
 //! Owns the start after an unclean stop. Invariants: reads no more than the journals of the members, and the rows that their records name; every
 //! step may be done again after another crash; of each block only the newest record that counts is applied; rows of full stripes,
 //! whose data was not journaled, are kept as read and their parity is made to fit; a block of a missing member is rebuilt only where its
-//! checksum proves it, else it is listed lost.
+//! checksum proves it, else hosts get errors for it until it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -34,8 +34,8 @@ pub(super) fn region_blocks(layout: &Layout) -> u64 {
 pub(crate) struct Replayed {
     /// Records that were applied.
     pub(crate) records: u64,
-    /// Blocks that nothing proves, listed lost.
-    pub(crate) lost: u64,
+    /// Blocks that nothing proves: errors for hosts.
+    pub(crate) unproved: u64,
 }
 
 /// What the records say of blocks that are not simply written.
@@ -61,6 +61,9 @@ impl<E: Env> Group<E> {
         }
         let mains: Vec<Option<Rc<Drive<E>>>> =
             self.with_slots(|slots| slots.iter().map(|s| s.main.clone()).collect());
+        if mains.iter().all(Option::is_none) {
+            return Ok(done);
+        }
         let mut found = Vec::new();
         for main in mains {
             found.push(match main {
@@ -78,7 +81,7 @@ impl<E: Env> Group<E> {
             self.lost.overwritten(write.slot, write.address, len);
         }
         for run in self.runs_of(&doubts.rows) {
-            done.lost += self.make_rows_whole(run, &doubts).await?;
+            done.unproved += self.make_rows_whole(run, &doubts).await?;
         }
         self.flush().await?;
         Ok(done)
@@ -302,22 +305,20 @@ impl<E: Env> Group<E> {
         Ok(lost)
     }
 
-    /// Nothing proves the data that is gone: it is listed lost, and parity is made to agree with what is there.
+    /// Nothing proves the data that is gone: parity is made to agree with what is there and with what follows for the rest, and hosts get
+    /// errors for that.
     async fn give_row_up(self: &Rc<Self>, row: &Row) -> Result<u64, IoError> {
         let k = self.geometry.data_columns();
-        let gone: Vec<Slot> =
-            row.erased.iter().filter(|s| self.column_index(row.stripe, *s) < k).collect();
-        for slot in &gone {
-            self.lose(*slot, row.address, BLOCK_SIZE).await?;
+        let is_data = |slot: &Slot| self.column_index(row.stripe, *slot) < k;
+        let mut unproved = 0;
+        for slot in row.erased.iter().filter(is_data) {
+            self.enter_unproved(slot, row.address).await?;
+            unproved += 1;
         }
         if let Some(contents) = self.candidates(row).first() {
             self.write_row(row, contents).await?;
         }
-        for slot in &gone {
-            // What was written there agrees with the parity, and is nobody's data.
-            self.lose(*slot, row.address, BLOCK_SIZE).await?;
-        }
-        Ok(gone.len() as u64)
+        Ok(unproved)
     }
 }
 
