@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DiskRole, Level, PairStatus};
+use crate::config::{DiskRole, JournalMode, Level, PairStatus};
 use crate::disk::DiskIdentity;
 use crate::health::Policy;
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
@@ -126,6 +126,9 @@ pub struct GroupReport {
     pub level: Level,
     /// Chunk in bytes.
     pub chunk: u32,
+    /// What its journal holds.
+    #[serde(default)]
+    pub journal: JournalMode,
     /// Its health.
     pub health: Health,
     /// Members in slot order.

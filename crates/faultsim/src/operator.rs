@@ -241,7 +241,7 @@ pub async fn settle_doubts(machine: &Machine) {
 /// Whether all members of all groups with a write hole are whole, so that a crash loses nothing.
 #[must_use]
 pub fn crash_is_safe(shelf: &Shelf, report: &ArrayReport) -> bool {
-    let open = report.groups.iter().filter(|g| has_write_hole(g.level));
+    let open = report.groups.iter().filter(|g| has_write_hole(g.level, g.journal));
     open.clone().all(|g| shelf.impaired(report, g, None).iter().all(|&i| !i))
 }
 

@@ -3,7 +3,7 @@
 //! Owns the draw and the arithmetic of what a level survives. Invariant: shapes are small (disks of 2 to 4 MiB, at most
 //! 9 members), so that a run touches much of them; the engine's code is the same at any size.
 
-use forestall_engine::{BLOCK_SIZE, Level};
+use forestall_engine::{BLOCK_SIZE, JournalMode, Level};
 
 use crate::rng::Rng;
 
@@ -16,6 +16,8 @@ pub struct GroupShape {
     pub members: usize,
     /// Chunk in bytes.
     pub chunk: u32,
+    /// Its journal.
+    pub journal: JournalMode,
     /// How many volumes share it; none in a group for secondaries.
     pub volumes: usize,
 }
@@ -56,11 +58,11 @@ pub fn data_members(level: Level, members: usize) -> u64 {
     }
 }
 
-/// Whether the level keeps its parity in step only while it runs: a crash together with a lost member may lose data
-/// that nobody was writing (the write hole), until there is a journal.
+/// Whether a group keeps its parity in step only while it runs: without a journal a crash together with a lost member may lose data
+/// that nobody was writing (the write hole).
 #[must_use]
-pub fn has_write_hole(level: Level) -> bool {
-    matches!(level, Level::Raid5 | Level::Raid6)
+pub fn has_write_hole(level: Level, journal: JournalMode) -> bool {
+    matches!(level, Level::Raid5 | Level::Raid6) && journal == JournalMode::Off
 }
 
 /// Whether a group survives with the members that `impaired` marks, in slot order, gone.
@@ -98,7 +100,14 @@ impl GroupShape {
             Level::Raid10 => rng.pick(&[4, 4, 6]),
         };
         let chunk = rng.pick(&[4, 8, 16, 32, 64]) * 1024;
-        Self { level, members: members as usize, chunk, volumes: rng.pick(&[1, 1, 2, 3]) }
+        let volumes = rng.pick(&[1, 1, 2, 3]);
+        let modes =
+            [JournalMode::Partial, JournalMode::Partial, JournalMode::Full, JournalMode::Off];
+        let journal = match level {
+            Level::Raid5 | Level::Raid6 => rng.pick(&modes),
+            Level::Raid0 | Level::Raid1 | Level::Raid10 => JournalMode::Off,
+        };
+        Self { level, members: members as usize, chunk, journal, volumes }
     }
 }
 

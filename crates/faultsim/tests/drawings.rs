@@ -5,9 +5,11 @@
 //! writes are whole blocks, distinct, each answered before the next. A table is compared as
 //! text with its headings, as it is shown, and what JSON gives of it with that text; an empty cell is NULL.
 
+#![recursion_limit = "256"]
+
 use forestall_engine::{
     AssembleOptions, AvoidanceState, Buf, CreateSpec, DiskNumber, DiskRole, GroupNumber, GroupSpec,
-    Level, PairStatus, Strategy, TableRow, VolumeNumber, VolumeSpec,
+    JournalMode, Level, PairStatus, Strategy, TableRow, VolumeNumber, VolumeSpec,
 };
 use forestall_faultsim::{Lines, Machine, Stage, Trace};
 use serde_json::Value;
@@ -32,7 +34,12 @@ fn on_the_array<F: Future<Output = ()> + 'static>(act: impl FnOnce(Machine) -> F
         for (at, (level, volumes)) in GROUPS.iter().enumerate() {
             let first = at as u32 * 4 + 1;
             let disks = (first..first + 4).map(DiskNumber).collect();
-            let spec = GroupSpec { level: *level, disks, chunk: 64 * 1024 };
+            let spec = GroupSpec {
+                level: *level,
+                disks,
+                chunk: 64 * 1024,
+                journal: JournalMode::default(),
+            };
             let (group, _) = machine.array.create_group(spec).await.expect("a group");
             for number in *volumes {
                 let number = VolumeNumber(*number);

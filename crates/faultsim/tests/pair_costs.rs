@@ -7,10 +7,10 @@
 use std::ops::Sub;
 
 use forestall_engine::{
-    AccessCounts, AssembleOptions, DiskNumber, DiskRole, GroupNumber, GroupSpec, Level, PairStatus,
-    VolumeSpec,
+    AccessCounts, AssembleOptions, DiskNumber, DiskRole, GroupNumber, GroupSpec, JournalMode,
+    Level, PairStatus, VolumeSpec,
 };
-use forestall_faultsim::{Lines, Machine, Script, Trace, stage_of};
+use forestall_faultsim::{Lines, Machine, Script, Trace, stage_journaled};
 
 const BLOCK: u64 = 4096;
 /// Disks of the primary's group; the secondary's are the next two.
@@ -92,7 +92,8 @@ async fn pair_up(s: &Script, size: u64) {
         s.must(added, "disk add");
     }
     let disks = [4, 5].map(DiskNumber).to_vec();
-    let spec = GroupSpec { level: Level::Raid1, disks, chunk: 16 * 1024 };
+    let spec =
+        GroupSpec { level: Level::Raid1, disks, chunk: 16 * 1024, journal: JournalMode::Off };
     s.must(array.create_group(spec).await, "group create");
     let group = GroupNumber(2);
     let spec = VolumeSpec { name: "s".into(), group, size: Some(size), number: None };
@@ -109,7 +110,14 @@ async fn pair_up(s: &Script, size: u64) {
 
 #[test]
 fn a_write_to_a_volume_of_a_pair_costs_one_noting_and_a_copy_behind() {
-    let mut stage = stage_of(1, Trace::new(Lines::Off), Level::Raid5, HOME, 0);
+    let mut stage = stage_journaled(
+        1,
+        Trace::new(Lines::Off),
+        (Level::Raid5, HOME, 0),
+        2 << 20,
+        // What the journal adds is counted by itself.
+        JournalMode::Off,
+    );
     stage.run(AssembleOptions::default(), None, |machine| async move {
         let s = Script::new(&machine);
         let size = machine.array.volumes()[0].size;

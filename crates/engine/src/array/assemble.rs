@@ -8,9 +8,10 @@ use std::rc::Rc;
 use super::{Array, AssembleOptions, AtStart, NewDisk, commit, labels};
 use crate::config::{Configuration, SlotState};
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
-use crate::error::AssembleError;
+use crate::error::{AssembleError, IoError};
 use crate::format::label::{Label, LabelError};
 use crate::format::layout::Layout;
+use crate::group::Group;
 use crate::ids::DiskNumber;
 use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
 use crate::report::Severity;
@@ -202,6 +203,23 @@ impl<E: Env> Array<E> {
         for group in groups {
             // A group without members keeps what it could not write as changed, and tries again with its next flush.
             let _ = group.persist_stale_pages().await;
+            let clean = start.group(group.number).is_none_or(|entry| entry.clean);
+            if self.replay(&group, clean).await.is_err() {
+                // What was under way is not known to be whole: as without a journal.
+                group.mark_all_dirty();
+                if group.has_write_hole() && !options.accept_write_hole {
+                    return Err(AssembleError::WriteHole(format!(
+                        "the journal of group {} could not be replayed: a member cannot be read or written, or its map of lost blocks is full. Look \
+                         at its disks with `forestall inspect`, bring those that are missing, or start all the same with --accept-write-hole",
+                        group.number
+                    )));
+                }
+                let what = format!(
+                    "the journal of group {} could not be replayed: it is resynced",
+                    group.number
+                );
+                self.event(Severity::Critical, "journal-replayed", None, Some(group.number), what);
+            }
         }
         self.recover_backups().await.map_err(AssembleError::Shield)
     }
@@ -218,6 +236,33 @@ impl<E: Env> Array<E> {
                 self.at_start.borrow_mut().insert(disk.number, AtStart::Unfit(found.why));
             }
         }
+    }
+
+    /// Makes good what a crash left half-way in a group with a journal, and opens the journal anew.
+    async fn replay(self: &Rc<Self>, group: &Rc<Group<E>>, clean: bool) -> Result<(), IoError> {
+        if !group.is_journaled() {
+            return Ok(());
+        }
+        if !clean {
+            let done = group.replay_journal().await?;
+            let mut what = format!(
+                "group {} was not stopped cleanly: {} of its journal were made good",
+                group.number,
+                words::counted(done.records, "write")
+            );
+            if done.unproved > 0 {
+                what += &format!(
+                    "; what {} of a missing member should hold, in full stripes that were being written, cannot be told: reads of them are \
+                     errors until they are written",
+                    words::counted(done.unproved, "block")
+                );
+            }
+            let severity = if done.unproved > 0 { Severity::Critical } else { Severity::Info };
+            self.event(severity, "journal-replayed", None, Some(group.number), what);
+        }
+        let epoch = self.config.borrow().generation;
+        group.open_journal(epoch).await;
+        Ok(())
     }
 
     /// Tells what the start found.

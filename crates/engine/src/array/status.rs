@@ -173,6 +173,7 @@ impl<E: Env> Array<E> {
             number: entry.number,
             level: entry.level,
             chunk: entry.chunk,
+            journal: entry.journal,
             health,
             members: entry.slots.iter().map(|s| s.disk).collect(),
             absent,

@@ -23,10 +23,28 @@ use crate::sync::{Hold, join_all};
 const STRIPES_AT_ONCE: usize = 16;
 
 /// Bytes to be written to one slot.
-struct SlotWrite {
-    slot: Slot,
-    address: u64,
-    buf: Buf,
+#[derive(Clone)]
+pub(super) struct SlotWrite {
+    pub(super) slot: Slot,
+    pub(super) address: u64,
+    pub(super) buf: Buf,
+}
+
+impl SlotWrite {
+    /// First member address behind it.
+    pub(super) fn end(&self) -> u64 {
+        self.address + self.buf.len() as u64
+    }
+
+    /// The part of it inside `range`.
+    pub(super) fn within(&self, range: Range<u64>) -> Option<Self> {
+        let (start, end) = (self.address.max(range.start), self.end().min(range.end));
+        (start < end).then(|| Self {
+            slot: self.slot,
+            address: start,
+            buf: self.buf.slice((start - self.address) as usize..(end - self.address) as usize),
+        })
+    }
 }
 
 impl<E: Env> Group<E> {
@@ -68,6 +86,9 @@ impl<E: Env> Group<E> {
                 continue; // Somebody wrote or trimmed the unit while we waited: lock what is right now.
             }
             let _busy = self.begin_write(locked.start).await?;
+            if first {
+                self.forget_records(self.unwritten.unit_of(stripe)).await?;
+            }
             return if first {
                 self.write_first(stripe, within, &data).await
             } else {
@@ -257,7 +278,46 @@ impl<E: Env> Group<E> {
                 continue;
             }
             self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);
-            return self.execute(stripe, writes).await.map_err(Short::Error);
+            let with_data = self.journals_data(&plan.bands);
+            let written = self.write_journaled(stripe, writes, with_data).await;
+            if written.is_ok() {
+                self.overwritten_by_peers(stripe, &within);
+            }
+            return written.map_err(Short::Error);
+        }
+    }
+
+    /// Whether the journal takes the data of these bands: not of full stripes of a whole group, unless that was asked for. Where a member is
+    /// missing the data is what keeps its blocks from being lost by a crash alone.
+    fn journals_data(&self, bands: &[Band]) -> bool {
+        let full = bands.iter().all(|band| band.method == Method::Full);
+        !full
+            || !self.missing().is_empty()
+            || self.journal.as_ref().is_none_or(super::journal::Journal::is_full)
+    }
+
+    /// Does the writes of one stripe, each part of its rows once it is durable in the journal (rule J1).
+    async fn write_journaled(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        writes: Vec<SlotWrite>,
+        with_data: bool,
+    ) -> Result<(), IoError> {
+        let mut outcome = Ok(());
+        for window in self.windows(writes, with_data) {
+            let _in_place = self.log_writes(&window, with_data).await?;
+            outcome = outcome.and(self.execute(stripe, window).await);
+        }
+        outcome
+    }
+
+    /// What peers alone hold now of a slot that is missing is known again.
+    fn overwritten_by_peers(&self, stripe: Stripe, within: &Range<u64>) {
+        for (column, rows, _) in column_parts(u64::from(self.geometry.chunk()), within.clone()) {
+            let address = self.geometry.member_address(stripe, rows.start as u32);
+            for slot in self.geometry.copies(stripe, column).and(self.missing()).iter() {
+                self.lost.overwritten(slot, address, rows.len() as u64);
+            }
         }
     }
 

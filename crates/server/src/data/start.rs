@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use forestall_disk::OwnError;
-use forestall_engine::{Array, AssembleError, CreateError, CreateGroup, CreateSpec, Level};
+use forestall_engine::{
+    Array, AssembleError, CreateError, CreateGroup, CreateSpec, JournalMode, Level,
+};
 use thiserror::Error;
 
 use super::ServeOptions;
@@ -182,6 +184,7 @@ async fn make_in_memory(
     let default = CreateGroup {
         level: Level::Raid0,
         chunk: 64 << 10,
+        journal: JournalMode::Off,
         spares: 0,
         volume: Some("memory".into()),
     };

@@ -49,6 +49,7 @@ fn healthy() -> ArrayReport {
             number: GroupNumber(1),
             level: Level::Raid5,
             chunk: 65_536,
+            journal: forestall_engine::JournalMode::Partial,
             health: Health::Healthy,
             members: (1..=5).map(DiskNumber).collect(),
             absent: Vec::new(),
