@@ -303,7 +303,7 @@ fn a_mirror_survives_kill_9_and_the_loss_of_a_disk_together() {
 
 /// Kills a loaded server and starts it without as many members as the level survives, so that only the journal tells what was under way
 /// (rules J1, J2): nothing that was flushed, and nothing that nobody wrote, may differ.
-fn parity_survives_kill_9_and_a_loss(level: &str, disks: usize, lost: &[usize], seed: u64) {
+fn parity_survives_kill_9_and_a_loss(level: &str, disks: u32, lost: &[u32], seed: u64) {
     let dir = Dir::new();
     dir.create(disks, "12MiB", &["--level", level, "--chunk", "16KiB", "--journal", "full"]);
     let mut server = dir.serve(disks);
