@@ -6,12 +6,11 @@
 use std::rc::Rc;
 
 use super::{Array, AssembleOptions, AtStart, NewDisk, commit, labels};
-use crate::config::{Configuration, SlotState};
+use crate::config::Configuration;
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
-use crate::error::{AssembleError, IoError};
+use crate::error::AssembleError;
 use crate::format::label::{Label, LabelError};
 use crate::format::layout::Layout;
-use crate::group::Group;
 use crate::ids::DiskNumber;
 use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
 use crate::report::Severity;
@@ -152,33 +151,7 @@ impl<E: Env> Array<E> {
         }
         *self.config.borrow_mut() = start.clone();
         self.apply();
-        for entry in &start.groups {
-            let group = self.group(entry.number).expect("applied groups are there");
-            if let Err(missing) = group.load_maps(entry.clean).await {
-                if group.with_slots(|slots| slots.iter().all(|s| s.main.is_none())) {
-                    continue; // No member at all: nothing of it answers.
-                }
-                let kind = format!("{:?}", missing.kind).to_lowercase();
-                return Err(AssembleError::Commit(format!(
-                    "group {}: page {} of its {kind} map is damaged on every member that is here, so nobody knows what its blocks are                      worth. Bring the members that are missing, or put an image of a member's disk back (`forestall inspect PATH` tells                      which are whole); without one, make the array anew with `forestall create --force` and restore a backup",
-                    entry.number, missing.page
-                )));
-            }
-            if group.has_write_hole() && !options.accept_write_hole {
-                let out: Vec<String> = entry
-                    .slots
-                    .iter()
-                    .filter(|s| s.state != SlotState::InSync)
-                    .map(|s| format!("{} ({})", s.disk, self.path_of(s.disk)))
-                    .collect();
-                return Err(AssembleError::WriteHole(format!(
-                    "group {} was not stopped cleanly and lacks disk {}: where writes were under way, what is computed for it may be \
-                     wrong. Bring the disk back, or accept that with --accept-write-hole",
-                    entry.number,
-                    out.join(", ")
-                )));
-            }
-        }
+        self.load_groups(&start.groups, options).await?;
         self.check_backups().await.map_err(AssembleError::Shield)?;
         let history = self.rt.random_u64().max(1);
         let mut next = choice.recommit(history, self.rt.unix_ms());
@@ -199,28 +172,7 @@ impl<E: Env> Array<E> {
         }
         self.written.borrow_mut().clone_from(&choice.config);
         self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))?;
-        let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
-        for group in groups {
-            // A group without members keeps what it could not write as changed, and tries again with its next flush.
-            let _ = group.persist_stale_pages().await;
-            let clean = start.group(group.number).is_none_or(|entry| entry.clean);
-            if self.replay(&group, clean).await.is_err() {
-                // What was under way is not known to be whole: as without a journal.
-                group.mark_all_dirty();
-                if group.has_write_hole() && !options.accept_write_hole {
-                    return Err(AssembleError::WriteHole(format!(
-                        "the journal of group {} could not be replayed: a member cannot be read or written, or its map of lost blocks is full. Look \
-                         at its disks with `forestall inspect`, bring those that are missing, or start all the same with --accept-write-hole",
-                        group.number
-                    )));
-                }
-                let what = format!(
-                    "the journal of group {} could not be replayed: it is resynced",
-                    group.number
-                );
-                self.event(Severity::Critical, "journal-replayed", None, Some(group.number), what);
-            }
-        }
+        self.recover_groups(&start.groups, options).await?;
         self.recover_backups().await.map_err(AssembleError::Shield)
     }
 
@@ -236,33 +188,6 @@ impl<E: Env> Array<E> {
                 self.at_start.borrow_mut().insert(disk.number, AtStart::Unfit(found.why));
             }
         }
-    }
-
-    /// Makes good what a crash left half-way in a group with a journal, and opens the journal anew.
-    async fn replay(self: &Rc<Self>, group: &Rc<Group<E>>, clean: bool) -> Result<(), IoError> {
-        if !group.is_journaled() {
-            return Ok(());
-        }
-        if !clean {
-            let done = group.replay_journal().await?;
-            let mut what = format!(
-                "group {} was not stopped cleanly: {} of its journal were made good",
-                group.number,
-                words::counted(done.records, "write")
-            );
-            if done.unproved > 0 {
-                what += &format!(
-                    "; what {} of a missing member should hold, in full stripes that were being written, cannot be told: reads of them are \
-                     errors until they are written",
-                    words::counted(done.unproved, "block")
-                );
-            }
-            let severity = if done.unproved > 0 { Severity::Critical } else { Severity::Info };
-            self.event(severity, "journal-replayed", None, Some(group.number), what);
-        }
-        let epoch = self.config.borrow().generation;
-        group.open_journal(epoch).await;
-        Ok(())
     }
 
     /// Tells what the start found.

@@ -38,6 +38,7 @@ mod maintain;
 mod mirroring;
 mod mirrors;
 mod readd;
+mod recover;
 mod replace;
 mod replacing;
 mod retire;

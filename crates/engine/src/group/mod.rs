@@ -24,6 +24,7 @@ use crate::sync::{Event, Mutex, RangeLocks, oneshot};
 mod around;
 mod bitmap;
 mod fill;
+mod first_write;
 mod flush;
 mod intent;
 mod journal;
