@@ -25,6 +25,8 @@ use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, Giver, Mutex, join_all, oneshot};
 
 mod decide;
+#[cfg(test)]
+mod model;
 mod replay;
 mod ring;
 mod trims;
