@@ -7,12 +7,21 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
+use forestall_engine::format::layout::Layout;
 use forestall_engine::{
     AssembleOptions, CreateSpec, DiskNumber, GroupSpec, JournalMode, Level, VolumeSpec,
 };
 use forestall_faultsim::{Accesses, Lines, Script, Stage, Trace, stage_journaled};
 
 const KIB: u64 = 1024;
+
+/// Tells data from the rest on every drive.
+fn tell_data(script: &Script) {
+    for bay in script.machine.world.shelf.all() {
+        let data = Layout::for_size(bay.drive.size()).expect("a labelled disk").data;
+        bay.drive.set_data(data.offset..data.end());
+    }
+}
 
 /// Sums of all members.
 fn sum(script: &Script) -> Accesses {
@@ -38,6 +47,7 @@ fn cost(level: Level, members: usize, journal: JournalMode, len: u64) -> [u64; 5
     let told = Rc::clone(&found);
     stage.run(AssembleOptions::default(), None, move |machine| async move {
         let script = Script::new(&machine);
+        tell_data(&script);
         let stripe = (members as u64 - if level == Level::Raid6 { 2 } else { 1 }) * 16 * KIB;
         script.write(0, stripe * 4).await;
         script.write(stripe, len).await;
@@ -102,6 +112,7 @@ fn start_after_a_crash(level: Level, members: usize, longest: u64) -> Accesses {
         assert!(machine.array.report().groups.iter().all(|group| group.dirty_regions == 0));
         let events = machine.array.events_after(0);
         let replayed = events.iter().find(|e| e.kind == "journal-replayed").expect("a replay");
+        println!("{}", replayed.message);
         assert!(!replayed.message.contains(" 0 writes"), "{}", replayed.message);
         let mut sum = sum(&script);
         for before in before {

@@ -109,7 +109,7 @@ impl<E: Env> Array<E> {
         }
     }
 
-    /// Reads the newest copy of the log among the open drives.
+    /// Reads the newest copy of the log among the open drives; what happened at this start before comes behind it.
     pub(super) async fn load_log(self: &Rc<Self>) {
         let array = self.config.borrow().array;
         let drives: Vec<Rc<Drive<E>>> = self.drives.borrow().values().cloned().collect();
@@ -134,6 +134,10 @@ impl<E: Env> Array<E> {
         let last = all.last().map_or(0, |e| e.sequence);
         self.log.last.set(last);
         self.log.stored.set(last);
+        for (early, sequence) in self.log.events.take().into_iter().zip(last + 1..) {
+            self.log.last.set(sequence);
+            all.push(Event { sequence, ..early });
+        }
         *self.log.events.borrow_mut() = all;
     }
 
