@@ -218,7 +218,13 @@ impl<E: Env> Log<E> {
     /// Makes everything entered and cleared so far durable.
     pub(super) async fn flush(&self) -> Result<(), IoError> {
         let _turn = self.flush_turn.lock().await;
-        let covered = self.book.borrow_mut().begin_flush();
+        let unwritten = self.book.borrow().unwritten();
+        if !unwritten.is_empty() {
+            // Entries made from now on say what is durable: one that failed must not be among that.
+            let pages = unwritten.iter().map(|(slot, _)| LogShape::page_of(*slot)).collect();
+            self.store(pages).await?;
+        }
+        let covered = self.book.borrow_mut().begin_flush(unwritten);
         match self.space.flush().await {
             Ok(()) => {
                 let mut book = self.book.borrow_mut();
