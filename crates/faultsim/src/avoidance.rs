@@ -1,7 +1,7 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `many.rs` those of several groups at once.
+//! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
 
@@ -12,6 +12,7 @@ mod events;
 mod many;
 mod matrix;
 mod rules;
+mod sources;
 mod states;
 
 /// Every story of an avoidance but the first few, which [`crate::SCENARIOS`] has.
@@ -140,6 +141,36 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "second-member-dies-anywhere",
         story: "each level with each backup storage: a second member dies at 0, 25, 50, 75, 100 % of the copy",
         script: matrix::second_member_dies_anywhere,
+    },
+    Scenario {
+        name: "last-leg-refuses-configurations",
+        story: "the last leg takes no configuration any more: it is read to the end, after a restart too, and no other in its place",
+        script: sources::last_leg_refuses_configurations,
+    },
+    Scenario {
+        name: "flush-waits-for-a-lost-leg",
+        story: "a flush that the other leg takes is answered once the lost one is out of the configuration (F1)",
+        script: sources::flush_waits_for_a_lost_leg,
+    },
+    Scenario {
+        name: "block-that-no-leg-gives",
+        story: "blocks that no leg gives end as lost blocks of the group, exactly those, and the write-back ends (M5)",
+        script: sources::block_that_no_leg_gives,
+    },
+    Scenario {
+        name: "rate-outlives-a-restart",
+        story: "a copy goes on after a restart no faster than was asked",
+        script: sources::rate_outlives_a_restart,
+    },
+    Scenario {
+        name: "hung-copy-is-read-around",
+        story: "the disk being filled hangs: reads of what was copied go to the peers after the first",
+        script: sources::hung_copy_is_read_around,
+    },
+    Scenario {
+        name: "only-map-is-not-destroyed",
+        story: "the only drive fails to take a page of a map, and the machine crashes when that is tried again: the last page stands",
+        script: sources::only_map_is_not_destroyed,
     },
     Scenario {
         name: "two-groups-share",

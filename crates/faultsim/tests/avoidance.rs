@@ -55,6 +55,12 @@ stories! {
     orderly_stop_in_each_state = "orderly-stop-in-each-state" x 2,
     backup_fills_up_with_crashes = "backup-fills-up-with-crashes" x 2,
     second_member_dies_anywhere = "second-member-dies-anywhere" x 1,
+    last_leg_refuses_configurations = "last-leg-refuses-configurations" x 3,
+    flush_waits_for_a_lost_leg = "flush-waits-for-a-lost-leg" x 3,
+    block_that_no_leg_gives = "block-that-no-leg-gives" x 2,
+    rate_outlives_a_restart = "rate-outlives-a-restart" x 1,
+    hung_copy_is_read_around = "hung-copy-is-read-around" x 2,
+    only_map_is_not_destroyed = "only-map-is-not-destroyed" x 3,
     two_groups_share = "two-groups-share" x 3,
     a_day_of_writes = "a-day-of-writes" x 1,
 }

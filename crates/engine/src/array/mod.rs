@@ -98,8 +98,6 @@ pub struct Array<E: Env> {
     /// Replacements that an operator has paused, by the disk being filled; until resumed, until the old member or the
     /// copy is gone, or until the array stops.
     paused: RefCell<BTreeSet<DiskNumber>>,
-    /// Rate limits asked for fills, in bytes a second.
-    rates: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), u64>>,
     log: events::EventLog,
     watches: health::Watches,
     /// Logs of redirected writes in use, or about to be.
@@ -151,7 +149,6 @@ impl<E: Env> Array<E> {
             stopping: Cell::new(false),
             jobs: jobs::Jobs::default(),
             paused: RefCell::default(),
-            rates: RefCell::default(),
             log: events::EventLog::default(),
             watches: health::Watches::default(),
             logs: RefCell::default(),

@@ -16,7 +16,7 @@ use crate::buf::Buf;
 use crate::drive::Drive;
 use crate::error::IoError;
 use crate::format::page::{LOST_PER_PAGE, LostRun, PageKind, decode_lost, encode_lost};
-use crate::ids::{BLOCK_SIZE, Slot};
+use crate::ids::{BLOCK_SIZE, Slot, SlotSet};
 use crate::runtime::Env;
 use crate::sync::{Hold, Mutex};
 
@@ -364,6 +364,33 @@ impl<E: Env> Group<E> {
             return self.failures_committed().await.and(Err(IoError::Io));
         }
         self.persist_lost().await
+    }
+
+    /// Lists whole blocks of the data space lost although their members read: what they hold is older than what was lost elsewhere. Copies and
+    /// parity of a block are listed with it, or they would give that older version; so this waits until no peer of the row needs the parity.
+    pub(crate) async fn lose_blocks(self: &Rc<Self>, range: Range<u64>) -> Result<(), IoError> {
+        let zeroes = Buf::zeroed((range.end - range.start) as usize);
+        // A block that was never written reads as zeroes, whatever is listed.
+        self.write(range.start, zeroes).await?;
+        for piece in self.geometry.pieces(range.start, range.end - range.start) {
+            let (address, len) = (
+                self.geometry.member_address(piece.stripe, piece.rows.start),
+                piece.rows.len() as u64,
+            );
+            let _guard = self.rows.lock(address..address + len, Hold::Exclusive).await;
+            let copies = self.geometry.copies(piece.stripe, piece.column);
+            let parity = self.geometry.p_slot(piece.stripe).into_iter();
+            let parity: SlotSet = parity.chain(self.geometry.q_slot(piece.stripe)).collect();
+            let readable = self.view(piece.stripe, piece.rows.clone()).readable;
+            let peers = SlotSet::first(self.geometry.members()).minus(copies).minus(parity);
+            if self.has_parity() && !peers.minus(readable).is_empty() {
+                return Err(IoError::Io);
+            }
+            for slot in copies.or(parity).iter() {
+                self.lose(slot, address, len).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A block was lost because the disk being copied could not read it.

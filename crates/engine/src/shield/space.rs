@@ -2,9 +2,10 @@
 //!
 //! Owns how a log's bytes get to where they are kept. Invariants: what [`Space::write`] answers with success stands on every leg in service; a leg
 //! that cannot take something is given up and out of a counting configuration before success is answered (rules F1, B7), but for the
-//! last one, which nobody can spare; a log in a volume goes through that volume's group like any write (rule B8).
+//! last one, which nobody can spare: it is asked to the end, and takes nothing new once it is out of service; no flush is answered while
+//! a leg that missed something is in service (rule F1); a log in a volume goes through that volume's group like any write (rule B8).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -29,10 +30,20 @@ pub(crate) struct LegFailures {
 
 /// Where a log is kept.
 pub(crate) enum Space<E: Env> {
-    /// Alike on each of these disks, from the start of their data space.
-    Legs(RefCell<Vec<Rc<Drive<E>>>>, Rc<LegFailures>),
+    /// Alike on each of these disks.
+    Legs(Legs<E>),
     /// In a volume.
     Volume(Rc<VolumeRt<E>>),
+}
+
+/// The legs of a work-disk set, each of which holds the log from the start of its data space.
+pub(crate) struct Legs<E: Env> {
+    legs: RefCell<Vec<Rc<Drive<E>>>>,
+    failures: Rc<LegFailures>,
+    /// Legs were given up that may be in service still, as far as a counting configuration says.
+    uncommitted: Cell<u32>,
+    /// No leg is in service: the last one is all there is of what the log holds.
+    out: Cell<bool>,
 }
 
 /// One copy of a log's bytes: it can be asked also when it is given up meanwhile, and then does not answer.
@@ -63,10 +74,33 @@ impl<E: Env> Copy<E> {
 }
 
 impl<E: Env> Space<E> {
+    /// A space on legs, of which at least one is there; `out` if it is not in service.
+    pub(crate) fn on_legs(legs: Vec<Rc<Drive<E>>>, out: bool, failures: Rc<LegFailures>) -> Self {
+        Self::Legs(Legs {
+            legs: RefCell::new(legs),
+            failures,
+            uncommitted: Cell::new(0),
+            out: Cell::new(out),
+        })
+    }
+
+    /// Whether anything new may be put there.
+    pub(super) fn takes_more(&self) -> bool {
+        !matches!(self, Self::Legs(legs) if legs.out.get())
+    }
+
+    /// Whether every copy can be asked: what none of them gives is then gone.
+    pub(super) fn answers(&self) -> bool {
+        match self {
+            Self::Legs(legs) => !legs.legs.borrow().iter().any(|leg| leg.is_silent()),
+            Self::Volume(volume) => volume.group().answers(),
+        }
+    }
+
     /// Blocks of 4 KiB.
     pub(crate) fn blocks(&self) -> u64 {
         match self {
-            Self::Legs(legs, _) => {
+            Self::Legs(Legs { legs, .. }) => {
                 let smallest = legs.borrow().iter().map(|leg| leg.layout.data.len).min();
                 smallest.unwrap_or(0) / BLOCK_SIZE
             }
@@ -77,19 +111,19 @@ impl<E: Env> Space<E> {
     /// Copies of each byte in service at this moment.
     pub(super) fn copies(&self) -> Vec<Copy<E>> {
         match self {
-            Self::Legs(legs, _) => legs.borrow().iter().cloned().map(Copy::Leg).collect(),
+            Self::Legs(Legs { legs, .. }) => legs.borrow().iter().cloned().map(Copy::Leg).collect(),
             Self::Volume(volume) => vec![Copy::Volume(Rc::clone(volume))],
         }
     }
 
     fn can_spare_a_leg(&self) -> bool {
-        matches!(self, Self::Legs(legs, _) if legs.borrow().len() > 1)
+        matches!(self, Self::Legs(Legs { legs, .. }) if legs.borrow().len() > 1)
     }
 
     /// How many more failures what is written now survives.
     pub(crate) fn spare_copies(&self) -> u32 {
         match self {
-            Self::Legs(legs, _) => (legs.borrow().len() as u32).saturating_sub(1),
+            Self::Legs(Legs { legs, .. }) => (legs.borrow().len() as u32).saturating_sub(1),
             Self::Volume(volume) => volume.group().failures_left(),
         }
     }
@@ -97,12 +131,12 @@ impl<E: Env> Space<E> {
     /// Writes to every copy.
     pub(super) async fn write(&self, offset: u64, buf: Buf) -> Result<(), IoError> {
         match self {
-            Self::Legs(legs, failures) => {
-                let drives = legs.borrow().clone();
+            Self::Legs(legs) => {
+                let drives = legs.legs.borrow().clone();
                 let results =
                     join_all(drives.iter().map(|leg| self.write_leg(leg, offset, buf.clone())))
                         .await;
-                self.settle(failures, &drives, results).await
+                legs.settle(&drives, results).await
             }
             Self::Volume(volume) => volume.write_home(offset, buf).await,
         }
@@ -126,8 +160,8 @@ impl<E: Env> Space<E> {
     /// Makes everything written so far durable.
     pub(super) async fn flush(&self) -> Result<(), IoError> {
         match self {
-            Self::Legs(legs, failures) => {
-                let drives = legs.borrow().clone();
+            Self::Legs(legs) => {
+                let drives = legs.legs.borrow().clone();
                 let results = join_all(drives.iter().map(|leg| async {
                     leg.begin_flush();
                     let result = leg.flush_or(|| self.can_spare_a_leg()).await;
@@ -139,20 +173,50 @@ impl<E: Env> Space<E> {
                     }
                 }))
                 .await;
-                self.settle(failures, &drives, results).await
+                legs.settle(&drives, results).await?;
+                // Whoever gave a leg up is about to take it out; what went only to the others since is safe when it is (rule F1).
+                if legs.uncommitted.get() > 0 { legs.committed().await } else { Ok(()) }
             }
             Self::Volume(volume) => volume.group().flush().await,
         }
     }
 
+    /// The leg that is the last to be asked, if it is `disk`.
+    pub(crate) fn is_last_leg(&self, disk: DiskNumber) -> bool {
+        matches!(self, Self::Legs(legs) if legs.last() == Some(disk))
+    }
+
+    /// Legs that are not in service are neither asked nor written any more. If none is, the last one stays.
+    pub(crate) fn keep_legs(&self, serves: impl Fn(DiskNumber) -> bool) {
+        if let Self::Legs(Legs { legs, out, .. }) = self {
+            let mut legs = legs.borrow_mut();
+            let stays = legs.iter().find(|leg| !leg.is_gone()).or(legs.first()).map(|l| l.number);
+            out.set(!legs.iter().any(|leg| serves(leg.number)));
+            legs.retain(|leg| serves(leg.number) || out.get() && Some(leg.number) == stays);
+        }
+    }
+}
+
+impl<E: Env> Legs<E> {
+    /// The only leg that was not given up.
+    fn last(&self) -> Option<DiskNumber> {
+        let legs = self.legs.borrow();
+        let mut left = legs.iter().filter(|leg| !leg.is_gone());
+        let first = left.next()?.number;
+        left.next().is_none().then_some(first)
+    }
+
+    /// Completes when every leg given up is out of a counting configuration.
+    async fn committed(&self) -> Result<(), IoError> {
+        if (self.failures.committed)().await { Ok(()) } else { Err(IoError::Io) }
+    }
+
     /// Gives up the legs that failed, unless none would be left.
     async fn settle(
         &self,
-        failures: &LegFailures,
         drives: &[Rc<Drive<E>>],
         results: Vec<Result<(), DiskFault>>,
     ) -> Result<(), IoError> {
-        let Self::Legs(legs, _) = self else { return Ok(()) };
         let mut took = false;
         let mut failed = Vec::new();
         for (leg, result) in drives.iter().zip(results) {
@@ -167,24 +231,17 @@ impl<E: Env> Space<E> {
         if !took {
             return Err(IoError::Io);
         }
+        self.uncommitted.set(self.uncommitted.get() + 1);
         for (leg, fault) in failed {
-            legs.borrow_mut().retain(|l| !Rc::ptr_eq(l, leg));
-            (failures.note)(
+            self.legs.borrow_mut().retain(|l| !Rc::ptr_eq(l, leg));
+            (self.failures.note)(
                 leg.number,
                 format!("{fault} on a copy of redirected data"),
                 DropReason::Failed,
             );
         }
-        if (failures.committed)().await { Ok(()) } else { Err(IoError::Io) }
-    }
-
-    /// A leg is out of service: it is neither asked nor written any more. The last one stays, it is all there is.
-    pub(crate) fn forget_leg(&self, disk: DiskNumber) {
-        if let Self::Legs(legs, _) = self {
-            let mut legs = legs.borrow_mut();
-            if legs.len() > 1 {
-                legs.retain(|leg| leg.number != disk);
-            }
-        }
+        let committed = self.committed().await;
+        self.uncommitted.set(self.uncommitted.get() - u32::from(committed.is_ok()));
+        committed
     }
 }

@@ -11,7 +11,7 @@ use crate::trace::Trace;
 
 impl Script {
     /// Waits until so many hundredths of the copy are done, or it has ended.
-    async fn copied(&self, percent: u64) {
+    pub(super) async fn copied(&self, percent: u64) {
         let reached = |s: &Self| {
             let jobs = s.machine.array.jobs();
             let copy = jobs.iter().find(|j| j.kind == JobKind::Replace);
