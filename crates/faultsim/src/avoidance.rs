@@ -24,7 +24,7 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "b3-leg-that-missed-writes",
-        story: "a leg was away while blocks were redirected: it is never believed, and not taken back before they are home",
+        story: "a leg was away while blocks were redirected: it is never believed, and takes part again only once all is copied to it",
         script: rules::b3_leg_that_missed_writes,
     },
     Scenario {
@@ -156,6 +156,16 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "block-that-no-leg-gives",
         story: "blocks that no leg gives end as lost blocks of the group, exactly those, and the write-back ends (M5)",
         script: sources::block_that_no_leg_gives,
+    },
+    Scenario {
+        name: "log-is-copied-anew",
+        story: "a lost leg is made up for by a new one while hosts write and the log is in use; then the old one dies, with a crash (B7)",
+        script: sources::log_is_copied_anew,
+    },
+    Scenario {
+        name: "weak-log-is-mended",
+        story: "a log that is less safe than home takes nothing more, until a new leg holds all of it",
+        script: sources::weak_log_is_mended,
     },
     Scenario {
         name: "rate-outlives-a-restart",

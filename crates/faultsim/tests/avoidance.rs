@@ -58,6 +58,8 @@ stories! {
     last_leg_refuses_configurations = "last-leg-refuses-configurations" x 3,
     flush_waits_for_a_lost_leg = "flush-waits-for-a-lost-leg" x 3,
     block_that_no_leg_gives = "block-that-no-leg-gives" x 2,
+    log_is_copied_anew = "log-is-copied-anew" x 3,
+    weak_log_is_mended = "weak-log-is-mended" x 2,
     rate_outlives_a_restart = "rate-outlives-a-restart" x 1,
     hung_copy_is_read_around = "hung-copy-is-read-around" x 2,
     only_map_is_not_destroyed = "only-map-is-not-destroyed" x 3,

@@ -159,7 +159,8 @@ impl<E: Env> Array<E> {
                 if out {
                     legs.push(self.leg_left_last(&config, work)?);
                 }
-                Some(Space::on_legs(legs, out, self.leg_failures.borrow().clone()?))
+                let blocks = config.leg_len(work) / BLOCK_SIZE;
+                Some(Space::on_legs(legs, blocks, out, self.leg_failures.borrow().clone()?))
             }
         }
     }
@@ -324,8 +325,9 @@ impl<E: Env> Array<E> {
                 let progress = Progress::new(total, 0, array.rt.now_ns());
                 let job = array.begin_job(JobKind::WriteBack, group, None, Rc::clone(&progress));
                 let weakened = |backup: &Backup<E>| shield.is_weakened(backup);
-                let end =
-                    shield.drain(&volume, &progress, &weakened, Unreadable::Keep, &|| false).await;
+                let mended = || !shield.is_weak();
+                let end = shield.drain(&volume, &progress, &weakened, Unreadable::Keep, &mended);
+                let end = end.await;
                 let (state, severity, what) = match end {
                     DrainEnd::Done => (
                         JobState::Done,
@@ -335,6 +337,11 @@ impl<E: Env> Array<E> {
                             volume.report().name,
                             progress.done.get() / BLOCK_SIZE
                         ),
+                    ),
+                    DrainEnd::Stopped if mended() => (
+                        JobState::Stopped,
+                        Severity::Info,
+                        "the backup has its copies again".into(),
                     ),
                     end => unfinished(end),
                 };

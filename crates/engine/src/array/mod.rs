@@ -34,6 +34,7 @@ mod groups;
 mod health;
 mod jobs;
 mod labels;
+mod legs;
 mod maintain;
 mod mirrors;
 mod readd;

@@ -385,6 +385,17 @@ impl Book {
         bytes
     }
 
+    /// The lowest slot never used.
+    pub(super) fn fresh(&self) -> u64 {
+        self.fresh
+    }
+
+    /// Entries of a range of slots that have a payload.
+    pub(super) fn payloads(&self, slots: Range<u64>) -> Vec<(u64, LogEntry)> {
+        let with = self.entries.range(slots).filter(|(_, e)| e.kind == EntryKind::Data);
+        with.map(|(slot, entry)| (*slot, *entry)).collect()
+    }
+
     /// Slots in use or not free yet, and all slots.
     pub(super) fn usage(&self) -> (u64, u64) {
         (self.fresh - 1 - self.free.len() as u64, self.shape.slots)

@@ -39,6 +39,10 @@ pub(crate) enum Space<E: Env> {
 /// The legs of a work-disk set, each of which holds the log from the start of its data space.
 pub(crate) struct Legs<E: Env> {
     legs: RefCell<Vec<Rc<Drive<E>>>>,
+    /// A leg that is being made equal to the others: it takes every write and gives nothing yet.
+    joining: RefCell<Option<Rc<Drive<E>>>>,
+    /// Blocks of each leg that the log uses, whichever legs are there.
+    blocks: u64,
     failures: Rc<LegFailures>,
     /// Legs were given up that may be in service still, as far as a counting configuration says.
     uncommitted: Cell<u32>,
@@ -53,6 +57,15 @@ pub(super) enum Copy<E: Env> {
 }
 
 impl<E: Env> Copy<E> {
+    /// Whether both are the same copy.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Leg(a), Self::Leg(b)) => Rc::ptr_eq(a, b),
+            (Self::Volume(a), Self::Volume(b)) => Rc::ptr_eq(a, b),
+            (Self::Leg(_), Self::Volume(_)) | (Self::Volume(_), Self::Leg(_)) => false,
+        }
+    }
+
     /// Bytes of this copy.
     pub(super) async fn read(&self, offset: u64, len: u64) -> Result<Buf, IoError> {
         match self {
@@ -74,10 +87,17 @@ impl<E: Env> Copy<E> {
 }
 
 impl<E: Env> Space<E> {
-    /// A space on legs, of which at least one is there; `out` if it is not in service.
-    pub(crate) fn on_legs(legs: Vec<Rc<Drive<E>>>, out: bool, failures: Rc<LegFailures>) -> Self {
+    /// A space of so many blocks on legs, of which at least one is there; `out` if it is not in service.
+    pub(crate) fn on_legs(
+        legs: Vec<Rc<Drive<E>>>,
+        blocks: u64,
+        out: bool,
+        failures: Rc<LegFailures>,
+    ) -> Self {
         Self::Legs(Legs {
             legs: RefCell::new(legs),
+            joining: RefCell::default(),
+            blocks,
             failures,
             uncommitted: Cell::new(0),
             out: Cell::new(out),
@@ -100,10 +120,7 @@ impl<E: Env> Space<E> {
     /// Blocks of 4 KiB.
     pub(crate) fn blocks(&self) -> u64 {
         match self {
-            Self::Legs(Legs { legs, .. }) => {
-                let smallest = legs.borrow().iter().map(|leg| leg.layout.data.len).min();
-                smallest.unwrap_or(0) / BLOCK_SIZE
-            }
+            Self::Legs(legs) => legs.blocks,
             Self::Volume(volume) => volume.report().size / BLOCK_SIZE,
         }
     }
@@ -116,8 +133,8 @@ impl<E: Env> Space<E> {
         }
     }
 
-    fn can_spare_a_leg(&self) -> bool {
-        matches!(self, Self::Legs(Legs { legs, .. }) if legs.borrow().len() > 1)
+    fn can_spare(&self, leg: &Rc<Drive<E>>) -> bool {
+        matches!(self, Self::Legs(legs) if legs.is_joining(leg) || legs.legs.borrow().len() > 1)
     }
 
     /// How many more failures what is written now survives.
@@ -132,7 +149,7 @@ impl<E: Env> Space<E> {
     pub(super) async fn write(&self, offset: u64, buf: Buf) -> Result<(), IoError> {
         match self {
             Self::Legs(legs) => {
-                let drives = legs.legs.borrow().clone();
+                let drives = legs.written();
                 let results =
                     join_all(drives.iter().map(|leg| self.write_leg(leg, offset, buf.clone())))
                         .await;
@@ -147,7 +164,7 @@ impl<E: Env> Space<E> {
         loop {
             match timed {
                 Timed::Done(result) => return result,
-                Timed::Late(request) if self.can_spare_a_leg() => {
+                Timed::Late(request) if self.can_spare(leg) => {
                     // No other write may go to that range before this one lands (rule F3): the leg is given up.
                     leg.abandon(request, Request::Write);
                     return Err(DiskFault::new(FaultKind::TimedOut));
@@ -161,10 +178,10 @@ impl<E: Env> Space<E> {
     pub(super) async fn flush(&self) -> Result<(), IoError> {
         match self {
             Self::Legs(legs) => {
-                let drives = legs.legs.borrow().clone();
+                let drives = legs.written();
                 let results = join_all(drives.iter().map(|leg| async {
                     leg.begin_flush();
-                    let result = leg.flush_or(|| self.can_spare_a_leg()).await;
+                    let result = leg.flush_or(|| self.can_spare(leg)).await;
                     leg.end_flush();
                     // What an earlier flush failed to keep, that of a configuration too, this one does not bring back (rule F2).
                     match (leg.take_doomed().is_empty(), result) {
@@ -186,10 +203,37 @@ impl<E: Env> Space<E> {
         matches!(self, Self::Legs(legs) if legs.last() == Some(disk))
     }
 
-    /// Legs that are not in service are neither asked nor written any more. If none is, the last one stays.
+    /// From now on `leg` takes every write, until it is in service or fails.
+    pub(super) fn join(&self, leg: &Rc<Drive<E>>) -> Result<(), IoError> {
+        match self {
+            Self::Legs(legs) if legs.joining.borrow().is_none() => {
+                *legs.joining.borrow_mut() = Some(Rc::clone(leg));
+                Ok(())
+            }
+            _ => Err(IoError::Io),
+        }
+    }
+
+    /// Whether `leg` took everything so far.
+    pub(crate) fn is_joining(&self, leg: &Rc<Drive<E>>) -> bool {
+        matches!(self, Self::Legs(legs) if legs.is_joining(leg))
+    }
+
+    /// `leg` is not to be in service after all.
+    pub(crate) fn leave(&self, leg: &Rc<Drive<E>>) {
+        if let Self::Legs(legs) = self
+            && legs.is_joining(leg)
+        {
+            legs.joining.take();
+        }
+    }
+
+    /// Legs that are not in service are neither asked nor written any more; if none is, the last one stays. One that joined serves once it
+    /// is in service.
     pub(crate) fn keep_legs(&self, serves: impl Fn(DiskNumber) -> bool) {
-        if let Self::Legs(Legs { legs, out, .. }) = self {
+        if let Self::Legs(Legs { legs, joining, out, .. }) = self {
             let mut legs = legs.borrow_mut();
+            legs.extend(joining.borrow_mut().take_if(|leg| serves(leg.number)));
             let stays = legs.iter().find(|leg| !leg.is_gone()).or(legs.first()).map(|l| l.number);
             out.set(!legs.iter().any(|leg| serves(leg.number)));
             legs.retain(|leg| serves(leg.number) || out.get() && Some(leg.number) == stays);
@@ -198,6 +242,15 @@ impl<E: Env> Space<E> {
 }
 
 impl<E: Env> Legs<E> {
+    /// Every leg that takes writes.
+    fn written(&self) -> Vec<Rc<Drive<E>>> {
+        self.legs.borrow().iter().chain(&*self.joining.borrow()).cloned().collect()
+    }
+
+    fn is_joining(&self, leg: &Rc<Drive<E>>) -> bool {
+        self.joining.borrow().as_ref().is_some_and(|joining| Rc::ptr_eq(joining, leg))
+    }
+
     /// The only leg that was not given up.
     fn last(&self) -> Option<DiskNumber> {
         let legs = self.legs.borrow();
@@ -221,7 +274,7 @@ impl<E: Env> Legs<E> {
         let mut failed = Vec::new();
         for (leg, result) in drives.iter().zip(results) {
             match result {
-                Ok(()) => took = true,
+                Ok(()) => took |= !self.is_joining(leg),
                 Err(fault) => failed.push((leg, fault)),
             }
         }
@@ -234,6 +287,7 @@ impl<E: Env> Legs<E> {
         self.uncommitted.set(self.uncommitted.get() + 1);
         for (leg, fault) in failed {
             self.legs.borrow_mut().retain(|l| !Rc::ptr_eq(l, leg));
+            self.joining.borrow_mut().take_if(|l| Rc::ptr_eq(l, leg));
             (self.failures.note)(
                 leg.number,
                 format!("{fault} on a copy of redirected data"),

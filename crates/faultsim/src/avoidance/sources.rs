@@ -8,14 +8,14 @@ use std::ops::Range;
 use forestall_engine::format::layout::Layout;
 use forestall_engine::format::log::LogShape;
 use forestall_engine::{
-    AssembleOptions, BLOCK_SIZE, DiskNumber, DiskState, Level, Runtime, Strategy,
+    AssembleOptions, BLOCK_SIZE, DiskNumber, DiskState, Level, NewDisk, Runtime, Strategy,
 };
 
-use crate::machine::Latch;
+use crate::machine::{Latch, Machine};
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
-use crate::shield::{LEVELS, SECOND, SLOW, stage};
-use crate::stage::Stage;
+use crate::shield::{LEVELS, SECOND, SET, SLOW, accesses, stage};
+use crate::target::SimEnv;
 use crate::trace::Trace;
 
 impl Script {
@@ -111,7 +111,10 @@ pub(super) fn flush_waits_for_a_lost_leg(seed: u64, trace: Trace) {
     });
     stage.run(AssembleOptions::default(), None, |machine| async move {
         let s = Script::new(&machine);
-        s.kill(&leg(3, 0));
+        // It takes no payload any more.
+        s.bay(&leg(3, 0)).suspect.set(true);
+        let slots = s.log_slot(&leg(3, 0), 1).start..u64::MAX;
+        s.bay(&leg(3, 0)).drive.faults_mut().protect(slots);
         // A spare is slow to take the configuration that says so.
         let until = s.machine.runtime.now_ns() + 10 * SECOND;
         s.bay("d5").drive.faults_mut().stall(until);
@@ -124,7 +127,6 @@ pub(super) fn flush_waits_for_a_lost_leg(seed: u64, trace: Trace) {
     });
     stage.end(false);
     // A second loss: the leg that is left may not be taken for the one that knows all.
-    stage.world.shelf.named(&leg(3, 0)).expect("a leg").drive.faults_mut().set_dead(false);
     let other = stage.world.shelf.named(&leg(3, 1)).expect("a leg");
     other.withheld.set(true);
     let why = stage.refused(degraded());
@@ -257,38 +259,137 @@ pub(super) fn hung_copy_is_read_around(seed: u64, trace: Trace) {
     }
 }
 
-/// A degraded mirror fails to take a page of its intent map, and crashes while that is tried again.
+/// A degraded mirror fails to take a page of its intent map: the next try goes to the same place, for the other one holds all there is.
 pub(super) fn only_map_is_not_destroyed(seed: u64, trace: Trace) {
-    let ready = || {
-        let mut stage = stage_of(seed, trace.clone(), Level::Raid1, 2, 0);
-        act(&mut stage, AssembleOptions::default(), |s| async move {
-            s.kill("d2");
-            s.write(0, BLOCK_SIZE).await;
-            s.flush().await;
+    let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.kill("d2");
+        s.write(0, BLOCK_SIZE).await;
+        s.flush().await;
+    });
+    act(&mut stage, degraded(), |s| async move {
+        let places = |s: &Script| {
+            let image = s.bay("d1").drive.image();
+            let at = |at: u64| image[at as usize..at as usize + 4096].to_vec();
+            s.layout("d1").intent.map(|place| at(place.offset))
+        };
+        let blocks = s.size() / BLOCK_SIZE;
+        // Each is the first write in its region: its bit comes first.
+        let before = places(&s);
+        s.write(blocks / 2 * BLOCK_SIZE, BLOCK_SIZE).await;
+        let good = places(&s);
+        let newest = (0..2).find(|at| before[*at] != good[*at]).expect("a page was written");
+        s.bay("d1").suspect.set(true);
+        s.bay("d1").drive.faults_mut().fail_writes(1);
+        let failed = s.host.write((blocks - 1) * BLOCK_SIZE, BLOCK_SIZE, false).await;
+        if failed.is_ok() {
+            s.machine.complain("a write without its intent bit was answered".into());
+        }
+        s.write((blocks - 1) * BLOCK_SIZE, BLOCK_SIZE).await;
+        let after = places(&s);
+        if after[newest] != good[newest] || after[1 - newest] == good[1 - newest] {
+            s.machine.complain("the last page that was good was written over".into());
+        }
+    });
+    act(&mut stage, degraded(), |s| async move { s.verify().await });
+}
+
+/// Legs of so many bytes each, new on the shelf.
+fn new_legs(s: &Script, sizes: &[u64]) -> Vec<NewDisk<SimEnv>> {
+    let shelf = &s.machine.world.shelf;
+    let bays = sizes.iter().map(|size| shelf.add(*size, s.machine.world.seed));
+    bays.map(|bay| bay.hand_over(&s.machine.runtime)).collect()
+}
+
+pub(super) fn log_is_copied_anew(seed: u64, trace: Trace) {
+    for round in 0..4 {
+        // A log that is no less safe than home with one leg left: what it holds is not drained early.
+        let mut stage = stage(seed * 10 + round, &trace, Level::Raid0, 2);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move {
+            let legs = new_legs(&s, &[2 << 20, 3 << 20]); // d5, d6
+            s.must(s.machine.array.add_work_disk(SET, legs, Vec::new()).await, "work-disk add");
+            s.scribble(20).await;
+            s.stand_still(SLOW, Strategy::WorkDisk).await;
+            s.scribble(30).await;
+            let more = s.machine.array.add_work_disk(SET, new_legs(&s, &[2 << 20]), Vec::new());
+            s.must_refuse(more.await, "lacks no leg");
+            s.kill("d5");
+            s.scribble(5).await;
         });
-        stage
-    };
-    let fail_once = |stage: &mut Stage, cut| {
-        let end = stage.run(degraded(), cut, |machine| async move {
-            let s = Script::new(&machine);
-            let last = s.size() / BLOCK_SIZE * BLOCK_SIZE - BLOCK_SIZE;
-            s.bay("d1").suspect.set(true);
-            s.bay("d1").drive.faults_mut().fail_writes(1);
-            // The first write in its region: its bit comes first, and cannot be had.
-            let failed = s.host.write(last, BLOCK_SIZE, false).await;
-            if failed.is_ok() {
-                s.machine.complain("a write without its intent bit was answered".into());
+        // The smaller leg is gone: the log is read as it was written all the same.
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+        let copied = move |machine: Machine| async move {
+            let mut s = Script::new(&machine);
+            let small = s.machine.array.add_work_disk(SET, new_legs(&s, &[1 << 20]), Vec::new());
+            s.must_refuse(small.await, "nothing was changed");
+            let latch = Latch::default();
+            for _ in 0..3 {
+                let mut other = Script::new(&machine);
+                latch.spawn(&machine.runtime, async move {
+                    for _ in 0..12 {
+                        other.scribble(4).await;
+                        other.flush().await;
+                    }
+                });
             }
-            let _ = s.host.write(last, BLOCK_SIZE, false).await;
-        });
+            let legs = new_legs(&s, &[2 << 20]); // d9: d7 and d8 were refused
+            s.must(s.machine.array.add_work_disk(SET, legs, Vec::new()).await, "a new leg");
+            s.kill("d6");
+            latch.all().await;
+            s.scribble(10).await;
+            s.flush().await;
+            s.verify().await;
+        };
+        stage.run(degraded(), None, copied);
         stage.end(false);
-        end
-    };
-    let crate::stage::RunEnd::Completed(steps) = fail_once(&mut ready(), None) else { return };
-    for cut in steps.saturating_sub(40)..=steps {
-        let mut stage = ready();
-        fail_once(&mut stage, Some(cut));
-        stage.world.shelf.named("d1").expect("a member").drive.faults_mut().clear();
+        act(&mut stage, degraded(), |mut s| async move {
+            s.verify().await;
+            s.scribble(5).await;
+            s.go_on().await;
+            s.whole_again().await;
+            s.verify().await;
+            s.machine.audit().await;
+            let away: Vec<_> = s.machine.array.report().disks;
+            let lost =
+                away.iter().filter(|d| d.work_disk == Some(SET) && d.state != DiskState::Work);
+            for leg in lost {
+                s.must(s.machine.array.remove_disk(leg.number).await, "removal of a lost leg");
+            }
+            s.must(s.machine.array.remove_work_disk(SET).await, "work-disk remove");
+        });
+    }
+}
+
+pub(super) fn weak_log_is_mended(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS.into_iter().filter(|(_, _, t)| *t > 0) {
+        let mut stage = stage(seed, &trace, level, members);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.add_work_disk(tolerance + 1).await;
+            s.scribble(20).await;
+            s.stand_still(SLOW, Strategy::WorkDisk).await;
+            s.scribble(10).await;
+            s.kill(&leg(members, 0));
+            s.scribble(5).await;
+            let legs = new_legs(&s, &[2 << 20]);
+            s.must(s.machine.array.add_work_disk(SET, legs, Vec::new()).await, "a new leg");
+            s.machine.quiet().await;
+            s.flush().await;
+            // New writes go to it again.
+            let before = accesses(&s.machine.array.report(), members);
+            s.scribble(10).await;
+            s.flush().await;
+            let after = accesses(&s.machine.array.report(), members);
+            if before.iter().zip(&after).any(|(b, a)| b.writes != a.writes) {
+                s.machine.complain("writes go home although the log has its legs again".into());
+            }
+            (1..=tolerance).for_each(|at| s.kill(&leg(members, at)));
+            s.flush().await;
+            s.verify().await;
+            s.go_on().await;
+            s.whole_again().await;
+            s.verify().await;
+            s.machine.audit().await;
+        });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }
 }
