@@ -1,6 +1,6 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
-//! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` those of the table of events, `matrix.rs`
+//! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
 //! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
@@ -8,12 +8,15 @@ use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strate
 use crate::scenarios::{SCENARIOS, Scenario};
 use crate::script::Script;
 
+mod cells;
 mod events;
 mod many;
 mod matrix;
 mod rules;
 mod sources;
 mod states;
+
+pub use matrix::{Cell, cells, play_cell};
 
 /// Every story of an avoidance but the first few, which [`crate::SCENARIOS`] has.
 pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
@@ -138,9 +141,49 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: events::backup_fills_up_with_crashes,
     },
     Scenario {
-        name: "second-member-dies-anywhere",
-        story: "each level with each backup storage: a second member dies at 0, 25, 50, 75, 100 % of the copy",
-        script: matrix::second_member_dies_anywhere,
+        name: "matrix",
+        story: "each level with each backup storage: members die at quarters of the copy, backups fill up or lose a copy, restarts, and more",
+        script: matrix::matrix,
+    },
+    Scenario {
+        name: "another-fails-worse",
+        story: "one spare and another member dies: it is switched while less than half is copied, else the copy ends first",
+        script: cells::another_fails_worse,
+    },
+    Scenario {
+        name: "another-ails",
+        story: "a second member is found ailing while the first is copied or written back: it gets its turn",
+        script: cells::another_ails,
+    },
+    Scenario {
+        name: "unreadable-in-write-back",
+        story: "blocks of a member become unreadable while updates go home: normal repair",
+        script: cells::unreadable_in_write_back,
+    },
+    Scenario {
+        name: "retired-dies-in-write-back",
+        story: "the retired disk dies while updates go home",
+        script: cells::retired_dies_in_write_back,
+    },
+    Scenario {
+        name: "full-backup-is-drained-faster",
+        story: "a nearly full backup is drained without giving way to hosts",
+        script: cells::full_backup_is_drained_faster,
+    },
+    Scenario {
+        name: "cancel-in-every-state",
+        story: "a replacement is given up in each state: done, or refused with nothing changed",
+        script: cells::cancel_in_every_state,
+    },
+    Scenario {
+        name: "most-disks-are-legs",
+        story: "a work disk with most of the array's disks is removed: the array is not paused",
+        script: cells::most_disks_are_legs,
+    },
+    Scenario {
+        name: "no-spare-is-left",
+        story: "each spare dies in the copy: the next starts over, and with none left the shield comes down",
+        script: cells::no_spare_is_left,
     },
     Scenario {
         name: "last-leg-refuses-configurations",

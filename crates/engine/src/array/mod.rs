@@ -30,6 +30,7 @@ mod commit;
 mod create;
 mod disks;
 mod events;
+mod give_way;
 mod groups;
 mod health;
 mod jobs;

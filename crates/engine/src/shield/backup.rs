@@ -57,6 +57,17 @@ impl<E: Env> Backup<E> {
         }
     }
 
+    /// Whether there is hardly any room left. A secondary has room for every block.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        match self {
+            Self::Log(log) => {
+                let (used, all) = log.usage();
+                used >= all - all / 8
+            }
+            Self::Pair(_) => false,
+        }
+    }
+
     /// Whether every copy of what is stored here can be asked: what does not read is then gone.
     pub(super) fn answers(&self) -> bool {
         match self {

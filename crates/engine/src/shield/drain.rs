@@ -81,7 +81,7 @@ impl<E: Env> Shield<E> {
                 }
             }
             progress.pace(home.runtime(), moved).await;
-            if home.requests() != served {
+            if home.requests() != served && !self.presses() {
                 // Hosts are at work: they get as much time as the window took.
                 let took = home.runtime().now_ns().saturating_sub(begun);
                 home.runtime().sleep_ns(took).await;
@@ -95,6 +95,12 @@ impl<E: Env> Shield<E> {
             )),
             (Err(error), _) => DrainEnd::Failed(format!("volume {}: {error}", self.volume)),
         }
+    }
+
+    /// Whether a backup is nearly full or lost a copy: hosts' load gives way to what is to be taken home.
+    fn presses(&self) -> bool {
+        let full = |backup: &Backup<E>| backup.marks_of(self.volume) > 0 && backup.is_nearly_full();
+        self.is_weak() || self.chain.iter().any(full)
     }
 
     async fn drain_window(
