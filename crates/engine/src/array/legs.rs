@@ -46,7 +46,9 @@ impl<E: Env> Array<E> {
             let entered = self.enter_leg(place, &drive, |next| {
                 let at = next.disks.partition_point(|d| d.number < number);
                 next.disks.insert(at, entry);
-                next.backups.work_at_mut(place).map(|work| work.legs.push(number));
+                if let Some(work) = next.backups.work_at_mut(place) {
+                    work.legs.push(number);
+                }
             });
             if let Err(error) = entered.await {
                 self.let_go(number).await;
@@ -67,7 +69,9 @@ impl<E: Env> Array<E> {
         let number = drive.number;
         self.drives.borrow_mut().insert(number, Rc::clone(&drive));
         let entered = self.enter_leg(place, &drive, |next| {
-            next.disk_mut(number).map(|disk| disk.service = Service::InService);
+            if let Some(disk) = next.disk_mut(number) {
+                disk.service = Service::InService;
+            }
         });
         let entered = entered.await;
         if entered.is_err() {

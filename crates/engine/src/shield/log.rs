@@ -121,9 +121,9 @@ impl<E: Env> Log<E> {
             Some(slots) => slots,
             None => return Err(Refused::Full),
         };
-        let span = slots
-            .iter()
-            .fold(u64::MAX..0, |span, slot| span.start.min(*slot)..span.end.max(*slot + 1));
+        let (low, high) =
+            slots.iter().fold((u64::MAX, 0), |(low, high), slot| (low.min(*slot), high.max(*slot)));
+        let span = low..high + 1;
         let _busy = self.slots.lock(span, Hold::Shared).await;
         let kind = if data.is_some() { EntryKind::Data } else { EntryKind::Zero };
         let mut pages = BTreeSet::new();
