@@ -330,6 +330,13 @@ impl Configuration {
         legs.filter(|leg| self.disk(*leg).is_some_and(DiskEntry::in_service))
     }
 
+    /// Bytes of each leg of a work-disk set that its log uses: what the smallest has, also one that is out of service.
+    #[must_use]
+    pub fn leg_len(&self, work: &WorkEntry) -> u64 {
+        let legs = work.legs.iter().filter_map(|leg| self.disk(*leg));
+        legs.map(|leg| leg.data_len).min().unwrap_or(0)
+    }
+
     /// The slot that holds `disk`, as its member or as its replacement.
     #[must_use]
     pub fn slot_of(&self, disk: DiskNumber) -> Option<(GroupNumber, Slot)> {

@@ -296,6 +296,14 @@ impl<E: Env> VolumeRt<E> {
         Ok(())
     }
 
+    /// Whole blocks whose newest version is gone are listed lost at home: what lies there is older. The caller holds the lock.
+    pub(crate) async fn lose_home(&self, range: Range<u64>) -> Result<(), IoError> {
+        for part in self.parts(range) {
+            self.group.lose_blocks(part).await?;
+        }
+        Ok(())
+    }
+
     /// Writes any range: blocks that it covers in part are merged with what they hold. The caller holds the lock.
     async fn write_bytes(&self, offset: u64, data: Buf) -> Result<(), IoError> {
         let range = whole_blocks(offset, data.len() as u64);

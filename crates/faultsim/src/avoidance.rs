@@ -1,18 +1,22 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
-//! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `many.rs` those of several groups at once.
+//! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
+//! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
 
 use crate::scenarios::{SCENARIOS, Scenario};
 use crate::script::Script;
 
+mod cells;
 mod events;
 mod many;
 mod matrix;
 mod rules;
+mod sources;
 mod states;
+
+pub use matrix::{Cell, cells, play_cell};
 
 /// Every story of an avoidance but the first few, which [`crate::SCENARIOS`] has.
 pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
@@ -23,7 +27,7 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "b3-leg-that-missed-writes",
-        story: "a leg was away while blocks were redirected: it is never believed, and not taken back before they are home",
+        story: "a leg was away while blocks were redirected: it is never believed, and takes part again only once all is copied to it",
         script: rules::b3_leg_that_missed_writes,
     },
     Scenario {
@@ -137,9 +141,89 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: events::backup_fills_up_with_crashes,
     },
     Scenario {
-        name: "second-member-dies-anywhere",
-        story: "each level with each backup storage: a second member dies at 0, 25, 50, 75, 100 % of the copy",
-        script: matrix::second_member_dies_anywhere,
+        name: "matrix",
+        story: "each level with each backup storage: members die at quarters of the copy, backups fill up or lose a copy, restarts, and more",
+        script: matrix::matrix,
+    },
+    Scenario {
+        name: "another-fails-worse",
+        story: "one spare and another member dies: it is switched while less than half is copied, else the copy ends first",
+        script: cells::another_fails_worse,
+    },
+    Scenario {
+        name: "another-ails",
+        story: "a second member is found ailing while the first is copied or written back: it gets its turn",
+        script: cells::another_ails,
+    },
+    Scenario {
+        name: "unreadable-in-write-back",
+        story: "blocks of a member become unreadable while updates go home: normal repair",
+        script: cells::unreadable_in_write_back,
+    },
+    Scenario {
+        name: "retired-dies-in-write-back",
+        story: "the retired disk dies while updates go home",
+        script: cells::retired_dies_in_write_back,
+    },
+    Scenario {
+        name: "full-backup-is-drained-faster",
+        story: "a nearly full backup is drained without giving way to hosts",
+        script: cells::full_backup_is_drained_faster,
+    },
+    Scenario {
+        name: "cancel-in-every-state",
+        story: "a replacement is given up in each state: done, or refused with nothing changed",
+        script: cells::cancel_in_every_state,
+    },
+    Scenario {
+        name: "most-disks-are-legs",
+        story: "a work disk with most of the array's disks is removed: the array is not paused",
+        script: cells::most_disks_are_legs,
+    },
+    Scenario {
+        name: "no-spare-is-left",
+        story: "each spare dies in the copy: the next starts over, and with none left the shield comes down",
+        script: cells::no_spare_is_left,
+    },
+    Scenario {
+        name: "last-leg-refuses-configurations",
+        story: "the last leg takes no configuration any more: it is read to the end, after a restart too, and no other in its place",
+        script: sources::last_leg_refuses_configurations,
+    },
+    Scenario {
+        name: "flush-waits-for-a-lost-leg",
+        story: "a flush that the other leg takes is answered once the lost one is out of the configuration (F1)",
+        script: sources::flush_waits_for_a_lost_leg,
+    },
+    Scenario {
+        name: "block-that-no-leg-gives",
+        story: "blocks that no leg gives end as lost blocks of the group, exactly those, and the write-back ends (M5)",
+        script: sources::block_that_no_leg_gives,
+    },
+    Scenario {
+        name: "log-is-copied-anew",
+        story: "a lost leg is made up for by a new one while hosts write and the log is in use; then the old one dies, with a crash (B7)",
+        script: sources::log_is_copied_anew,
+    },
+    Scenario {
+        name: "weak-log-is-mended",
+        story: "a log that is less safe than home takes nothing more, until a new leg holds all of it",
+        script: sources::weak_log_is_mended,
+    },
+    Scenario {
+        name: "rate-outlives-a-restart",
+        story: "a copy goes on after a restart no faster than was asked",
+        script: sources::rate_outlives_a_restart,
+    },
+    Scenario {
+        name: "hung-copy-is-read-around",
+        story: "the disk being filled hangs: reads of what was copied go to the peers after the first",
+        script: sources::hung_copy_is_read_around,
+    },
+    Scenario {
+        name: "only-map-is-not-destroyed",
+        story: "the only drive fails to take a page of a map, and the machine crashes when that is tried again: the last page stands",
+        script: sources::only_map_is_not_destroyed,
     },
     Scenario {
         name: "two-groups-share",

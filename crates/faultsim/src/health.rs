@@ -186,7 +186,7 @@ pub(crate) fn slow_disk_is_sat_out(seed: u64, trace: Trace) {
         let mut stage = stage_of(seed, trace.clone(), level, members, 0);
         act(&mut stage, AssembleOptions::default(), move |mut s| async move {
             s.scribble(40).await;
-            s.bay("d1").drive.faults_mut().slow_down(6);
+            s.bay("d1").drive.faults_mut().slow_down(5);
             let sat_out = |s: &Script| s.verdict(1) == Verdict::SatOut;
             s.until("the sitting out", 30, async |s| s.verify().await, sat_out).await;
             let before = s.reads(1);
@@ -196,7 +196,7 @@ pub(crate) fn slow_disk_is_sat_out(seed: u64, trace: Trace) {
             }
             // Its peers slow down too: the next looks find nobody.
             for other in 2..=members {
-                s.bay(&format!("d{other}")).drive.faults_mut().slow_down(6);
+                s.bay(&format!("d{other}")).drive.faults_mut().slow_down(5);
             }
             let back = |s: &Script| s.verdict(1) == Verdict::Healthy;
             s.until("the end of the sitting", 60, async |s| s.verify().await, back).await;

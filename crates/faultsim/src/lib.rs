@@ -39,7 +39,7 @@ mod target;
 mod trace;
 mod work;
 
-pub use avoidance::{AVOIDANCE_SCENARIOS, all_scenarios};
+pub use avoidance::{AVOIDANCE_SCENARIOS, Cell, all_scenarios, cells, play_cell};
 pub use catch::caught;
 pub use client::{Budget, Habits, Host, break_off, connection};
 pub use disk::{Accesses, Drive, SimDisk};
@@ -55,7 +55,7 @@ pub use rng::Rng;
 pub use run::{Failure, Options, Report, level_number, simulate};
 pub use scenarios::{SCENARIOS, Scenario, erring_member, play};
 pub use script::{Script, stage_journaled, stage_of, stage_sized};
-pub use search::{Search, search};
+pub use search::{Search, search, search_matrix};
 pub use shape::{GroupShape, Shape, data_members, has_write_hole, survives};
 pub use shelf::{Bay, Shelf};
 pub use stage::{RunEnd, Stage};

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use forestall_engine::Level;
-use forestall_faultsim::{Lines, Options, Search, all_scenarios, play, search, simulate};
+use forestall_faultsim::{
+    Lines, Options, Search, all_scenarios, cells, play, play_cell, search, search_matrix, simulate,
+};
 
 /// The shipped engine under simulated disks, hosts, faults and crashes; one seed decides everything.
 #[derive(Parser)]
@@ -27,6 +29,9 @@ enum Command {
         /// A scripted scenario instead of a random simulation; see `list`.
         #[arg(long)]
         scenario: Option<String>,
+        /// A cell of the matrix of avoidances instead; see `matrix`.
+        #[arg(long, conflicts_with = "scenario")]
+        cell: Option<usize>,
         /// Prints every event.
         #[arg(long)]
         trace: bool,
@@ -50,6 +55,15 @@ enum Command {
         #[command(flatten)]
         shape: ShapeArgs,
     },
+    /// Plays each level with each backup storage and each thing that may happen to it, for so long.
+    Matrix {
+        /// How long, in minutes.
+        #[arg(long, default_value_t = 2.0)]
+        minutes: f64,
+        /// First seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Names the scripted scenarios.
     List,
 }
@@ -63,7 +77,7 @@ struct ShapeArgs {
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { seed, scenario: None, trace, shape } => {
+        Command::Run { seed, scenario: None, cell: None, trace, shape } => {
             let lines = if trace { Lines::Print } else { Lines::Keep };
             match simulate(seed, Options { lines, level: shape.level }) {
                 Ok(report) => {
@@ -92,6 +106,29 @@ fn main() -> ExitCode {
             let options = Options { lines: Lines::Off, level: shape.level };
             let time = Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9));
             run_search(Search { first: from, seeds, time, options, failures })
+        }
+        Command::Run { seed, cell: Some(cell), trace, .. } => {
+            let lines = if trace { Lines::Print } else { Lines::Keep };
+            let Some(what) = cells().get(cell).copied() else {
+                eprintln!("there are {} cells", cells().len());
+                return ExitCode::from(2);
+            };
+            match play_cell(cell, seed, lines) {
+                Ok(()) => {
+                    println!("{what}: nothing found");
+                    ExitCode::SUCCESS
+                }
+                Err(failure) => fail(&failure.to_string()),
+            }
+        }
+        Command::Matrix { minutes, seed } => {
+            let time = Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9));
+            let (passed, failed) = search_matrix(seed, time, |failure| eprintln!("{failure}\n"));
+            println!(
+                "{passed} cells found nothing, {failed} something; there are {}",
+                cells().len()
+            );
+            if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Command::List => {
             for scenario in all_scenarios() {

@@ -19,7 +19,7 @@ const FREE: GroupNumber = GroupNumber(2);
 
 impl Script {
     /// Adds a group that survives so many failures and has room for a secondary of "v1".
-    async fn add_free_group(&self, tolerance: usize) -> GroupNumber {
+    pub(crate) async fn add_free_group(&self, tolerance: usize) -> GroupNumber {
         let disk = (self.size() / 2 + (2 << 20)).next_multiple_of(4096);
         match tolerance {
             0 => self.add_group(Level::Raid0, 2, disk).await,

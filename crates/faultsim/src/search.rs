@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
+use crate::avoidance::{cells, play_cell};
 use crate::run::{Failure, Options, Report, simulate};
+use crate::trace::Lines;
 
 /// What to search.
 #[derive(Clone, Copy, Debug)]
@@ -65,4 +67,31 @@ pub fn search(what: Search, tell: impl Fn(&Failure) + Sync) -> (u64, Report, Vec
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.2.sort_by_key(|f| f.seed);
     found
+}
+
+/// Plays the cells of the matrix of avoidances for so long, on all cores, one seed after the other; answers how many found nothing and what
+/// was found, which is also told to `tell`.
+#[must_use]
+pub fn search_matrix(first: u64, time: Duration, tell: impl Fn(&Failure) + Sync) -> (u64, usize) {
+    let (next, passed) = (AtomicU64::new(0), AtomicU64::new(0));
+    let failed = AtomicU64::new(0);
+    let (start, all) = (Instant::now(), cells().len() as u64);
+    let work = || {
+        while start.elapsed() < time {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            match play_cell((at % all) as usize, first + at / all, Lines::Off) {
+                Ok(()) => drop(passed.fetch_add(1, Ordering::Relaxed)),
+                Err(failure) => {
+                    tell(&failure);
+                    failed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    (passed.into_inner(), failed.into_inner() as usize)
 }

@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use forestall_engine::{
-    ArrayReport, DiskNumber, DiskReport, DiskState, GroupNumber, GroupReport, Runtime, Strategy,
-    VolumeSpec,
+    ArrayReport, BackupPlace, DiskNumber, DiskReport, DiskState, GroupNumber, GroupReport, Runtime,
+    Strategy, VolumeSpec,
 };
 
 use crate::machine::{Machine, PATIENCE_NS};
@@ -217,6 +217,13 @@ pub fn is_shielded(machine: &Machine) -> bool {
     groups.iter().any(|g| machine.array.avoidance(g.number).is_some())
 }
 
+/// Whether an avoidance that began meanwhile uses `place`: a disk was found ailing, or a slot that was out found a spare.
+fn is_used(machine: &Machine, place: BackupPlace) -> bool {
+    let groups = machine.array.report().groups;
+    let avoidances = groups.iter().filter_map(|g| machine.array.avoidance(g.number));
+    avoidances.flat_map(|a| a.volumes).any(|volume| volume.chain.contains(&place))
+}
+
 /// Once no group is shielded, no backup storage holds anything or is held by anything.
 ///
 /// # Panics
@@ -243,9 +250,9 @@ pub async fn check_released(machine: &Machine) {
         machine.complain(format!("redirected blocks are left: {:?}", array.table_t7()));
     }
     for row in t6 {
+        let place = BackupPlace::WorkDisk(row.disk);
         let mut removed = array.remove_work_disk(row.disk).await;
-        while removed.is_err() && is_shielded(machine) {
-            // A disk was found ailing, and replaced by itself, since nothing was shielded.
+        while removed.is_err() && is_used(machine, place) {
             settle_avoidances(machine).await;
             removed = array.remove_work_disk(row.disk).await;
         }
@@ -259,8 +266,10 @@ pub async fn check_released(machine: &Machine) {
     for (name, reserved) in work_volumes(machine) {
         let mut removed = Ok(());
         if reserved {
+            let number = array.volumes().into_iter().find(|v| v.name == name).map(|v| v.number);
+            let place = BackupPlace::WorkVolume(number.expect("it is listed"));
             removed = array.remove_work_volume(&name).await;
-            while removed.is_err() && is_shielded(machine) {
+            while removed.is_err() && is_used(machine, place) {
                 settle_avoidances(machine).await;
                 removed = array.remove_work_volume(&name).await;
             }

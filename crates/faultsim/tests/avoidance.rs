@@ -1,6 +1,41 @@
 //! Every story of an avoidance, under a few seeds each.
+//!
+//! The table of events, with the stories of each cell; the matrix plays most of them for every level and backup storage, too:
+//!
+//! | event | in Copying | in WritingBack |
+//! |---|---|---|
+//! | ailing disk dies | `ailing-dies-in-copying` | `retired-dies-in-write-back` |
+//! | spare dies | `spare-dies-in-copy`, `no-spare-is-left` | `spare-dies-in-write-back` |
+//! | another member dies | `another-member-dies`, `a5-write-back-into-a-whole-group` | `another-dies-in-write-back` |
+//! | another member fails worse | `another-fails-worse`, `another-ails` | `another-ails` |
+//! | block unreadable on ailing disk and on a peer | `unreadable-on-ailing-and-peer` | `unreadable-in-write-back` |
+//! | backup full | `b1-one-backup-at-a-time`, `backup-fills-up-with-crashes`, `log-fills-up` | `full-backup-is-drained-faster` |
+//! | backup loses a copy | `log-is-copied-anew`, `weak-log-is-mended`, `leg-dies`, `b7-lost-leg-next-backup` | `leg-dies-in-write-back` |
+//! | backup loses its last copy | `last-leg-refuses-configurations` | `block-that-no-leg-gives` |
+//! | cancel | `cancel-in-every-state`, `cancel-while-shielded` | `cancel-in-every-state`, `a6-cancel-refused-once-dead` |
+//! | orderly stop | `orderly-stop-in-each-state` | `orderly-stop-in-each-state` |
 
-use forestall_faultsim::{AVOIDANCE_SCENARIOS, Lines, play};
+use forestall_faultsim::{AVOIDANCE_SCENARIOS, Lines, all_scenarios, play};
+
+/// Stories named in the table above, cell by cell.
+fn cells() -> Vec<Vec<&'static str>> {
+    let lines = include_str!("avoidance.rs").lines();
+    let rows = lines.filter_map(|line| line.strip_prefix("//! | ")).skip(1);
+    let names = |cell: &'static str| cell.split('`').skip(1).step_by(2).collect();
+    rows.flat_map(|row| row.split('|').skip(1).take(2)).map(names).collect()
+}
+
+#[test]
+fn each_cell_of_the_table_has_a_story() {
+    let cells = cells();
+    assert_eq!(cells.len(), 20, "two cells for each of ten events");
+    for cell in cells {
+        assert!(!cell.is_empty());
+        let missing: Vec<_> =
+            cell.iter().filter(|name| !all_scenarios().any(|s| s.name == **name)).collect();
+        assert!(missing.is_empty(), "no such story: {missing:?}");
+    }
+}
 
 fn all(name: &str, seeds: u64) {
     for seed in 1..=seeds {
@@ -54,7 +89,23 @@ stories! {
     unreadable_on_ailing_and_peer = "unreadable-on-ailing-and-peer" x 2,
     orderly_stop_in_each_state = "orderly-stop-in-each-state" x 2,
     backup_fills_up_with_crashes = "backup-fills-up-with-crashes" x 2,
-    second_member_dies_anywhere = "second-member-dies-anywhere" x 1,
+    matrix = "matrix" x 1,
+    another_fails_worse = "another-fails-worse" x 1,
+    another_ails = "another-ails" x 2,
+    unreadable_in_write_back = "unreadable-in-write-back" x 2,
+    retired_dies_in_write_back = "retired-dies-in-write-back" x 2,
+    full_backup_is_drained_faster = "full-backup-is-drained-faster" x 2,
+    cancel_in_every_state = "cancel-in-every-state" x 1,
+    most_disks_are_legs = "most-disks-are-legs" x 2,
+    no_spare_is_left = "no-spare-is-left" x 2,
+    last_leg_refuses_configurations = "last-leg-refuses-configurations" x 3,
+    flush_waits_for_a_lost_leg = "flush-waits-for-a-lost-leg" x 3,
+    block_that_no_leg_gives = "block-that-no-leg-gives" x 2,
+    log_is_copied_anew = "log-is-copied-anew" x 3,
+    weak_log_is_mended = "weak-log-is-mended" x 2,
+    rate_outlives_a_restart = "rate-outlives-a-restart" x 1,
+    hung_copy_is_read_around = "hung-copy-is-read-around" x 2,
+    only_map_is_not_destroyed = "only-map-is-not-destroyed" x 3,
     two_groups_share = "two-groups-share" x 3,
     a_day_of_writes = "a-day-of-writes" x 1,
 }

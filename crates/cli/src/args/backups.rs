@@ -58,7 +58,8 @@ pub enum WorkDiskCommand {
     /// Keep disks for the writes of shielded groups; each leg holds a copy of all of them
     #[command(after_help = "Example:\n  \
         forestall work-disk add 60 --legs /dev/sdx,/dev/sdy --for 1,2\n\n\
-        Give one leg more than the groups survive failures: two for RAID5, three for RAID6. The legs become disks\n\
+        Give one leg more than the groups survive failures: two for RAID5, three for RAID6. A work disk that lost\n\
+        a leg gets a new one by the same command; what it holds is copied there. The legs become disks\n\
         of the array: name them to `serve` too, unless it finds them by --scan.")]
     Add {
         /// Its number, one that no disk has

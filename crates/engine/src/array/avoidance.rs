@@ -11,17 +11,19 @@ use super::Array;
 use super::secondaries::{self, take_temporary_pairs};
 use super::strategy::{Offer, Plan, choose};
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, DropReason, PairEntry, Strategy,
-    VolumeEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, DropReason, PairEntry, Service,
+    Strategy, VolumeEntry, WorkEntry,
 };
+use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
 use crate::ids::{BLOCK_SIZE, GroupNumber, Slot, VolumeNumber};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
-use crate::shield::{Backup, DrainEnd, LegFailures, Log, Shield, Space};
+use crate::shield::{Backup, DrainEnd, LegFailures, Log, Shield, Space, Unreadable};
 use crate::volume::VolumeRt;
+use crate::words;
 
 /// Logs that come into use, with their identity.
 type NewLogs = Vec<(BackupPlace, u64)>;
@@ -152,13 +154,27 @@ impl<E: Env> Array<E> {
                 let drives = self.drives.borrow();
                 let work = config.backups.work_at(place)?;
                 let open = |leg| drives.get(&leg).filter(|d| !d.is_gone()).cloned();
-                let legs: Vec<_> = config.serving_legs(work).filter_map(open).collect();
-                if legs.is_empty() {
-                    return None;
+                let mut legs: Vec<_> = config.serving_legs(work).filter_map(open).collect();
+                let out = legs.is_empty();
+                if out {
+                    legs.push(self.leg_left_last(&config, work)?);
                 }
-                Some(Space::Legs(legs.into(), self.leg_failures.borrow().clone()?))
+                let blocks = config.leg_len(work) / BLOCK_SIZE;
+                Some(Space::on_legs(legs, blocks, out, self.leg_failures.borrow().clone()?))
             }
         }
+    }
+
+    /// The leg that was the last to leave a set in use: it holds what is newest in the log, unless it was put back to an older state.
+    fn leg_left_last(&self, config: &Configuration, work: &WorkEntry) -> Option<Rc<Drive<E>>> {
+        if work.log == 0 || config.serving_legs(work).next().is_some() {
+            return None;
+        }
+        let leg = *work.legs.first()?;
+        let Service::Dropped { generation, .. } = config.disk(leg)?.service else { return None };
+        let held = self.holds.borrow().get(&leg).is_some_and(|h| h.generation >= generation);
+        let drive = self.drives.borrow().get(&leg).filter(|_| held).cloned()?;
+        drive.revive().ok().map(|()| drive)
     }
 
     /// What the spaces of logs call when a leg fails.
@@ -252,14 +268,7 @@ impl<E: Env> Array<E> {
         let end = self.drain_all(group, &volumes, &progress).await;
         let (state, severity, message) = match end {
             DrainEnd::Done => match self.lower_shield(number).await {
-                Ok(()) => (
-                    JobState::Done,
-                    Severity::Info,
-                    format!(
-                        "{} blocks are home; the shield is down",
-                        progress.done.get() / BLOCK_SIZE
-                    ),
-                ),
+                Ok(()) => (JobState::Done, Severity::Info, home_words(&progress)),
                 Err(error) => (JobState::Failed, Severity::Warning, error.to_string()),
             },
             end => unfinished(end),
@@ -288,7 +297,9 @@ impl<E: Env> Array<E> {
         for (volume, shield) in volumes {
             // Writes that were redirected before the state changed have ended, and are marked.
             volume.pass().await;
-            match shield.drain(volume, progress, &|_| true, &|| self.wants_spare(group)).await {
+            let interrupted = || self.wants_spare(group);
+            let end = shield.drain(volume, progress, &|_| true, Unreadable::Lose, &interrupted);
+            match end.await {
                 DrainEnd::Done => {}
                 end => return end,
             }
@@ -314,7 +325,9 @@ impl<E: Env> Array<E> {
                 let progress = Progress::new(total, 0, array.rt.now_ns());
                 let job = array.begin_job(JobKind::WriteBack, group, None, Rc::clone(&progress));
                 let weakened = |backup: &Backup<E>| shield.is_weakened(backup);
-                let end = shield.drain(&volume, &progress, &weakened, &|| false).await;
+                let mended = || !shield.is_weak();
+                let end = shield.drain(&volume, &progress, &weakened, Unreadable::Keep, &mended);
+                let end = end.await;
                 let (state, severity, what) = match end {
                     DrainEnd::Done => (
                         JobState::Done,
@@ -324,6 +337,11 @@ impl<E: Env> Array<E> {
                             volume.report().name,
                             progress.done.get() / BLOCK_SIZE
                         ),
+                    ),
+                    DrainEnd::Stopped if mended() => (
+                        JobState::Stopped,
+                        Severity::Info,
+                        "the backup has its copies again".into(),
                     ),
                     end => unfinished(end),
                 };
@@ -373,6 +391,18 @@ impl<E: Env> Array<E> {
         config
             .group(group.number)
             .is_some_and(|entry| self.spare_for(&config, group, entry).is_some())
+    }
+}
+
+/// What a write-back took home.
+fn home_words(progress: &Progress) -> String {
+    let home = progress.done.get() / BLOCK_SIZE;
+    match progress.lost.get() {
+        0 => format!("{home} blocks are home; the shield is down"),
+        lost => format!(
+            "{home} blocks are home, {} not to be had from any backup and listed lost; the shield is down",
+            words::counted(lost, "block")
+        ),
     }
 }
 

@@ -16,9 +16,8 @@ impl<E: Env> Array<E> {
     /// Brings the shields in memory in line with the configuration, which counts now.
     pub(super) fn apply_shields(&self, config: &Configuration) {
         let logs = self.logs.borrow();
-        for disk in config.disks.iter().filter(|d| !d.in_service()) {
-            logs.values().for_each(|log| log.space().forget_leg(disk.number));
-        }
+        let serves = |leg| config.disk(leg).is_some_and(|d| d.in_service());
+        logs.values().for_each(|log| log.space().keep_legs(serves));
         for (number, group) in self.groups.borrow().iter() {
             let copied = config.backups.of_group(*number);
             let copied = copied.filter(|a| a.state != AvoidanceState::WritingBack);

@@ -5,11 +5,12 @@
 //! is dropped in the next; a list that rule C2 forbids pauses host I/O until an operator says go on.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Array;
 use crate::buf::Buf;
-use crate::config::{Configuration, DiskRole, DropReason, Service, SlotState};
+use crate::config::{Configuration, DiskRole, DropReason, Service, SlotEntry, SlotState};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::format::config as bytes;
@@ -39,6 +40,7 @@ impl<E: Env> Array<E> {
         }
         let mut next = self.next_configuration();
         change(&mut next);
+        forget_rates(&mut next);
         self.check_room(&next)?;
         self.write_until_counts(next).await
     }
@@ -240,6 +242,7 @@ impl<E: Env> Array<E> {
     /// Takes every failing disk out of `next`.
     fn drop_failing(&self, next: &mut Configuration) {
         let failing = self.failing.borrow().clone();
+        self.note_last_legs(next, &failing);
         for (disk, reason) in failing {
             self.drop_disk(next, disk, reason);
             if self.untrusted.borrow().contains(&disk)
@@ -247,6 +250,24 @@ impl<E: Env> Array<E> {
             {
                 entry.role = DiskRole::Spare;
             }
+        }
+    }
+
+    /// Of a set whose legs all leave, the one that was asked to the end stands first: a start reads the log from there.
+    fn note_last_legs(&self, next: &mut Configuration, failing: &BTreeMap<DiskNumber, DropReason>) {
+        let disks = &next.disks;
+        let serves = |leg: &DiskNumber| disks.iter().any(|d| d.number == *leg && d.in_service());
+        for work in next.backups.work.iter_mut().filter(|work| work.log != 0) {
+            let serving: Vec<DiskNumber> = work.legs.iter().copied().filter(serves).collect();
+            if serving.is_empty() || !serving.iter().all(|leg| failing.contains_key(leg)) {
+                continue;
+            }
+            let logs = self.logs.borrow();
+            let asked = |leg: &&DiskNumber| {
+                logs.get(&work.place).is_some_and(|log| log.space().is_last_leg(**leg))
+            };
+            let last = *serving.iter().find(asked).unwrap_or(&serving[0]);
+            work.legs.sort_by_key(|leg| *leg != last);
         }
     }
 
@@ -269,6 +290,11 @@ impl<E: Env> Array<E> {
 
     /// Notes a drive that was given up; it is dropped with the next commit.
     pub(super) fn note_failing(&self, disk: DiskNumber, reason: String, drop: DropReason) {
+        if self.logs.borrow().values().any(|log| log.space().is_last_leg(disk)) {
+            // It goes on being asked for what was redirected to it, until that is home.
+            self.failing.borrow_mut().insert(disk, drop);
+            return self.alarm(disk, &reason);
+        }
         let drive = self.drives.borrow().get(&disk).cloned();
         if let Some(drive) = drive {
             drive.retire();
@@ -284,6 +310,21 @@ impl<E: Env> Array<E> {
             );
         }
     }
+}
+
+/// A limit goes with the fill it was asked for; while the group is shielded the next spare is filled no faster.
+fn forget_rates(next: &mut Configuration) {
+    let Configuration { groups, backups, .. } = next;
+    let avoidances = &backups.avoidances;
+    backups.rates.retain(|(number, slot), _| {
+        let group = groups.iter().find(|g| g.number == *number);
+        let slot = group.and_then(|g| g.slots.get(usize::from(slot.0)));
+        let filled = |s: &SlotEntry| {
+            s.replacement.is_some()
+                || matches!(s.state, SlotState::Rebuilding | SlotState::Catching)
+        };
+        slot.is_some_and(|s| filled(s) || avoidances.iter().any(|a| a.group == *number))
+    });
 }
 
 /// Every slot that relied on `disk` stands without it.

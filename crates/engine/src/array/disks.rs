@@ -7,7 +7,9 @@ use std::future::Future;
 use std::rc::Rc;
 
 use super::{Array, NewDisk, labels};
-use crate::config::{BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, Service};
+use crate::config::{
+    BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, Service, WorkEntry,
+};
 use crate::disk::Disk;
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -163,7 +165,11 @@ impl<E: Env> Array<E> {
                 "disk {number} is in slot {slot} of group {group}; {what}"
             )));
         }
-        if let Some(set) = config.backups.set_of_leg(number) {
+        let set = config.backups.set_of_leg(number);
+        let lost = |set: &WorkEntry| {
+            set.log == 0 && !disk.in_service() && config.serving_legs(set).next().is_some()
+        };
+        if let Some(set) = set.filter(|set| !lost(set)) {
             return Err(CommandError::Refused(format!(
                 "disk {number} is a leg of {}: the set is removed as a whole, `forestall work-disk remove N`",
                 set.place
@@ -189,6 +195,7 @@ impl<E: Env> Array<E> {
             next.disks.retain(|d| d.number != number);
             next.health.disks.remove(&number);
             next.backups.suspected.retain(|disk| *disk != number);
+            next.backups.work.iter_mut().for_each(|work| work.legs.retain(|leg| *leg != number));
         })
         .await?;
         self.forget_health(number);

@@ -15,8 +15,8 @@ use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
 use crate::health::{
-    ErrorClass, Finding, Latencies, Member, Mode, Paths, Policy, Record, Sitting, Verdict, brake,
-    is_slow, judge,
+    ErrorClass, FULL, Finding, Latencies, Member, Mode, Paths, Policy, Record, Sitting, Verdict,
+    brake, is_slow, judge,
 };
 use crate::ids::{DiskNumber, GroupNumber, Slot, SlotSet};
 use crate::report::{ErrorCounts, Severity};
@@ -405,8 +405,12 @@ impl<E: Env> Array<E> {
         }
         let policy = self.policy();
         let mut watches = self.watches.disks.borrow_mut();
-        watches.entry(disk).or_default().record.add(&policy, ErrorClass::Smart, 1);
+        let watch = watches.entry(disk).or_default();
+        watch.record.add(&policy, ErrorClass::Smart, 1);
+        // At once: by the next look the bucket has leaked a little.
+        watch.ailing |= watch.record.level >= FULL;
         self.watches.changed.set(true);
+        self.watches.urgent.set(true);
         drop(watches);
         let group = self.config.borrow().slot_of(disk).map(|(group, _)| group);
         let what =

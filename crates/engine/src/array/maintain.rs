@@ -92,11 +92,7 @@ impl<E: Env> Array<E> {
 
     /// The rate limit asked for the fill of a slot.
     pub(super) fn rate_of(&self, group: GroupNumber, slot: Slot) -> u64 {
-        self.rates.borrow().get(&(group, slot)).copied().unwrap_or(0)
-    }
-
-    pub(super) fn set_rate(&self, group: GroupNumber, slot: Slot, rate: u64) {
-        self.rates.borrow_mut().insert((group, slot), rate);
+        self.config.borrow().backups.rates.get(&(group, slot)).copied().unwrap_or(0)
     }
 }
 

@@ -30,10 +30,12 @@ mod commit;
 mod create;
 mod disks;
 mod events;
+mod give_way;
 mod groups;
 mod health;
 mod jobs;
 mod labels;
+mod legs;
 mod maintain;
 mod mirroring;
 mod mirrors;
@@ -102,8 +104,6 @@ pub struct Array<E: Env> {
     /// Replacements that an operator has paused, by the disk being filled; until resumed, until the old member or the
     /// copy is gone, or until the array stops.
     paused: RefCell<BTreeSet<DiskNumber>>,
-    /// Rate limits asked for fills, in bytes a second.
-    rates: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), u64>>,
     log: events::EventLog,
     watches: health::Watches,
     /// Logs of redirected writes in use, or about to be.
@@ -155,7 +155,6 @@ impl<E: Env> Array<E> {
             stopping: Cell::new(false),
             jobs: jobs::Jobs::default(),
             paused: RefCell::default(),
-            rates: RefCell::default(),
             log: events::EventLog::default(),
             watches: health::Watches::default(),
             logs: RefCell::default(),

@@ -8,7 +8,9 @@ use std::rc::Rc;
 
 use super::disks::no_disk;
 use super::{Array, NewDisk, labels};
-use crate::config::{Configuration, DiskEntry, DiskRole, GroupEntry, Service, SlotState};
+use crate::config::{
+    Configuration, DiskEntry, DiskRole, GroupEntry, Service, SlotState, WorkEntry,
+};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::ids::{DiskNumber, GroupNumber, Slot};
@@ -26,7 +28,7 @@ impl<E: Env> Array<E> {
         number: DiskNumber,
         disk: Option<NewDisk<E>>,
     ) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let turn = self.command_turn.lock().await;
         let config = self.config.borrow().clone();
         let entry = config.disk(number).ok_or_else(|| no_disk(number))?.clone();
         let Service::Dropped { history, generation, .. } = entry.service else {
@@ -34,13 +36,8 @@ impl<E: Env> Array<E> {
         };
         let set = config.backups.set_of_leg(number);
         if let Some(set) = set.filter(|set| set.log != 0) {
-            return Err(CommandError::Refused(format!(
-                "disk {number} is a leg of {} and missed some of the updates that are kept there: bring it back when they are home, \
-                 see `forestall jobs`",
-                set.place
-            )));
+            self.refuse_only_source(&config, set, number)?;
         }
-        let is_leg = set.is_some();
         let drive = match disk {
             Some(new) => self.reopened(&config, &entry, new).await?,
             None => {
@@ -57,14 +54,17 @@ impl<E: Env> Array<E> {
         let known = Stamp { history, generation };
         let partly = self.holds_enough(&config, &drive, known).await?;
         let place = config.slot_of(number);
-        if let Some((group, slot)) = place {
+        if let Some(set) = set {
+            drop(turn);
+            self.readd_leg(set.place, drive).await?;
+        } else if let Some((group, slot)) = place {
             self.readd_member(&config, group, slot, drive, partly).await?;
         } else {
             self.drives.borrow_mut().insert(number, drive);
             self.commit(|next| {
                 if let Some(disk) = next.disk_mut(number) {
                     disk.service = Service::InService;
-                    if !matches!(disk.role, DiskRole::Free | DiskRole::Work) {
+                    if disk.role != DiskRole::Free {
                         disk.role = DiskRole::Spare;
                     }
                 }
@@ -72,7 +72,9 @@ impl<E: Env> Array<E> {
             .await?;
         }
         let what = match (place, partly) {
-            (None, _) if is_leg => "is back, as a leg with nothing in it".to_string(),
+            (None, _) if set.is_some() => {
+                "is back, as a leg that holds what the others hold".to_string()
+            }
             (None, _) => "is back, as a spare: its slot was rebuilt elsewhere".to_string(),
             (Some((group, _)), true) => {
                 format!("is back in group {group}; what changed meanwhile is copied")
@@ -89,6 +91,24 @@ impl<E: Env> Array<E> {
             format!("disk {number} {what}"),
         );
         Ok(())
+    }
+
+    /// The leg that a log is still read from is all there is of it: it cannot be filled from itself.
+    fn refuse_only_source(
+        &self,
+        config: &Configuration,
+        set: &WorkEntry,
+        number: DiskNumber,
+    ) -> Result<(), CommandError> {
+        let read =
+            self.logs.borrow().get(&set.place).is_some_and(|l| l.space().is_last_leg(number));
+        if !read || config.serving_legs(set).next().is_some() {
+            return Ok(());
+        }
+        Err(CommandError::Refused(format!(
+            "disk {number} is the last leg of {} and is read until its updates are home: bring it back then, see `forestall jobs`",
+            set.place
+        )))
     }
 
     /// A disk handed in for `readd`: it must be the one that left.

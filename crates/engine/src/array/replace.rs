@@ -169,8 +169,12 @@ impl<E: Env> Array<E> {
                 return Err(failed(fault.to_string()));
             }
         };
-        self.set_rate(number, slot, rate);
+        let rated = (number, slot);
         self.commit(|next| {
+            match rate {
+                0 => drop(next.backups.rates.remove(&rated)),
+                rate => drop(next.backups.rates.insert(rated, rate)),
+            }
             // It is a member from the swap on: one that fails before was never in sync (rule M3).
             let Some(entry) = next.group_mut(number) else { return };
             let slot = &mut entry.slots[usize::from(slot.0)];

@@ -25,6 +25,7 @@ enum Step {
     Resync,
     Fill(Slot),
     Engage(Slot, DiskNumber),
+    GiveWay(Slot),
     Enter,
     Leave,
     WriteBack,
@@ -39,6 +40,7 @@ impl<E: Env> Array<E> {
             if let Err(error) = array.commit_failures().await {
                 array.event(Severity::Critical, "commit-failed", None, None, error.to_string());
             }
+            array.stop_copies_that_give_way();
             array.note_change();
         }));
     }
@@ -73,6 +75,7 @@ impl<E: Env> Array<E> {
                     Step::Resync => array.run_resync(&group).await,
                     Step::Fill(slot) => array.run_fill(&group, slot).await,
                     Step::Engage(slot, spare) => array.run_engage(&group, slot, spare).await,
+                    Step::GiveWay(slot) => array.run_give_way(&group, slot).await,
                     Step::Enter => array.run_enter(&group).await,
                     Step::Leave => array.run_leave(&group).await,
                     Step::WriteBack => array.run_write_back(&group).await,
@@ -105,6 +108,9 @@ impl<E: Env> Array<E> {
         let avoidance = config.backups.of_group(group.number);
         if avoidance.is_some_and(|a| a.state == AvoidanceState::Entering) {
             return Step::Enter;
+        }
+        if let Some(slot) = self.gives_way(&config, group) {
+            return Step::GiveWay(slot);
         }
         let paused = self.paused.borrow();
         let goes_on = |filler: &Rc<Drive<E>>| !paused.contains(&filler.number);
@@ -231,6 +237,9 @@ impl<E: Env> Array<E> {
             }
             FillEnd::SourcesFailed(why) => {
                 (JobState::Failed, format!("{why}: nothing more can be copied"))
+            }
+            FillEnd::Stopped if self.gives_way(&self.config.borrow(), group) == Some(slot) => {
+                (JobState::Stopped, "the disk goes to a slot whose disk failed".to_string())
             }
             FillEnd::Stopped if self.paused.borrow().contains(&disk) => {
                 (JobState::Stopped, "stopped by an operator".to_string())

@@ -5,22 +5,15 @@
 
 use std::rc::Rc;
 
-use super::{Array, NewDisk, labels};
-use crate::config::{
-    BackupPlace, Configuration, DiskEntry, DiskRole, Strategy, VolumeEntry, WorkEntry,
-};
-use crate::disk::Disk;
-use crate::drive::Drive;
+use super::legs::{LEGS_MAX, check_leg};
+use super::{Array, NewDisk};
+use crate::config::{BackupPlace, Configuration, DropReason, Strategy, VolumeEntry, WorkEntry};
 use crate::error::CommandError;
 use crate::format::label::DISKS_MAX;
-use crate::format::layout::Layout;
 use crate::format::log::LogShape;
 use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
 use crate::report::Severity;
 use crate::runtime::Env;
-
-/// Most legs of a work-disk set.
-const LEGS_MAX: usize = 8;
 
 impl<E: Env> Array<E> {
     /// Makes a volume a work volume, for the volumes named or, if none is, for any.
@@ -98,19 +91,23 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    /// Makes a work-disk set: each leg holds a copy of the log. For the groups named or, if none is, for any.
+    /// Makes a work-disk set: each leg holds a copy of the log. For the groups named or, if none is, for any. A set that is there and lacks
+    /// a leg gets new ones; what its log holds is copied to them before this is answered.
     ///
     /// # Errors
-    /// If the number is taken, a leg is too small, belongs to this array, or fails while being labelled; then nothing changed.
+    /// If the number is taken, the set lacks no leg, a leg is too small, belongs to this array, or fails while being labelled; then nothing changed.
     pub async fn add_work_disk(
         self: &Rc<Self>,
         set: DiskNumber,
         legs: Vec<NewDisk<E>>,
         serves: Vec<GroupNumber>,
     ) -> Result<(), CommandError> {
+        let place = BackupPlace::WorkDisk(set);
+        if self.config.borrow().backups.work_at(place).is_some() {
+            return self.add_legs(set, legs, &serves).await;
+        }
         let _turn = self.command_turn.lock().await;
         let config = self.config.borrow().clone();
-        let place = BackupPlace::WorkDisk(set);
         if set.0 == 0 || set.0 > DISKS_MAX {
             return Err(CommandError::Refused(format!(
                 "work disks are numbered from 1 to {DISKS_MAX}"
@@ -159,35 +156,6 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    /// Labels the legs of work disk `set`. They are disks of the array in every respect; their numbers come from the top.
-    async fn label_legs(
-        &self,
-        config: &Configuration,
-        set: DiskNumber,
-        legs: Vec<NewDisk<E>>,
-        layouts: Vec<Layout>,
-    ) -> Result<(Vec<DiskEntry>, Vec<Rc<Drive<E>>>), CommandError> {
-        let mut entries: Vec<DiskEntry> = Vec::new();
-        let mut open = Vec::new();
-        for (leg, layout) in legs.into_iter().zip(layouts) {
-            let taken = |n: &DiskNumber| {
-                *n == set
-                    || config.disk(*n).is_some()
-                    || entries.iter().any(|e: &DiskEntry| e.number == *n)
-                    || config.backups.work_at(BackupPlace::WorkDisk(*n)).is_some()
-            };
-            let number =
-                (1..=DISKS_MAX).rev().map(DiskNumber).find(|n| !taken(n)).ok_or_else(|| {
-                    CommandError::Refused(format!("there are {DISKS_MAX} disks already"))
-                })?;
-            let (entry, drive) =
-                self.label_new(config, number, leg, layout, DiskRole::Work).await?;
-            entries.push(entry);
-            open.push(drive);
-        }
-        Ok((entries, open))
-    }
-
     /// Takes a work-disk set away; its legs lose their labels.
     ///
     /// # Errors
@@ -201,14 +169,12 @@ impl<E: Env> Array<E> {
         })?;
         refuse_in_use(&config, place)?;
         let legs = work.legs.clone();
+        // One by one: most of the array's disks may be legs (rule C2).
+        for leg in &legs {
+            self.commit(|next| self.drop_disk(next, *leg, DropReason::Removed)).await?;
+        }
         self.commit(|next| {
             next.backups.work.retain(|w| w.place != place);
-            for leg in &legs {
-                self.drop_disk(next, *leg, crate::config::DropReason::Removed);
-            }
-        })
-        .await?;
-        self.commit(|next| {
             next.disks.retain(|d| !legs.contains(&d.number));
             next.health.disks.retain(|disk, _| !legs.contains(disk));
         })
@@ -242,29 +208,6 @@ impl<E: Env> Array<E> {
         })
         .await
     }
-}
-
-/// The layout of a disk that may become a leg.
-async fn check_leg<E: Env>(
-    config: &Configuration,
-    leg: &NewDisk<E>,
-) -> Result<Layout, CommandError> {
-    let refused = |what: String| {
-        Err(CommandError::Refused(format!("{}: {what}; nothing was changed", leg.identity.path)))
-    };
-    let layout = match Layout::for_size(leg.disk.size()) {
-        Ok(layout) => layout,
-        Err(error) => return refused(error.to_string()),
-    };
-    if LogShape::of(layout.data.len / BLOCK_SIZE).is_none() {
-        return refused("too small for a single record and its entry".into());
-    }
-    if let Ok(found) = labels::read_label(&leg.disk).await
-        && config.disks.iter().any(|d| d.uuid == found.label.disk)
-    {
-        return refused(format!("it is disk {} of this array", found.label.number));
-    }
-    Ok(layout)
 }
 
 fn enter(next: &mut Configuration, work: WorkEntry) {

@@ -186,6 +186,8 @@ pub struct BackupTable {
     pub suspected: Vec<DiskNumber>,
     /// Pairs in the order in which they were made.
     pub pairs: Vec<PairEntry>,
+    /// Limits asked for the filling of slots, in bytes a second; kept while a slot is filled or its group is shielded.
+    pub rates: BTreeMap<(GroupNumber, Slot), u64>,
 }
 
 impl BackupTable {
@@ -197,6 +199,7 @@ impl BackupTable {
             && self.strategies.is_empty()
             && self.suspected.is_empty()
             && self.pairs.is_empty()
+            && self.rates.is_empty()
     }
 
     /// The avoidance of a group.

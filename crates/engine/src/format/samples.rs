@@ -147,5 +147,6 @@ fn backups() -> BackupTable {
         strategies: [(second, Strategy::Direct)].into(),
         suspected: vec![DiskNumber(5)],
         pairs: vec![pair],
+        rates: [((GroupNumber(1), Slot(0)), 1 << 20)].into(),
     }
 }

@@ -381,7 +381,7 @@ impl<E: Env> Group<E> {
         self.persist_lost().await
     }
 
-    /// Enters a block as one that agrees with its peers and that nothing proves (rule J4), durably.
+    /// Enters whole blocks as ones that agree with their peers and that nothing proves (rule J4), durably.
     ///
     /// # Errors
     /// If the map is full or cannot be written.
@@ -389,11 +389,31 @@ impl<E: Env> Group<E> {
         self: &Rc<Self>,
         slot: Slot,
         address: u64,
+        len: u64,
     ) -> Result<(), IoError> {
-        if !self.lost.insert(unproved(slot), &[(address, BLOCK_SIZE)]) {
+        if !self.lost.insert(unproved(slot), &[(address, len)]) {
             return Err(IoError::Io);
         }
         self.persist_lost().await
+    }
+
+    /// Lists whole blocks of the data space lost although their members read: what they hold is older than what was lost elsewhere. They are
+    /// filled with zeroes, so that their peers stay protected, and hosts get errors for them.
+    pub(crate) async fn lose_blocks(self: &Rc<Self>, range: Range<u64>) -> Result<(), IoError> {
+        let zeroes = Buf::zeroed((range.end - range.start) as usize);
+        // A block that was never written reads as zeroes, whatever is listed.
+        self.write(range.start, zeroes).await?;
+        for piece in self.geometry.pieces(range.start, range.end - range.start) {
+            let (address, len) = (
+                self.geometry.member_address(piece.stripe, piece.rows.start),
+                piece.rows.len() as u64,
+            );
+            let _guard = self.rows.lock(address..address + len, Hold::Exclusive).await;
+            for slot in self.geometry.copies(piece.stripe, piece.column).iter() {
+                self.enter_unproved(slot, address, len).await?;
+            }
+        }
+        Ok(())
     }
 
     /// A block was lost because the disk being copied could not read it.

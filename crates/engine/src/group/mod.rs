@@ -249,6 +249,11 @@ impl<E: Env> Group<E> {
         self.geometry.failures_left(missing)
     }
 
+    /// Whether every block can be asked for: what does not read is then gone.
+    pub(crate) fn answers(&self) -> bool {
+        self.geometry.still_whole(self.missing()) && self.silent().is_empty()
+    }
+
     /// Whether there is anything to compare.
     pub(crate) fn can_compare(&self) -> bool {
         self.has_redundancy()
@@ -277,11 +282,20 @@ impl<E: Env> Group<E> {
         let len = u64::from(rows.end - rows.start);
         let (mut readable, mut writable) = (SlotSet::EMPTY, SlotSet::EMPTY);
         let mut avoid = self.avoid.get();
+        let copied = self.copied.get();
         for (i, slot) in self.slots.borrow().iter().enumerate() {
             if slot.main.is_some() || slot.filler_is_current(address) {
                 let at = Slot(i as u8);
                 writable = writable.with(at);
-                if slot.main.as_ref().or(slot.filler.as_ref()).is_some_and(|d| d.owes_answer()) {
+                let copy = slot.filler.as_ref().filter(|_| slot.filler_is_current(address));
+                let read = if copied == Some(at) {
+                    // The copy is read first, and what is known of the disk that is copied says nothing of it.
+                    avoid = if copy.is_some() { avoid.without(at) } else { avoid.with(at) };
+                    copy.or(slot.main.as_ref())
+                } else {
+                    slot.main.as_ref().or(copy)
+                };
+                if read.is_some_and(|d| d.owes_answer()) {
                     avoid = avoid.with(at);
                 }
                 if !self.lost.overlaps(at, address, len) {
@@ -303,16 +317,7 @@ impl<E: Env> Group<E> {
                 readable = readable.minus(parity);
             }
         }
-        let mut preferred = readable.minus(avoid);
-        if let Some(copied) = self.copied.get() {
-            let filled = self.slots.borrow()[usize::from(copied.0)].filler_is_current(address);
-            preferred = if filled {
-                preferred.or(readable.and(SlotSet::one(copied)))
-            } else {
-                preferred.without(copied)
-            };
-        }
-        View { readable, preferred, writable }
+        View { readable, preferred: readable.minus(avoid), writable }
     }
 
     /// The drives that give and take `slot` at `address`: the main, and the filler where it is current.

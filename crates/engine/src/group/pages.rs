@@ -117,8 +117,9 @@ impl Pages {
             {
                 let state = &mut self.states.borrow_mut()[page];
                 state.writing = false;
-                state.generation = generation;
+                // What no drive took is written to the same place again: the other one holds the last page that can be relied on.
                 if written.is_ok() {
+                    state.generation = generation;
                     state.durable = state.durable.max(version);
                 }
             }

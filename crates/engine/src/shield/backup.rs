@@ -49,6 +49,33 @@ impl<E: Env> Backup<E> {
         }
     }
 
+    /// Whether anything new may be stored here.
+    pub(super) fn takes_more(&self) -> bool {
+        match self {
+            Self::Log(log) => log.space().takes_more(),
+            Self::Pair(_) => true,
+        }
+    }
+
+    /// Whether there is hardly any room left. A secondary has room for every block.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        match self {
+            Self::Log(log) => {
+                let (used, all) = log.usage();
+                used >= all - all / 8
+            }
+            Self::Pair(_) => false,
+        }
+    }
+
+    /// Whether every copy of what is stored here can be asked: what does not read is then gone.
+    pub(super) fn answers(&self) -> bool {
+        match self {
+            Self::Log(log) => log.space().answers(),
+            Self::Pair(pair) => pair.group().answers(),
+        }
+    }
+
     /// Blocks of a volume that are to be read here.
     pub(super) fn marks_of(&self, volume: VolumeNumber) -> u64 {
         match self {

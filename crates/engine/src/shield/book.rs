@@ -23,10 +23,14 @@ struct Chain {
     cleared: bool,
 }
 
+/// Entries that were not written, by slot and sequence.
+pub(super) type Unwritten = Vec<(u64, u64)>;
+
 /// What a flush that begins now will have made durable.
 pub(super) struct Covered {
     sequence: u64,
     clearings: Vec<(Key, u64)>,
+    wiped: Unwritten,
 }
 
 /// A block to be cleared: home is newer than what the slot holds.
@@ -51,7 +55,9 @@ pub(super) struct Book {
     superseded: Vec<(u64, u64, u64)>,
     /// Entries that are overwritten: their block, slot and sequence, and the sequence of what takes their place.
     overwritten: Vec<(Key, (u64, u64), u64)>,
+    /// Entries that no flush covers: under way, or not written and not wiped off the disk yet.
     in_flight: BTreeSet<u64>,
+    unwritten: Unwritten,
     /// Slots and sequences of entries whose payload a failed flush may have lost.
     lost: Vec<(u64, u64)>,
     sequence: u64,
@@ -74,6 +80,7 @@ impl Book {
             superseded: Vec::new(),
             overwritten: Vec::new(),
             in_flight: BTreeSet::new(),
+            unwritten: Vec::new(),
             lost: Vec::new(),
             sequence: 0,
             durable: 0,
@@ -110,7 +117,7 @@ impl Book {
         for ((volume, _), chain) in &book.chains {
             *book.marked.entry(*volume).or_default() += u64::from(chain.marked);
         }
-        let covered = book.begin_flush();
+        let covered = book.begin_flush(Vec::new());
         book.end_flush(&covered);
         book
     }
@@ -131,7 +138,10 @@ impl Book {
 
     /// Whether slots may come free with the next flush.
     pub(super) fn frees_with_a_flush(&self) -> bool {
-        !self.superseded.is_empty() || !self.overwritten.is_empty() || !self.clearings.is_empty()
+        !self.superseded.is_empty()
+            || !self.overwritten.is_empty()
+            || !self.clearings.is_empty()
+            || !self.unwritten.is_empty()
     }
 
     /// Enters a block into a reserved slot; it counts once it has [`Book::landed`].
@@ -168,11 +178,17 @@ impl Book {
         (chain.marked, chain.cleared) = (true, false);
     }
 
-    /// The entry was not written: it must not be found later.
+    /// The entry was not written. It may stand on disk all the same and must not be found later: its slot is free once a flush covers
+    /// the page without it.
     pub(super) fn failed(&mut self, slot: u64) {
         if let Some(entry) = self.entries.remove(&slot) {
-            self.in_flight.remove(&entry.sequence);
+            self.unwritten.push((slot, entry.sequence));
         }
+    }
+
+    /// Entries to be wiped off the disk before a flush may begin that covers what came after them.
+    pub(super) fn unwritten(&self) -> Unwritten {
+        self.unwritten.clone()
     }
 
     /// The newest entry of a block, if the block reads as it says.
@@ -256,15 +272,21 @@ impl Book {
         pages
     }
 
-    /// A flush begins: answers what it covers.
-    pub(super) fn begin_flush(&mut self) -> Covered {
+    /// A flush begins, with the pages of `wiped` written: answers what it covers.
+    pub(super) fn begin_flush(&mut self, wiped: Unwritten) -> Covered {
+        self.unwritten.retain(|entry| !wiped.contains(entry));
+        for (_, sequence) in &wiped {
+            self.in_flight.remove(sequence);
+        }
         let sequence = self.in_flight.first().map_or(self.sequence, |first| first - 1);
-        Covered { sequence, clearings: std::mem::take(&mut self.clearings) }
+        Covered { sequence, clearings: std::mem::take(&mut self.clearings), wiped }
     }
 
     /// It failed: nothing of it may be relied on.
     pub(super) fn flush_failed(&mut self, covered: Covered) {
         self.clearings.extend(covered.clearings);
+        self.in_flight.extend(covered.wiped.iter().map(|(_, sequence)| sequence));
+        self.unwritten.extend(covered.wiped);
     }
 
     /// Entries that blocks read as and whose payload is not known to be durable.
@@ -313,6 +335,7 @@ impl Book {
             false
         });
         self.superseded.extend(superseded);
+        self.free.extend(covered.wiped.iter().map(|(slot, _)| slot));
         for (key, slot) in &covered.clearings {
             if let Some(chain) = self.chains.get_mut(key)
                 && !chain.marked
@@ -360,6 +383,17 @@ impl Book {
             bytes[at..at + ENTRY_LEN].copy_from_slice(&entry.encode());
         }
         bytes
+    }
+
+    /// The lowest slot never used.
+    pub(super) fn fresh(&self) -> u64 {
+        self.fresh
+    }
+
+    /// Entries of a range of slots that have a payload.
+    pub(super) fn payloads(&self, slots: Range<u64>) -> Vec<(u64, LogEntry)> {
+        let with = self.entries.range(slots).filter(|(_, e)| e.kind == EntryKind::Data);
+        with.map(|(slot, entry)| (*slot, *entry)).collect()
     }
 
     /// Slots in use or not free yet, and all slots.

@@ -20,6 +20,15 @@ const WINDOW: u64 = 1 << 20;
 /// Bytes written home between two flushes.
 const FLUSH_EVERY: u64 = 32 << 20;
 
+/// What becomes of blocks that their backup does not give although every copy was asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Unreadable {
+    /// They are listed lost at home (rule M5).
+    Lose,
+    /// They stay in the backup.
+    Keep,
+}
+
 /// How a write-back ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum DrainEnd {
@@ -32,14 +41,16 @@ pub(crate) enum DrainEnd {
 }
 
 impl<E: Env> Shield<E> {
-    /// Takes everything home that `which` logs hold, or as much until `interrupted`.
+    /// Takes everything home that `which` logs hold, or as much until `interrupted`. A block that does not read holds up no other.
     pub(crate) async fn drain(
         &self,
         home: &Rc<VolumeRt<E>>,
         progress: &Progress,
         which: &dyn Fn(&Backup<E>) -> bool,
+        unreadable: Unreadable,
         interrupted: &dyn Fn() -> bool,
     ) -> DrainEnd {
+        let mut walk = Walk { progress, which, unreadable, kept: None };
         let stripe = home.group().geometry.stripe_len();
         let window = WINDOW.next_multiple_of(stripe) / BLOCK_SIZE;
         let mut moved_since = 0;
@@ -51,7 +62,7 @@ impl<E: Env> Shield<E> {
             let end = first / window * window + window;
             let served = home.requests();
             let begun = home.runtime().now_ns();
-            let moved = match self.drain_window(home, first..end, which).await {
+            let moved = match self.drain_window(home, first..end, &mut walk).await {
                 Ok(moved) => moved,
                 Err((block, error)) => {
                     return DrainEnd::Failed(format!(
@@ -70,23 +81,33 @@ impl<E: Env> Shield<E> {
                 }
             }
             progress.pace(home.runtime(), moved).await;
-            if home.requests() != served {
+            if home.requests() != served && !self.presses() {
                 // Hosts are at work: they get as much time as the window took.
                 let took = home.runtime().now_ns().saturating_sub(begun);
                 home.runtime().sleep_ns(took).await;
             }
         }
-        match home.flush_all().await {
-            Ok(()) => DrainEnd::Done,
-            Err(error) => DrainEnd::Failed(format!("volume {}: {error}", self.volume)),
+        match (home.flush_all().await, walk.kept) {
+            (Ok(()), None) => DrainEnd::Done,
+            (Ok(()), Some(block)) => DrainEnd::Failed(format!(
+                "volume {}, block {block}: its backup does not give it now",
+                self.volume
+            )),
+            (Err(error), _) => DrainEnd::Failed(format!("volume {}: {error}", self.volume)),
         }
+    }
+
+    /// Whether a backup is nearly full or lost a copy: hosts' load gives way to what is to be taken home.
+    fn presses(&self) -> bool {
+        let full = |backup: &Backup<E>| backup.marks_of(self.volume) > 0 && backup.is_nearly_full();
+        self.is_weak() || self.chain.iter().any(full)
     }
 
     async fn drain_window(
         &self,
         home: &Rc<VolumeRt<E>>,
         blocks: Range<u64>,
-        which: &dyn Fn(&Backup<E>) -> bool,
+        walk: &mut Walk<'_, E>,
     ) -> Result<u64, (u64, IoError)> {
         let len = (blocks.end - blocks.start) * BLOCK_SIZE;
         let _guard = home.lock(blocks.start * BLOCK_SIZE, len, Hold::Exclusive).await;
@@ -96,20 +117,67 @@ impl<E: Env> Shield<E> {
         for (run, source) in self.runs(blocks) {
             let Source::Backup(at) = source else { continue };
             match pending.last_mut() {
-                _ if !which(&self.chain[at]) => {}
+                _ if !(walk.which)(&self.chain[at]) => {}
                 Some(last) if last.end == run.start => last.end = run.end,
                 _ => pending.push(run),
             }
         }
         for run in pending {
-            let first = run.start;
-            let failed = |error| (first, error);
-            let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
-            let bufs = self.read(home, bytes.clone()).await.map_err(failed)?;
-            home.write_home(bytes.start, Buf::joined(bufs)).await.map_err(failed)?;
-            self.unmark_others(&run, None);
-            moved += bytes.end - bytes.start;
+            if self.take_home(home, &run).await? {
+                moved += (run.end - run.start) * BLOCK_SIZE;
+                continue;
+            }
+            for block in run {
+                if self.take_home(home, &(block..block + 1)).await? {
+                    moved += BLOCK_SIZE;
+                } else {
+                    self.give_up_block(home, block, walk).await.map_err(|error| (block, error))?;
+                }
+            }
         }
         Ok(moved)
     }
+
+    /// Takes a run home. `false`: not all of it can be read.
+    async fn take_home(
+        &self,
+        home: &Rc<VolumeRt<E>>,
+        run: &Range<u64>,
+    ) -> Result<bool, (u64, IoError)> {
+        let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
+        let Ok(bufs) = self.read(home, bytes.clone()).await else { return Ok(false) };
+        let written = home.write_home(bytes.start, Buf::joined(bufs)).await;
+        written.map_err(|error| (run.start, error))?;
+        self.unmark_others(run, None);
+        Ok(true)
+    }
+
+    /// A block that its backup does not give: lost if every copy of it was asked (rule M5), else left for another time.
+    async fn give_up_block(
+        &self,
+        home: &Rc<VolumeRt<E>>,
+        block: u64,
+        walk: &mut Walk<'_, E>,
+    ) -> Result<(), IoError> {
+        let holds =
+            |backup: &&Backup<E>| backup.next_marked(self.volume, block..block + 1).is_some();
+        let asked = self.chain.iter().filter(holds).all(Backup::answers);
+        if walk.unreadable == Unreadable::Keep || !asked {
+            walk.kept = walk.kept.or(Some(block));
+            return Ok(());
+        }
+        home.lose_home(block * BLOCK_SIZE..(block + 1) * BLOCK_SIZE).await?;
+        self.unmark_others(&(block..block + 1), None);
+        walk.progress.lost.set(walk.progress.lost.get() + 1);
+        Ok(())
+    }
+}
+
+/// What a write-back is to do, and what it could not.
+struct Walk<'a, E: Env> {
+    progress: &'a Progress,
+    which: &'a dyn Fn(&Backup<E>) -> bool,
+    unreadable: Unreadable,
+    /// The first block that stays in its backup.
+    kept: Option<u64>,
 }

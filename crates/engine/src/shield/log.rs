@@ -16,7 +16,9 @@ use crate::error::IoError;
 use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN, EntryKind, LogEntry, LogShape, payload_crc};
 use crate::ids::{BLOCK_SIZE, VolumeNumber};
 use crate::runtime::Env;
-use crate::sync::{Event, Mutex, both, join_all};
+use crate::sync::{Event, Hold, Mutex, RangeLocks, both, join_all};
+
+mod join;
 
 /// Pages of the table read or written at once.
 const PAGES_AT_ONCE: u64 = 256;
@@ -39,6 +41,8 @@ pub(crate) struct Log<E: Env> {
     stored: Cell<u64>,
     storing: Cell<bool>,
     turn: Event,
+    /// Slots whose payload is being written, or copied to another leg.
+    slots: Rc<RangeLocks>,
     /// One flush at a time: whoever finds nothing to flush may be sure that it is durable, not on its way.
     flush_turn: Mutex,
 }
@@ -59,6 +63,7 @@ impl<E: Env> Log<E> {
             stored: Cell::new(0),
             storing: Cell::new(false),
             turn: Event::default(),
+            slots: Rc::default(),
             flush_turn: Mutex::default(),
         })
     }
@@ -116,6 +121,10 @@ impl<E: Env> Log<E> {
             Some(slots) => slots,
             None => return Err(Refused::Full),
         };
+        let (low, high) =
+            slots.iter().fold((u64::MAX, 0), |(low, high), slot| (low.min(*slot), high.max(*slot)));
+        let span = low..high + 1;
+        let _busy = self.slots.lock(span, Hold::Shared).await;
         let kind = if data.is_some() { EntryKind::Data } else { EntryKind::Zero };
         let mut pages = BTreeSet::new();
         {
@@ -175,9 +184,13 @@ impl<E: Env> Log<E> {
         if entry.kind == EntryKind::Zero {
             return Ok(Buf::zeroed(BLOCK_SIZE as usize));
         }
-        let mut bad = Vec::new();
+        let mut bad: Vec<Copy<E>> = Vec::new();
         let mut good = None;
-        for copy in self.space.copies() {
+        // A leg may join while another one is asked.
+        let next = |bad: &[Copy<E>]| {
+            self.space.copies().into_iter().find(|copy| !bad.iter().any(|b| b.is(copy)))
+        };
+        while let Some(copy) = next(&bad) {
             match copy.read(shape.payload(slot), BLOCK_SIZE).await {
                 Ok(buf) if payload_crc(&buf) == entry.payload => {
                     good = Some(buf);
@@ -218,7 +231,13 @@ impl<E: Env> Log<E> {
     /// Makes everything entered and cleared so far durable.
     pub(super) async fn flush(&self) -> Result<(), IoError> {
         let _turn = self.flush_turn.lock().await;
-        let covered = self.book.borrow_mut().begin_flush();
+        let unwritten = self.book.borrow().unwritten();
+        if !unwritten.is_empty() {
+            // Entries made from now on say what is durable: one that failed must not be among that.
+            let pages = unwritten.iter().map(|(slot, _)| LogShape::page_of(*slot)).collect();
+            self.store(pages).await?;
+        }
+        let covered = self.book.borrow_mut().begin_flush(unwritten);
         match self.space.flush().await {
             Ok(()) => {
                 let mut book = self.book.borrow_mut();
@@ -376,28 +395,38 @@ async fn read_tables<E: Env>(
     let mut tables = Vec::new();
     let mut nowhere: BTreeSet<u64> = (0..shape.pages).collect();
     for copy in space.copies() {
-        let mut table = BTreeMap::new();
         let mut unreadable = BTreeSet::new();
-        for page in (0..shape.pages).step_by(PAGES_AT_ONCE as usize) {
-            let pages = PAGES_AT_ONCE.min(shape.pages - page);
-            let bytes = match copy.read(page * BLOCK_SIZE, pages * BLOCK_SIZE).await {
-                Ok(bytes) => bytes.to_vec(),
-                Err(_) => read_page_by_page(&copy, page..page + pages, &mut unreadable).await,
-            };
-            for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
-                let slot = page * ENTRIES_PER_PAGE + i as u64 + 1;
-                if slot <= shape.slots
-                    && let Some(entry) = LogEntry::decode(bytes, id)
-                {
-                    table.insert(slot, entry);
-                }
-            }
-        }
+        tables.push(read_table(&copy, shape, id, &mut unreadable).await);
         nowhere.retain(|page| unreadable.contains(page));
-        tables.push(table);
     }
     // A page that no copy gives may name blocks whose newest version is here: guessing would serve old data.
     if nowhere.is_empty() { Ok(tables) } else { Err(IoError::Io) }
+}
+
+/// The entries of log `id` on one copy, and the pages that it does not give.
+async fn read_table<E: Env>(
+    copy: &Copy<E>,
+    shape: LogShape,
+    id: u64,
+    unreadable: &mut BTreeSet<u64>,
+) -> BTreeMap<u64, LogEntry> {
+    let mut table = BTreeMap::new();
+    for page in (0..shape.pages).step_by(PAGES_AT_ONCE as usize) {
+        let pages = PAGES_AT_ONCE.min(shape.pages - page);
+        let bytes = match copy.read(page * BLOCK_SIZE, pages * BLOCK_SIZE).await {
+            Ok(bytes) => bytes.to_vec(),
+            Err(_) => read_page_by_page(copy, page..page + pages, unreadable).await,
+        };
+        for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
+            let slot = page * ENTRIES_PER_PAGE + i as u64 + 1;
+            if slot <= shape.slots
+                && let Some(entry) = LogEntry::decode(bytes, id)
+            {
+                table.insert(slot, entry);
+            }
+        }
+    }
+    table
 }
 
 async fn read_page_by_page<E: Env>(

@@ -23,7 +23,7 @@ mod log;
 mod space;
 
 pub(crate) use backup::Backup;
-pub(crate) use drain::DrainEnd;
+pub(crate) use drain::{DrainEnd, Unreadable};
 pub(crate) use log::Log;
 pub(crate) use space::{LegFailures, Space};
 
@@ -93,9 +93,9 @@ impl<E: Env> Shield<E> {
         self.chain.iter().any(|backup| self.is_weakened(backup) && backup.marks_of(self.volume) > 0)
     }
 
-    /// Whether a backup survives fewer failures than home (rule B6).
+    /// Whether a backup survives fewer failures than home (rule B6), or takes nothing more.
     pub(crate) fn is_weakened(&self, backup: &Backup<E>) -> bool {
-        backup.spare_copies() < self.tolerance
+        backup.spare_copies() < self.tolerance || !backup.takes_more()
     }
 
     /// Runs of blocks with one source each, in order.

@@ -17,19 +17,19 @@ use crate::stage::Stage;
 use crate::trace::Trace;
 
 /// Levels that survive something.
-fn redundant() -> impl Iterator<Item = (Level, usize, usize)> {
+pub(super) fn redundant() -> impl Iterator<Item = (Level, usize, usize)> {
     LEVELS.into_iter().filter(|(_, _, tolerance)| *tolerance > 0)
 }
 
 /// The avoidance ends by itself, every byte is right, and a restart changes nothing.
-async fn ends_whole(s: &Script) {
+pub(super) async fn ends_whole(s: &Script) {
     s.verify().await;
     s.whole_again().await;
     s.verify().await;
     s.machine.audit().await;
 }
 
-fn restarts(stage: &mut Stage) {
+pub(super) fn restarts(stage: &mut Stage) {
     act(stage, degraded(), |s| async move { s.verify().await });
 }
 
@@ -54,7 +54,7 @@ pub(super) fn ailing_dies_in_copying(seed: u64, trace: Trace) {
 }
 
 /// A copy that stood still, with updates in the log, is let go until updates go home.
-async fn writing_back(s: &mut Script, tolerance: usize) {
+pub(super) async fn writing_back(s: &mut Script, tolerance: usize) {
     s.add_work_disk(tolerance + 1).await;
     s.scribble(60).await;
     s.stand_still(0, Strategy::WorkDisk).await;
@@ -108,7 +108,7 @@ pub(super) fn leg_dies_in_write_back(seed: u64, trace: Trace) {
 }
 
 /// Makes a range of a disk's data space unreadable.
-fn spoil(s: &Script, name: &str, from: u64, len: u64) {
+pub(super) fn spoil(s: &Script, name: &str, from: u64, len: u64) {
     let report = s.machine.array.report();
     let disk = report.disks.iter().find(|d| d.identity.path == name).expect("it is there");
     let layout = Layout::for_size(disk.size).expect("it has a layout");

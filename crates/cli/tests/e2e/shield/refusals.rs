@@ -120,7 +120,11 @@ fn work_disks_that_cannot_be_are_refused_and_leave_no_file() {
     let pair = format!("{x},{y}");
     let small = |size: &str| format!("work-disk add 61 --legs {pair} --size {size}");
     refused(&server, &small("64KiB"), &["x", "nothing was changed"]);
-    refused(&server, &format!("work-disk add 60 --legs {pair} --size 24MiB"), &["60 already"]);
+    refused(
+        &server,
+        &format!("work-disk add 60 --legs {pair} --size 24MiB"),
+        &["60 is there already", "lacks no leg"],
+    );
     refused(&server, &format!("work-disk add 5 --legs {pair} --size 24MiB"), &["disk 5 already"]);
     refused(&server, &format!("work-disk add 0 --legs {pair} --size 24MiB"), &["numbered from 1"]);
     refused(&server, &format!("work-disk add 61 --legs {pair} --for 9 --size 24MiB"), &["group 9"]);
@@ -206,7 +210,7 @@ fn work_volumes_that_cannot_be_are_refused() {
 
 #[test]
 fn what_a_shield_uses_cannot_be_taken_away() {
-    let (_bench, server) = Bench::with_work_disk("24MiB");
+    let (bench, server) = Bench::with_work_disk("24MiB");
     let data = server.fill("vault", 1);
     let leg = server
         .json(&["disk", "list"])
@@ -240,7 +244,7 @@ fn what_a_shield_uses_cannot_be_taken_away() {
     for words in [
         "work disk 60 has 1 of 2 legs",
         &format!("disk {leg}"),
-        "once the updates of volume 1 are home",
+        "work-disk add 60 --legs PATH",
         "lost with the disk that holds them",
     ] {
         assert!(status.contains(words), "{words:?} in {status}");
@@ -255,6 +259,16 @@ fn what_a_shield_uses_cannot_be_taken_away() {
         .to_string();
     refused(&server, &format!("disk fail {last}"), &["last leg of work disk 60"]);
     server.verify("vault", &data, "one leg is left");
+    // A new leg is made equal while the log is in use: then the old one may go.
+    let new = bench.dir.text("n1");
+    refused(
+        &server,
+        &format!("work-disk add 60 --legs {new} --size 1MiB"),
+        &["nothing was changed"],
+    );
+    server.ok(&["work-disk", "add", "60", "--legs", &new, "--size", "24MiB"]);
+    server.ok(&["disk", "fail", &last]);
+    server.verify("vault", &data, "the new leg is left");
 }
 
 #[test]

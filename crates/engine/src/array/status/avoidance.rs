@@ -89,7 +89,7 @@ impl<E: Env> Array<E> {
                 .filter(|d| work.legs.contains(&d.number) && d.state != DiskState::Work)
                 .collect();
             if !lost.is_empty() {
-                problems.push(lost_leg_words(config, work, set, &lost));
+                problems.push(lost_leg_words(work, set, &lost));
             }
         }
         problems
@@ -181,12 +181,7 @@ fn where_writes_go(avoidance: &AvoidanceReport) -> String {
     format!("writes of {}", places.join(", of "))
 }
 
-fn lost_leg_words(
-    config: &Configuration,
-    work: &WorkEntry,
-    set: DiskNumber,
-    lost: &[&DiskReport],
-) -> Problem {
+fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport]) -> Problem {
     let legs: Vec<String> = lost
         .iter()
         .map(|leg| {
@@ -195,16 +190,10 @@ fn lost_leg_words(
         })
         .collect();
     let left = work.legs.len() - lost.len();
-    let users: Vec<String> =
-        config.backups.users_of(work.place).map(|(_, volume)| format!("volume {volume}")).collect();
-    let again = format!(
-        "make it anew with `forestall work-disk remove {set}` and `forestall work-disk add {set} --legs PATH,PATH`"
+    let action = format!(
+        "bring it back with `forestall disk readd {}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`",
+        lost.first().map_or(set, |leg| leg.number)
     );
-    let action = if users.is_empty() {
-        again
-    } else {
-        format!("once the updates of {} are home, {again}", users.join(", "))
-    };
     let risk = match left {
         0 => "it takes no more writes".into(),
         n => format!(

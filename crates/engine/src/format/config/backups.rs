@@ -51,6 +51,10 @@ pub fn write(w: &mut Writer, table: &BackupTable) {
         w.u32(disk.0);
     });
     w.list(&table.pairs, write_pair);
+    let rates: Vec<_> = table.rates.iter().collect();
+    w.list(&rates, |w, ((group, slot), rate)| {
+        w.u32(group.0).u8(slot.0).u64(**rate);
+    });
 }
 
 fn write_pair(w: &mut Writer, pair: &PairEntry) {
@@ -103,9 +107,13 @@ pub fn read(body: &[u8]) -> Result<BackupTable, CodecError> {
     let suspected =
         r.list(DISKS_MAX, "suspected", |r| Ok::<_, CodecError>(DiskNumber(r.u32()?)))?;
     let pairs = r.list(VOLUMES_MAX, "pairs", read_pair)?;
+    let rates = r.list(DISKS_MAX, "rates", |r| {
+        Ok::<_, CodecError>(((GroupNumber(r.u32()?), Slot(r.u8()?)), r.u64()?))
+    })?;
     r.end()?;
     let strategies = strategies.into_iter().collect();
-    Ok(BackupTable { avoidances, work, strategies, suspected, pairs })
+    let rates = rates.into_iter().collect();
+    Ok(BackupTable { avoidances, work, strategies, suspected, pairs, rates })
 }
 
 fn read_avoidance(r: &mut Reader<'_>) -> Result<AvoidanceEntry, CodecError> {

@@ -14,7 +14,7 @@ use crate::config::{
 };
 use crate::geometry::Geometry;
 use crate::health::{FULL, LEAK_PERCENT_MAX, THRESHOLD_MAX};
-use crate::ids::{BLOCK_SIZE, DiskNumber};
+use crate::ids::{BLOCK_SIZE, DiskNumber, Slot};
 
 /// Most disks.
 pub const DISKS_MAX: usize = super::super::label::DISKS_MAX as usize;
@@ -122,6 +122,12 @@ fn check_backups(config: &Configuration) -> Result<(), Invalid> {
         "a disk is suspected that does not exist".into()
     })?;
     check_pairs(config)?;
+    let has_slot = |(group, slot): &(_, Slot)| {
+        config.group(*group).is_some_and(|g| usize::from(slot.0) < g.slots.len())
+    };
+    require(table.rates.keys().all(has_slot), || {
+        "a rate is set for a slot that does not exist".into()
+    })?;
     let strategies = table.strategies.keys();
     require(strategies.clone().all(|volume| has_volume(*volume)), || {
         "a strategy is set for a volume that does not exist".into()

@@ -312,7 +312,7 @@ impl<E: Env> Group<E> {
         let is_data = |slot: &Slot| self.column_index(row.stripe, *slot) < k;
         let mut unproved = 0;
         for slot in row.erased.iter().filter(is_data) {
-            self.enter_unproved(slot, row.address).await?;
+            self.enter_unproved(slot, row.address, BLOCK_SIZE).await?;
             unproved += 1;
         }
         if let Some(contents) = self.candidates(row).first() {
