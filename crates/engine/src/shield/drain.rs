@@ -106,7 +106,7 @@ impl<E: Env> Shield<E> {
             let failed = |error| (first, error);
             let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
             let bufs = self.read(home, bytes.clone()).await.map_err(failed)?;
-            home.write_home(bytes.start, Buf::joined(bufs)).await.map_err(failed)?;
+            home.write_kept(bytes.start, Buf::joined(bufs)).await.map_err(failed)?;
             self.unmark_others(&run, None);
             moved += bytes.end - bytes.start;
         }
