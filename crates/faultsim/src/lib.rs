@@ -37,7 +37,7 @@ mod target;
 mod trace;
 mod work;
 
-pub use avoidance::{AVOIDANCE_SCENARIOS, all_scenarios};
+pub use avoidance::{AVOIDANCE_SCENARIOS, EXISTING_PAIR_SCENARIOS, all_scenarios};
 pub use catch::caught;
 pub use client::{Budget, Habits, Host, break_off, connection};
 pub use disk::{Accesses, Drive, SimDisk};

@@ -23,7 +23,7 @@ impl Script {
 }
 
 pub(super) fn second_member_dies_anywhere(seed: u64, trace: Trace) {
-    for strategy in [Strategy::WorkVolume, Strategy::WorkDisk, Strategy::Direct] {
+    for strategy in [Strategy::Pair, Strategy::WorkVolume, Strategy::WorkDisk, Strategy::Direct] {
         for (level, members, tolerance) in LEVELS {
             for percent in [0, 25, 50, 75, 100] {
                 if level == Level::Raid0 && percent > 0 {
