@@ -139,6 +139,9 @@ impl<E: Env> Array<E> {
                 && !interrupted()
         };
         let failed = |what: String| DrainEnd::Failed(format!("volume {primary}: {what}"));
+        if volume.group().lost_blocks() > 0 {
+            mirror.mark_lost_at_home(volume, &goes_on).await;
+        }
         while mirror.is_reversed() {
             if !goes_on() {
                 return DrainEnd::Stopped;

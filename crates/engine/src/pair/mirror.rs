@@ -27,6 +27,9 @@ const WINDOW: u64 = 1 << 20;
 /// Blocks copied between two flushes.
 const FLUSH_EVERY: usize = (32 << 20) / BLOCK_SIZE as usize;
 
+/// A place in the order of copies that no flush covers.
+const NEVER: u64 = u64::MAX;
+
 /// A copy that failed.
 #[derive(Debug)]
 pub(crate) struct CopyError {
@@ -199,12 +202,17 @@ impl<E: Env> Mirror<E> {
         Ok(differ.len() as u64)
     }
 
-    /// Both sides have the same, or home has the newest: the bits may go once both are flushed. The caller holds the blocks' locks.
+    /// Both sides have the same: the bits may go once both are flushed. The caller holds the blocks' locks.
     pub(super) fn made_equal(&self, blocks: Range<u64>) {
         let order = self.copies.get() + 1;
         self.copies.set(order);
         let marked = self.pair.marked_in(blocks);
         self.copied.borrow_mut().extend(marked.into_iter().map(|block| (block, order)));
+    }
+
+    /// Home alone has the newest of these marked blocks: no flush clears their bits. The caller holds the blocks' locks.
+    pub(super) fn only_home_has(&self, blocks: Range<u64>) {
+        self.copied.borrow_mut().extend(blocks.map(|block| (block, NEVER)));
     }
 
     /// What was made equal is so no more. The caller holds the blocks' locks.
@@ -215,7 +223,7 @@ impl<E: Env> Mirror<E> {
         }
     }
 
-    /// Marked blocks in which the sides were not made equal yet.
+    /// Marked blocks that home has not got yet, or, while the primary is newer, the secondary.
     pub(crate) fn differing(&self) -> u64 {
         self.pair.marks().saturating_sub(self.copied.borrow().len() as u64)
     }

@@ -20,7 +20,7 @@ use crate::buf::Buf;
 use crate::error::IoError;
 use crate::ids::BLOCK_SIZE;
 use crate::runtime::Env;
-use crate::sync::{Event, both};
+use crate::sync::{Event, Hold, both};
 use crate::volume::VolumeRt;
 
 /// What a pair does with hosts' blocks.
@@ -68,36 +68,71 @@ impl<E: Env> Mirror<E> {
         home: &VolumeRt<E>,
         range: Range<u64>,
     ) -> Result<Vec<Buf>, IoError> {
-        if !self.is_reversed() {
-            return home.read_home(range).await;
-        }
         let blocks = range.start / BLOCK_SIZE..range.end / BLOCK_SIZE;
-        match self.pair.read(blocks.clone()).await {
+        match self.read_newest(home, blocks.clone()).await {
             Ok(bufs) => Ok(bufs),
-            Err(_) => self.read_where_equal(home, blocks).await,
+            Err(_) => self.read_block_by_block(home, blocks).await,
         }
     }
 
-    /// The secondary could not give all of these blocks: those that are not marked are the same at home.
-    async fn read_where_equal(
+    /// Reads blocks on the side that has the newest version of each.
+    async fn read_newest(
+        &self,
+        home: &VolumeRt<E>,
+        blocks: Range<u64>,
+    ) -> Result<Vec<Buf>, IoError> {
+        if self.is_reversed() {
+            return self.pair.read(blocks).await;
+        }
+        home.read_home(blocks.start * BLOCK_SIZE..blocks.end * BLOCK_SIZE).await
+    }
+
+    /// The side with the newest versions could not give all of these blocks: those that are not marked are the same on the other.
+    async fn read_block_by_block(
         &self,
         home: &VolumeRt<E>,
         blocks: Range<u64>,
     ) -> Result<Vec<Buf>, IoError> {
         let mut bufs = Vec::new();
-        let mut at = blocks.start;
-        while at < blocks.end {
-            let marked = self.pair.next_marked(at..blocks.end);
-            if marked == Some(at) {
-                bufs.extend(self.pair.read(at..at + 1).await?);
-                at += 1;
-                continue;
-            }
-            let end = marked.unwrap_or(blocks.end);
-            bufs.extend(home.read_home(at * BLOCK_SIZE..end * BLOCK_SIZE).await?);
-            at = end;
+        for block in blocks {
+            let one = block..block + 1;
+            let read = match self.read_newest(home, one.clone()).await {
+                Err(_) if self.pair.next_marked(one.clone()).is_none() => {
+                    if self.is_reversed() {
+                        home.read_home(block * BLOCK_SIZE..(block + 1) * BLOCK_SIZE).await
+                    } else {
+                        self.pair.read(one).await
+                    }
+                }
+                read => read,
+            };
+            bufs.extend(read?);
         }
         Ok(bufs)
+    }
+
+    /// Marks what home cannot give, so that it is written there again: the secondary has it.
+    pub(crate) async fn mark_lost_at_home(&self, home: &VolumeRt<E>, goes_on: &dyn Fn() -> bool) {
+        const PIECE: u64 = (1 << 20) / BLOCK_SIZE;
+        let end = home.report().size.div_ceil(BLOCK_SIZE);
+        for first in (0..end).step_by(PIECE as usize) {
+            if !goes_on() {
+                return;
+            }
+            let piece = first..(first + PIECE).min(end);
+            let bytes = |blocks: Range<u64>| blocks.start * BLOCK_SIZE..blocks.end * BLOCK_SIZE;
+            let Range { start, end } = bytes(piece.clone());
+            let _guard = home.lock(start, end - start, Hold::Shared).await;
+            if home.read_home(start..end).await.is_ok() {
+                continue;
+            }
+            for block in piece {
+                let lost = home.read_home(bytes(block..block + 1)).await.is_err();
+                if lost && self.is_reversed() {
+                    self.pair.mark(block..block + 1);
+                }
+            }
+        }
     }
 
     /// Writes whole blocks, with their data or as zeroes.
@@ -133,14 +168,19 @@ impl<E: Env> Mirror<E> {
             Mode::Returning => {
                 let there = self.pair.put(blocks.clone(), data.clone());
                 let (here, there) = both(here(data), there).await;
-                if here.is_ok() {
-                    self.made_equal(blocks.clone());
+                match (here, there) {
+                    (Ok(()), Ok(())) => self.made_equal(blocks),
+                    // The bit is set: home is written again later.
+                    (Err(_), Ok(())) => {}
+                    (Ok(()), Err(error)) => {
+                        self.only_home_has(blocks.clone());
+                        if !(self.on_broken)().await {
+                            self.differ(blocks);
+                            return Err(error);
+                        }
+                    }
+                    (Err(_), Err(error)) => return Err(error),
                 }
-                if there.is_err() && !(here.is_ok() && (self.on_broken)().await) {
-                    self.differ(blocks);
-                    return there;
-                }
-                // Where only home failed the bit is set: it is written again later.
                 Ok(())
             }
         }
