@@ -108,7 +108,7 @@ pub(super) fn leg_dies_in_write_back(seed: u64, trace: Trace) {
 }
 
 /// Makes a range of a disk's data space unreadable.
-fn spoil(s: &Script, name: &str, from: u64, len: u64) {
+pub(super) fn spoil(s: &Script, name: &str, from: u64, len: u64) {
     let report = s.machine.array.report();
     let disk = report.disks.iter().find(|d| d.identity.path == name).expect("it is there");
     let layout = Layout::for_size(disk.size).expect("it has a layout");

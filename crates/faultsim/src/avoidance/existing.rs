@@ -52,6 +52,11 @@ pub const EXISTING_PAIR_SCENARIOS: &[Scenario] = &[
         script: failures::home_loses,
     },
     Scenario {
+        name: "existing-pair-lost-at-home",
+        story: "blocks that are unreadable on the ailing disk and on a peer: the secondary has them, so nothing is lost",
+        script: failures::lost_at_home,
+    },
+    Scenario {
         name: "existing-pair-stop-and-cancel",
         story: "stopped in good order while the pair syncs, is reversed, goes home; or given up there",
         script: failures::stop_and_cancel,

@@ -9,6 +9,7 @@ use forestall_engine::{
     PairStatus, Strategy,
 };
 
+use super::super::events::spoil;
 use super::{PHASES, Phase, REVERSED, as_safe_as};
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
@@ -120,6 +121,32 @@ pub(super) fn home_loses(seed: u64, trace: Trace) {
             });
             act(&mut stage, degraded(), |s| async move { s.verify().await });
         }
+    }
+}
+
+pub(super) fn lost_at_home(seed: u64, trace: Trace) {
+    const CHUNK: u64 = 16 * 1024;
+    for (level, members) in [(Level::Raid1, 2), (Level::Raid5, 3)] {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 2);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
+            s.add_secondary(Level::Raid1, 2).await;
+            s.write(0, s.size()).await;
+            s.pair_up().await;
+            s.equal().await;
+            s.stand_reversed().await;
+            for disk in ["d1", "d2"] {
+                spoil(&s, disk, 8 * CHUNK, 4096);
+            }
+            s.go_on().await;
+            let lost = |s: &Script| s.machine.array.report().groups[0].lost_blocks;
+            s.await_that("a lost block", |s| lost(s) > 0).await;
+            s.verify().await;
+            s.as_before(1).await;
+            if lost(&s) > 0 {
+                s.machine.complain("blocks that the secondary had are listed lost".into());
+            }
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
     }
 }
 
