@@ -60,6 +60,7 @@ pub(super) fn choose(
             continue;
         }
         let mut chain = Vec::new();
+        let mut unused_pair = String::new();
         if matches!(wanted, Strategy::Auto | Strategy::Pair) {
             let taken = match config.backups.pair_of(number) {
                 Some(pair) => existing_pair(config, group, tolerance, pair, whole),
@@ -67,7 +68,12 @@ pub(super) fn choose(
             };
             match taken {
                 Ok(()) => chain.push(BackupPlace::Pair(number)),
-                Err(why) => refusals.push(why),
+                Err(why) => {
+                    if config.backups.pair_of(number).is_some() {
+                        unused_pair = format!(", since {why}");
+                    }
+                    refusals.push(why);
+                }
             }
         }
         for kind in [Strategy::WorkVolume, Strategy::WorkDisk] {
@@ -82,7 +88,7 @@ pub(super) fn choose(
             }
         }
         plan.why.push(match chain.first() {
-            Some(place) => format!("volume {number}: {place}"),
+            Some(place) => format!("volume {number}: {place}{unused_pair}"),
             None if wanted == Strategy::Direct => format!("volume {number}: direct, as asked"),
             None => format!("volume {number}: direct"),
         });
@@ -226,7 +232,9 @@ fn how_to(strategy: Strategy) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::WorkEntry;
     use crate::format::samples;
+    use crate::ids::DiskNumber;
 
     #[test]
     fn the_secondary_of_a_pair_is_used_unless_it_is_kept_or_less_safe() {
@@ -254,5 +262,15 @@ mod tests {
         config.backups.pairs[0].hold = false;
         config.backups.pairs[0].status = PairStatus::Split;
         refused(&config, &whole(2), "`forestall pair resync 1` lets it be used");
+        // Another place is taken, and the reason told.
+        let place = BackupPlace::WorkDisk(DiskNumber(600));
+        let legs = vec![DiskNumber(6)];
+        config.backups.work = vec![WorkEntry { place, legs, serves: Vec::new(), log: 0 }];
+        let offers = [(place, Offer { spare_copies: 2, free: 9 })].into();
+        let auto = Strategy::Auto;
+        let plan = super::choose(&config, &config.groups[0], 2, auto, &offers, &whole(2));
+        let plan = plan.expect("a work disk is there");
+        assert_eq!(plan.volumes[0].chain, [place]);
+        assert!(plan.why[0].contains("work disk 600, since the pair of volumes 1 and 3 is split"));
     }
 }
