@@ -3,7 +3,9 @@
 //! Owns their list and the scripts of runs that lose nothing but power; `existing/failures.rs` those in which something fails, or is refused. Invariant: at the end of each the pair is as it was before, which is seen by comparing the volumes, unless the story
 //! is about its end.
 
-use forestall_engine::{AssembleOptions, AvoidanceState, DiskNumber, Level, PairStatus, Strategy};
+use forestall_engine::{
+    AssembleOptions, AvoidanceState, DiskNumber, Level, PairStatus, Runtime, Strategy,
+};
 
 use crate::scenarios::{Scenario, act, degraded};
 use crate::script::{Script, stage_of};
@@ -213,10 +215,18 @@ fn bit_first(seed: u64, trace: Trace) {
 
 /// From the command to the end: hosts write all the while, the pair is made equal, reversed, written back, and returns.
 async fn whole_story(mut s: Script) {
+    // Another connection flushes, so that writes come between a flush and the clearing of bits.
+    let other = s.machine.clone();
+    s.machine.runtime.spawn(Box::pin(async move {
+        let host = other.connect("v1");
+        loop {
+            host.must(host.flush().await, "a flush");
+            other.pause(700_000).await;
+        }
+    }));
     s.replace(1, 16 * SLOW, Strategy::Pair).await;
     for _ in 0..100_000 {
-        s.scribble(2).await;
-        s.flush().await;
+        s.scribble(4).await;
         s.machine.pause(5_000_000).await;
         if s.state().is_none() {
             return;
