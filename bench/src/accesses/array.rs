@@ -14,8 +14,8 @@ use forestall_disk::MemoryDisk;
 use forestall_engine::format::layout::UNWRITTEN_UNIT;
 use forestall_engine::geometry::Geometry;
 use forestall_engine::{
-    Array, AssembleOptions, Buf, CreateGroup, CreateSpec, DiskIdentity, DiskNumber, Env, Level,
-    NewDisk, Runtime, Slot, Task, VolumeHandle,
+    Array, AssembleOptions, Buf, CreateGroup, CreateSpec, DiskIdentity, DiskNumber, Env,
+    JournalMode, Level, NewDisk, Runtime, Slot, Task, VolumeHandle,
 };
 
 use super::Count;
@@ -107,7 +107,13 @@ impl BenchArray {
             };
             disks.iter().map(new).collect::<Vec<_>>()
         };
-        let group = CreateGroup { level, chunk: CHUNK, spares: 0, volume: None };
+        let group = CreateGroup {
+            level,
+            chunk: CHUNK,
+            journal: JournalMode::default(),
+            spares: 0,
+            volume: None,
+        };
         let spec = CreateSpec { name: "bench".into(), allow_injection: false, group: Some(group) };
         rt.run(Array::<MemoryEnv>::create(rt.clone(), spec, handles()))?;
         let assembled = rt.run(Array::assemble(rt.clone(), handles(), AssembleOptions::default()));

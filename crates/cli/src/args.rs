@@ -162,6 +162,18 @@ pub enum IoWord {
     Pread,
 }
 
+/// What a parity group's journal holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum JournalWord {
+    /// Parts of stripes with their data, full stripes by their checksums
+    #[default]
+    Partial,
+    /// Everything with its data: a crash with a lost member leaves old or new, at twice the bytes for large writes
+    Full,
+    /// Nothing: a crash together with a lost member may lose data
+    Off,
+}
+
 /// `create`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
@@ -184,6 +196,9 @@ pub struct CreateArgs {
     /// Chunk of that group, 4KiB to 1MiB
     #[arg(long, value_parser = parse_chunk, default_value = "64KiB", requires = "level")]
     pub chunk: u32,
+    /// Journal of that group, if it has parity
+    #[arg(long, value_enum, default_value_t, requires = "level")]
+    pub journal: JournalWord,
     /// How many of the last disks become spares
     #[arg(long, default_value_t = 0, requires = "level", value_name = "N")]
     pub spares: usize,

@@ -20,9 +20,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use forestall_engine::{ArrayReport, Health, T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row};
+use forestall_engine::{
+    ArrayReport, Health, T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, TableRow,
+};
 use forestall_server::api::types::{Done, ServerInfo};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::args::{Cli, Command, ShowArgs, StatusArgs, TableWord};
 use crate::client::Client;
@@ -120,38 +123,21 @@ fn status(session: &Session, args: &StatusArgs) -> Result<ExitCode> {
 }
 
 fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
-    let (client, aligned) = (session.client()?, io::stdout().is_terminal());
     let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
     match args.table {
-        TableWord::T1 => {
-            let rows: Vec<T1Row> = client.get("/v1/show/t1")?;
-            session.print(&rows, || render::tables::t1(&rows, aligned))
-        }
-        TableWord::T2 => {
-            let rows: Vec<T2Row> = client.get(&format!("/v1/show/t2{bits}"))?;
-            session.print(&rows, || render::pairs::t2(&rows, aligned))
-        }
-        TableWord::T3 => {
-            let rows: Vec<T3Row> = client.get("/v1/show/t3")?;
-            session.print(&rows, || render::tables::t3(&rows, aligned))
-        }
-        TableWord::T4 => {
-            let rows: Vec<T4Row> = client.get(&format!("/v1/show/t4{bits}"))?;
-            session.print(&rows, || render::backups::t4(&rows, aligned))
-        }
-        TableWord::T5 => {
-            let rows: Vec<T5Row> = client.get("/v1/show/t5")?;
-            session.print(&rows, || render::backups::t5(&rows, aligned))
-        }
-        TableWord::T6 => {
-            let rows: Vec<T6Row> = client.get("/v1/show/t6")?;
-            session.print(&rows, || render::backups::t6(&rows, aligned))
-        }
-        TableWord::T7 => {
-            let rows: Vec<T7Row> = client.get("/v1/show/t7")?;
-            session.print(&rows, || render::backups::t7(&rows, aligned))
-        }
+        TableWord::T1 => show_table::<T1Row>(session, "t1"),
+        TableWord::T2 => show_table::<T2Row>(session, &format!("t2{bits}")),
+        TableWord::T3 => show_table::<T3Row>(session, "t3"),
+        TableWord::T4 => show_table::<T4Row>(session, &format!("t4{bits}")),
+        TableWord::T5 => show_table::<T5Row>(session, "t5"),
+        TableWord::T6 => show_table::<T6Row>(session, "t6"),
+        TableWord::T7 => show_table::<T7Row>(session, "t7"),
     }
+}
+
+fn show_table<R: TableRow + DeserializeOwned>(session: &Session, table: &str) -> Result<ExitCode> {
+    let rows: Vec<R> = session.client()?.get(&format!("/v1/show/{table}"))?;
+    session.print(&rows, || render::tables::drawn(&rows, io::stdout().is_terminal()))
 }
 
 fn stop(session: &Session) -> Result<ExitCode> {

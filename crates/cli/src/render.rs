@@ -1,9 +1,8 @@
 //! How reports look on a terminal.
 //!
-//! Owns colours and aligned columns; [`status`] is the one-screen page, [`tables`] are the listings, [`backups`] the tables of redirected writes. Pure functions from
+//! Owns colours and aligned columns; [`status`] is the one-screen page, [`tables`] are the listings and the tables of the drawings. Pure functions from
 //! reports to text, so that tests can read them; colours only on a terminal and never under `NO_COLOR`.
 
-pub mod backups;
 pub mod pairs;
 pub mod status;
 pub mod tables;

@@ -51,6 +51,30 @@ impl fmt::Display for Level {
     }
 }
 
+/// What a parity group writes to its journal before it changes anything in place (rule J1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum JournalMode {
+    /// Nothing: a crash together with the loss of a member may lose data.
+    Off,
+    /// Parts of stripes with their data, full stripes by their checksums.
+    #[default]
+    Partial,
+    /// Everything with its data.
+    Full,
+}
+
+impl fmt::Display for JournalMode {
+    /// As the command line writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Partial => "partial",
+            Self::Full => "full",
+        })
+    }
+}
+
 /// What a disk is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -170,6 +194,8 @@ pub struct GroupEntry {
     pub intent_region: u64,
     /// Stripes that one bit of the unwritten map covers.
     pub unwritten_unit: u32,
+    /// Its journal; [`JournalMode::Off`] for levels without parity.
+    pub journal: JournalMode,
     /// The members in order.
     pub slots: Vec<SlotEntry>,
     /// Set by an orderly stop: intent bits then only say what an absent member missed (rules M2, M3), not what is dirty.

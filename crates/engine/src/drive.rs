@@ -44,6 +44,8 @@ pub(crate) struct Drive<E: Env> {
     rt: E::Runtime,
     timeout_ns: u64,
     gone: Cell<bool>,
+    /// Told when it is given up: nobody waits for it any longer.
+    given_up: Event,
     /// Counts what makes answers still on their way doubtful: being given up, a failed flush (rule F2).
     doubts: Cell<u64>,
     /// Requests that timed out and still run.
@@ -123,6 +125,7 @@ impl<E: Env> Drive<E> {
             rt,
             timeout_ns,
             gone: Cell::new(false),
+            given_up: Event::default(),
             doubts: Cell::new(0),
             late: Rc::default(),
             slow: Cell::new(0),
@@ -189,6 +192,7 @@ impl<E: Env> Drive<E> {
     pub(crate) fn retire(&self) {
         self.gone.set(true);
         self.doubts.set(self.doubts.get() + 1);
+        self.given_up.notify();
     }
 
     pub(crate) fn count_access(&self, change: impl FnOnce(&mut AccessCounts)) {
@@ -217,11 +221,16 @@ impl<E: Env> Drive<E> {
         self.timed_for(request, self.timeout_ns).await
     }
 
-    /// Waits for a request; when `ns` have passed it is late.
+    /// Waits for a request; when `ns` have passed, or the drive was given up meanwhile, it is late.
     async fn timed_for<T: 'static>(&self, mut request: Late<T>, ns: u64) -> Timed<T> {
-        match self.within(&mut request, ns).await {
-            Some(value) => Timed::Done(value),
-            None => {
+        let mut given_up = Box::pin(self.given_up.wait_until(|| self.gone.get()));
+        let mut in_time = Box::pin(self.within(&mut request, ns));
+        let ended = race(&mut in_time, &mut given_up).await;
+        drop(in_time);
+        match ended {
+            First::Left(Some(value)) => Timed::Done(value),
+            First::Right(()) => Timed::Late(request),
+            First::Left(None) => {
                 self.count_error(|e| e.timeouts += 1);
                 self.late.silent.set(true);
                 Timed::Late(request)

@@ -34,8 +34,9 @@ pub use array::{
 pub use buf::Buf;
 pub use config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
-    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, PairEntry,
-    PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
+    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, JournalMode, Level,
+    PairEntry, PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry,
+    WorkEntry,
 };
 pub use disk::{Disk, DiskFault, DiskIdentity, FaultKind};
 pub use error::{AssembleError, CommandError, CreateError, IoError};
@@ -45,7 +46,7 @@ pub use ids::{
 pub use report::{
     AccessCounts, ArrayReport, AvoidanceReport, DiskReport, DiskState, ErrorCounts, Event,
     GroupReport, Health, HealthReport, JobKind, JobReport, JobState, PairReport, Problem, Severity,
-    ShieldedReport, T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, VolumeReport,
+    ShieldedReport, T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, TableRow, VolumeReport,
 };
 pub use runtime::{Env, Runtime, Task};
 pub use volume::{AllocationRun, VolumeHandle};

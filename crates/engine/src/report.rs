@@ -1,20 +1,20 @@
 //! What the array tells of itself: plain data for `status`, the listings, the API and the dashboard.
 //!
 //! Owns the report types, nothing else; every one is serialisable, sizes are bytes, times milliseconds since 1970, and the
-//! words are those of design.md §1. How to print them is the command line's matter.
-
-use std::collections::BTreeMap;
+//! words are those of `docs/glossary.md`. How to print them is the command line's matter; only the tables of the drawings bring their cells.
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{DiskRole, Level, PairStatus};
+use crate::config::{DiskRole, JournalMode, Level, PairStatus};
 use crate::disk::DiskIdentity;
-use crate::health::{ErrorClass, Policy, Verdict};
+use crate::health::Policy;
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 
 mod avoidance;
+mod tables;
 
 pub use avoidance::{AvoidanceReport, ShieldedReport};
+pub use tables::{T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, TableRow};
 
 /// Overall health; the exit code of `status` follows it: 0, 3, 4.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -126,6 +126,9 @@ pub struct GroupReport {
     pub level: Level,
     /// Chunk in bytes.
     pub chunk: u32,
+    /// What its journal holds.
+    #[serde(default)]
+    pub journal: JournalMode,
     /// Its health.
     pub health: Health,
     /// Members in slot order.
@@ -167,8 +170,11 @@ pub struct VolumeReport {
     pub size: u64,
     /// Hosts may only read.
     pub read_only: bool,
-    /// Kept for redirected writes of other volumes: not served.
+    /// Kept for other volumes, as a work volume or as a secondary: not served.
     pub reserved: bool,
+    /// The volume whose secondary it is, if it is one.
+    #[serde(default)]
+    pub secondary_of: Option<VolumeNumber>,
 }
 
 /// One pair of volumes.
@@ -198,6 +204,8 @@ pub enum JobKind {
     WriteBack,
     /// Reading and writing all of a disk that was copied away.
     Test,
+    /// Making the secondary of a pair equal to its primary.
+    Mirror,
     /// Copying a member to its replacement.
     Replace,
     /// Bringing a returned disk up to date.
@@ -237,6 +245,9 @@ pub struct JobReport {
     pub group: GroupNumber,
     /// The disk being filled, if one is.
     pub disk: Option<DiskNumber>,
+    /// The primary, of the making of two volumes equal.
+    #[serde(default)]
+    pub volume: Option<VolumeNumber>,
     /// Bytes of member address space done.
     pub done_bytes: u64,
     /// Bytes of member address space in all.
@@ -330,36 +341,6 @@ pub struct Event {
     pub message: String,
 }
 
-/// One row of table T1, in the drawings' columns.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct T1Row {
-    /// GROUP#.
-    pub group: GroupNumber,
-    /// VOLUME#: empty is shown as NULL.
-    pub volumes: Vec<VolumeNumber>,
-    /// DISK#.
-    pub disks: Vec<DiskNumber>,
-    /// RAID LEVEL.
-    pub level: Level,
-}
-
-/// One row of table T3.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
-pub struct T3Row {
-    /// DISK#.
-    pub disk: DiskNumber,
-    /// Errors by class since the disk was added or cleared.
-    pub counts: BTreeMap<ErrorClass, u64>,
-    /// LEVEL of the leaky bucket, in percent of a full one.
-    pub level_percent: f64,
-    /// THRESHOLD: the level that counts as ailing, in percent.
-    pub threshold_percent: f64,
-    /// VERDICT.
-    pub verdict: Verdict,
-    /// REASON, with the figures that led to it.
-    pub reason: String,
-}
-
 /// `health show`.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct HealthReport {
@@ -367,71 +348,4 @@ pub struct HealthReport {
     pub policy: Policy,
     /// Table T3.
     pub disks: Vec<T3Row>,
-}
-
-/// One row of table T2 (drawings, FIG. 3A).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct T2Row {
-    /// PRIMARY VOLUME#.
-    pub primary_volume: VolumeNumber,
-    /// SECONDARY VOLUME#.
-    pub secondary_volume: VolumeNumber,
-    /// PAIRING STATUS, in the drawings' words.
-    pub pairing_status: String,
-    /// DIFFERENTIAL BITMAP: for each region of 1 MiB whether a block in it differs, then `...`.
-    pub differential_bitmap: String,
-}
-
-/// One row of table T4 (drawings, FIG. 11A).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct T4Row {
-    /// WORK VOLUME#.
-    pub work_volume: VolumeNumber,
-    /// CAPACITY, in decimal units, rounded.
-    pub capacity: String,
-    /// PRIMARY VOLUME#: the volumes whose writes come here; empty is NULL.
-    pub primary_volumes: Vec<VolumeNumber>,
-    /// TERMINAL ADDRESS: the slot used last, from 1.
-    pub terminal_address: Option<u64>,
-    /// DIFFERENTIAL BITMAP: for each slot whether it holds what is not yet written back, then `...`.
-    pub differential_bitmap: String,
-}
-
-/// One row of table T5 (drawings, FIG. 15A).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct T5Row {
-    /// DISK#.
-    pub disk: DiskNumber,
-    /// CAPACITY, in decimal units, rounded.
-    pub capacity: String,
-    /// STATUS; `None` is NULL.
-    pub status: Option<String>,
-}
-
-/// One row of table T6 (drawings, FIG. 15B).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct T6Row {
-    /// DISK#: the work-disk set.
-    pub disk: DiskNumber,
-    /// CAPACITY of each of its legs, in decimal units, rounded.
-    pub capacity: String,
-    /// STATUS: `IN USE` or `UNUSED`.
-    pub status: String,
-    /// MAIN DISK#: the disks of the groups whose writes come here; empty is NULL.
-    pub main_disks: Vec<DiskNumber>,
-    /// TERMINAL ADDRESS: the slot used last, from 1.
-    pub terminal_address: Option<u64>,
-}
-
-/// One row of table T7 (drawings, FIG. 16).
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-pub struct T7Row {
-    /// MAIN DISK#: the disk that is in the slot at this moment.
-    pub main_disk: DiskNumber,
-    /// MAIN DISK ADDRESS, in units of 4 KiB from 1.
-    pub main_disk_address: u64,
-    /// WORK DISK#.
-    pub work_disk: DiskNumber,
-    /// WORK DISK ADDRESS: the slot, from 1.
-    pub work_disk_address: u64,
 }

@@ -37,6 +37,8 @@ pub(crate) struct VolumeRt<E: Env> {
     group: Rc<Group<E>>,
     locks: Rc<RangeLocks>,
     closed: Cell<bool>,
+    /// How many wait for the requests under way to end, to delete it then.
+    closings: Cell<u32>,
     in_flight: Cell<u64>,
     /// Of those, the ones that change data.
     writes: Cell<u64>,
@@ -72,6 +74,15 @@ impl<E: Env> Drop for InFlight<E> {
     }
 }
 
+/// Keeps a volume closed while somebody waits to delete it.
+pub(crate) struct Closing<E: Env>(Rc<VolumeRt<E>>);
+
+impl<E: Env> Drop for Closing<E> {
+    fn drop(&mut self) {
+        self.0.closings.set(self.0.closings.get() - 1);
+    }
+}
+
 impl<E: Env> VolumeRt<E> {
     pub(crate) fn new(rt: E::Runtime, entry: VolumeEntry, group: Rc<Group<E>>) -> Rc<Self> {
         Rc::new(Self {
@@ -80,6 +91,7 @@ impl<E: Env> VolumeRt<E> {
             group,
             locks: Rc::default(),
             closed: Cell::new(false),
+            closings: Cell::new(0),
             in_flight: Cell::new(0),
             writes: Cell::new(0),
             idle: Event::default(),
@@ -100,6 +112,12 @@ impl<E: Env> VolumeRt<E> {
     /// Answers every request from now on with an error.
     pub(crate) fn close(&self) {
         self.closed.set(true);
+    }
+
+    /// Answers new requests with an error for as long as the guard lives.
+    pub(crate) fn closing(self: &Rc<Self>) -> Closing<E> {
+        self.closings.set(self.closings.get() + 1);
+        Closing(Rc::clone(self))
     }
 
     /// The volume's group.
@@ -173,6 +191,7 @@ impl<E: Env> VolumeRt<E> {
             size: entry.size,
             read_only: entry.read_only,
             reserved: self.reserved.get(),
+            secondary_of: None,
         }
     }
 
@@ -187,7 +206,7 @@ impl<E: Env> VolumeRt<E> {
     }
 
     fn begin(self: &Rc<Self>, offset: u64, len: u64) -> Result<InFlight<E>, IoError> {
-        if self.closed.get() || self.reserved.get() {
+        if self.closed.get() || self.closings.get() > 0 || self.reserved.get() {
             return Err(IoError::Stopped);
         }
         let end = offset.checked_add(len).ok_or(IoError::OutOfRange)?;

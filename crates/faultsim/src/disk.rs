@@ -36,6 +36,10 @@ pub struct Accesses {
     pub other_reads: u64,
     /// Writes elsewhere.
     pub other_writes: u64,
+    /// Bytes read and written elsewhere.
+    pub other_bytes: u64,
+    /// The longest read or write.
+    pub longest: u64,
     /// Flushes.
     pub flushes: u64,
     /// Discards.
@@ -256,8 +260,10 @@ impl Drive {
             (Request::Flush { .. }, _) => counts.flushes += 1,
             (Request::Discard { .. }, _) => counts.discards += 1,
         }
-        if in_data && matches!(request, Request::Read { .. } | Request::Write { .. }) {
-            counts.data_bytes += range.end - range.start;
+        if matches!(request, Request::Read { .. } | Request::Write { .. }) {
+            let len = range.end - range.start;
+            *(if in_data { &mut counts.data_bytes } else { &mut counts.other_bytes }) += len;
+            counts.longest = counts.longest.max(len);
         }
         self.0.accesses.set(counts);
     }

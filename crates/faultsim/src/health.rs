@@ -69,7 +69,10 @@ pub(crate) fn ailing_disk_is_replaced(seed: u64, trace: Trace) {
         let mut stage = stage_of(seed, trace.clone(), level, members, 1);
         let spare = members as u32 + 1;
         act(&mut stage, AssembleOptions::default(), move |mut s| async move {
-            s.scribble(60).await;
+            // Every place that is spoiled is read.
+            for at in (0..s.size()).step_by(256 << 10) {
+                s.write(at, (256 << 10).min(s.size() - at)).await;
+            }
             s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
             s.spoil("d1");
             let ailing = |s: &Script| s.verdict(1) == Verdict::Ailing;

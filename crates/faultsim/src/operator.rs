@@ -11,6 +11,7 @@ use forestall_engine::{
 };
 
 use crate::client::{Budget, Habits, connection};
+use crate::followers::change_pairs;
 use crate::machine::{Doubt, Machine};
 use crate::medium::Loss;
 use crate::rng::Rng;
@@ -34,12 +35,13 @@ pub async fn operator(machine: Machine, mut rng: Rng, count: u64, losses: bool) 
         match rng.below(100) {
             0..20 if losses => fail(&machine, &report, &mut rng).await,
             0..36 => bring_back(&machine, &report, &mut rng).await,
-            36..56 => replace(&machine, &report, &mut rng).await,
-            56..66 => steer(&machine, &report, &mut rng).await,
-            66..72 => scrub(&machine, &report, &mut rng).await,
-            72..78 => add(&machine, &report, &mut rng).await,
-            78..84 => change_work(&machine, &report, &mut rng).await,
-            84..92 => scratch_volume(&machine, &report, &mut rng).await,
+            36..54 => replace(&machine, &report, &mut rng).await,
+            54..63 => steer(&machine, &report, &mut rng).await,
+            63..69 => scrub(&machine, &report, &mut rng).await,
+            69..74 => add(&machine, &report, &mut rng).await,
+            74..79 => change_work(&machine, &report, &mut rng).await,
+            79..88 => change_pairs(&machine, &report, &mut rng).await,
+            88..94 => scratch_volume(&machine, &report, &mut rng).await,
             _ => grow(&machine, &report, &mut rng).await,
         }
     }
@@ -239,7 +241,7 @@ pub async fn settle_doubts(machine: &Machine) {
 /// Whether all members of all groups with a write hole are whole, so that a crash loses nothing.
 #[must_use]
 pub fn crash_is_safe(shelf: &Shelf, report: &ArrayReport) -> bool {
-    let open = report.groups.iter().filter(|g| has_write_hole(g.level));
+    let open = report.groups.iter().filter(|g| has_write_hole(g.level, g.journal));
     open.clone().all(|g| shelf.impaired(report, g, None).iter().all(|&i| !i))
 }
 

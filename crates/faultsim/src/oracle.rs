@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use forestall_engine::Buf;
+use forestall_engine::{BLOCK_SIZE, Buf};
 
 use crate::medium::SECTOR;
 use crate::pattern;
@@ -46,6 +46,8 @@ struct VolumeModel {
     sectors: Vec<Option<Box<Sector>>>,
     /// Sectors with more than one possible version.
     open: Vec<u64>,
+    /// Blocks of 4096 bytes that were being written, or not flushed, at some crash, and the longest of these writes.
+    in_flight: BTreeMap<u64, u64>,
 }
 
 /// The model of all volumes of one simulated array.
@@ -73,7 +75,13 @@ impl Oracle {
     /// If there is one of that name, or the 64th was made.
     pub fn create_volume(&mut self, name: &str, size: u64) {
         let sectors = vec![None; size.div_ceil(SECTOR) as usize];
-        let model = VolumeModel { tag: self.tags, size, sectors, open: Vec::new() };
+        let model = VolumeModel {
+            tag: self.tags,
+            size,
+            sectors,
+            open: Vec::new(),
+            in_flight: BTreeMap::new(),
+        };
         self.tags += 1;
         assert!(self.tags < 64, "too many volumes for the pattern");
         assert!(self.volumes.insert(name.to_owned(), model).is_none(), "volume {name} twice");
@@ -196,11 +204,20 @@ impl Oracle {
         self.epoch += 1;
         self.reads.clear();
         for model in self.volumes.values_mut() {
+            model.note_in_flight(&self.operations);
             model.each_open(|register| {
                 register.crash(now);
                 register.prune(NEVER);
             });
         }
+    }
+
+    /// Whether any block of a range was in flight at a crash, in a write of at least `least` bytes.
+    #[must_use]
+    pub fn was_in_flight(&self, volume: &str, offset: u64, len: u64, least: u64) -> bool {
+        let blocks = offset / BLOCK_SIZE..(offset + len).div_ceil(BLOCK_SIZE);
+        let model = self.volumes.get(volume);
+        model.is_some_and(|m| m.in_flight.range(blocks).any(|(_, longest)| *longest >= least))
     }
 
     /// The array stopped in good order and is about to start again: all that was answered is durable.
@@ -345,6 +362,18 @@ impl VolumeModel {
                 }
             }
             self.open.push(index);
+        }
+    }
+
+    /// Notes which blocks a crash now finds being written or not flushed.
+    fn note_in_flight(&mut self, operations: &[Operation]) {
+        for &sector in &self.open {
+            let pieces = self.sectors[sector as usize].iter().flat_map(|pieces| pieces.iter());
+            // The oldest version is the one that is durable.
+            let under_way = pieces.flat_map(|(_, register)| register.versions().iter().skip(1));
+            let longest = under_way.map(|v| operations[v.op as usize].bytes()).max();
+            let noted = self.in_flight.entry(sector * SECTOR / BLOCK_SIZE).or_default();
+            *noted = (*noted).max(longest.unwrap_or(0));
         }
     }
 

@@ -16,6 +16,7 @@ use forestall_engine::{
 use crate::catch::caught;
 use crate::client::Budget;
 use crate::faults::Injected;
+use crate::followers::settle_pairs;
 use crate::injector::injector;
 use crate::machine::{Latch, Machine};
 use crate::operator::{
@@ -203,6 +204,7 @@ impl Simulation {
         let group = at_once.then(|| CreateGroup {
             level: shape.groups[0].level,
             chunk: shape.groups[0].chunk,
+            journal: shape.groups[0].journal,
             spares: shape.spares,
             volume: Some("v1".into()),
         });
@@ -225,7 +227,7 @@ impl Simulation {
     fn epoch(&mut self, number: u64, last: bool) {
         self.ready_the_shelf(last);
         let crash_at = self.crash_step(last);
-        let open = self.shape.groups.iter().any(|g| has_write_hole(g.level));
+        let open = self.shape.groups.iter().any(|g| has_write_hole(g.level, g.journal));
         let losses = !last && (crash_at.is_none() || !open);
         let rng = &mut self.rng;
         let plan = Plan {
@@ -275,7 +277,8 @@ impl Simulation {
             let allowed = kept
                 && report.groups.iter().all(|group| {
                     let after = self.stage.world.shelf.impaired(report, group, Some(&bay));
-                    let whole = clean && group.dirty_regions == 0 || !has_write_hole(group.level);
+                    let whole = clean && group.dirty_regions == 0
+                        || !has_write_hole(group.level, group.journal);
                     !Shelf::belongs(report, group, &bay) || whole && survives(group.level, &after)
                 });
             // A disk being filled may have become a member in the last moment.
@@ -330,7 +333,8 @@ async fn make_groups(machine: &Machine, shape: &Shape) {
     for group in &shape.groups {
         let disks = (first..first + group.members as u32).map(DiskNumber).collect();
         first += group.members as u32;
-        let spec = GroupSpec { level: group.level, disks, chunk: group.chunk };
+        let spec =
+            GroupSpec { level: group.level, disks, chunk: group.chunk, journal: group.journal };
         let number = match machine.array.create_group(spec).await {
             Ok((number, _)) => number,
             Err(error) => machine.complain(format!("the group was not made: {error}")),
@@ -367,6 +371,7 @@ async fn day(machine: Machine, plan: Plan, mut rng: Rng) {
     latch.all().await;
     if plan.last {
         settle_avoidances(&machine).await;
+        settle_pairs(&machine).await;
         check_released(&machine).await;
     }
     if plan.audit {

@@ -21,6 +21,9 @@ use crate::health::{
 use crate::hung::{
     hung_member_is_read_around, hung_member_under_writes, slow_parity_is_not_left_behind,
 };
+use crate::journal::{
+    crash_and_loss, crash_in_a_replay, crash_while_copied_directly, trimmed_and_written_again,
+};
 use crate::mirrors::{crash_while_mirroring, no_such_pair, secondary_follows, secondary_is_lost};
 use crate::pairs::{
     backup_is_missing, crash_in_a_flush, crash_while_paired, no_group_for_a_pair,
@@ -51,6 +54,26 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "replace-then-fail-another",
         story: "after a replace the group is whole: any other member may fail",
         script: replace_then_fail_another,
+    },
+    Scenario {
+        name: "crash-and-loss",
+        story: "a parity group crashes under writers and comes back without as many members as it survives",
+        script: crash_and_loss,
+    },
+    Scenario {
+        name: "crash-in-a-replay",
+        story: "the start that replays a journal crashes again and again, then a member is lost",
+        script: crash_in_a_replay,
+    },
+    Scenario {
+        name: "trimmed-and-written-again",
+        story: "what was written after a trim is not overwritten by a record from before it",
+        script: trimmed_and_written_again,
+    },
+    Scenario {
+        name: "crash-while-copied-directly",
+        story: "a disk is copied without a shield, the machine crashes and a member is lost",
+        script: crash_while_copied_directly,
     },
     Scenario {
         name: "fail-and-readd",

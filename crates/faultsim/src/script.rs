@@ -5,7 +5,9 @@
 
 use std::rc::Rc;
 
-use forestall_engine::{CreateGroup, CreateSpec, DiskNumber, DiskState, Level, VolumeHandle};
+use forestall_engine::{
+    CreateGroup, CreateSpec, DiskNumber, DiskState, JournalMode, Level, VolumeHandle,
+};
 
 use crate::client::Host;
 use crate::machine::Machine;
@@ -41,8 +43,23 @@ pub fn stage_sized(
     spares: usize,
     disk: u64,
 ) -> Stage {
+    stage_journaled(seed, trace, (level, members, spares), disk, JournalMode::default())
+}
+
+/// [`stage_sized`] of so many members and spares with a journal.
+///
+/// # Panics
+/// With a violation if it cannot be made.
+#[must_use]
+pub fn stage_journaled(
+    seed: u64,
+    trace: Trace,
+    (level, members, spares): (Level, usize, usize),
+    disk: u64,
+    journal: JournalMode,
+) -> Stage {
     let mut stage = Stage::new(seed, trace, &vec![disk; members + spares]);
-    let group = CreateGroup { level, chunk: 16 * 1024, spares, volume: Some("v1".into()) };
+    let group = CreateGroup { level, chunk: 16 * 1024, journal, spares, volume: Some("v1".into()) };
     let spec = CreateSpec { name: "sim".into(), allow_injection: false, group: Some(group) };
     stage.create(spec, |machine| async move {
         let size = volume_size(&machine, "v1");

@@ -1,9 +1,9 @@
 //! The shapes of simulated arrays: levels, members, chunks, disks and volumes, drawn from a seed.
 //!
 //! Owns the draw and the arithmetic of what a level survives. Invariant: shapes are small (disks of 2 to 4 MiB, at most
-//! 8 members), so that a run touches much of them; the engine's code is the same at any size.
+//! 9 members), so that a run touches much of them; the engine's code is the same at any size.
 
-use forestall_engine::{BLOCK_SIZE, Level};
+use forestall_engine::{BLOCK_SIZE, JournalMode, Level};
 
 use crate::rng::Rng;
 
@@ -16,7 +16,9 @@ pub struct GroupShape {
     pub members: usize,
     /// Chunk in bytes.
     pub chunk: u32,
-    /// How many volumes share it.
+    /// Its journal.
+    pub journal: JournalMode,
+    /// How many volumes share it; none in a group for secondaries.
     pub volumes: usize,
 }
 
@@ -31,7 +33,7 @@ impl GroupShape {
 /// One array to make.
 #[derive(Clone, Debug)]
 pub struct Shape {
-    /// Its groups.
+    /// Its groups; one without volumes takes secondaries.
     pub groups: Vec<GroupShape>,
     /// Disks beside the members.
     pub spares: usize,
@@ -56,11 +58,11 @@ pub fn data_members(level: Level, members: usize) -> u64 {
     }
 }
 
-/// Whether the level keeps its parity in step only while it runs: a crash together with a lost member may lose data
-/// that nobody was writing (the write hole), until there is a journal.
+/// Whether a group keeps its parity in step only while it runs: without a journal a crash together with a lost member may lose data
+/// that nobody was writing (the write hole).
 #[must_use]
-pub fn has_write_hole(level: Level) -> bool {
-    matches!(level, Level::Raid5 | Level::Raid6)
+pub fn has_write_hole(level: Level, journal: JournalMode) -> bool {
+    matches!(level, Level::Raid5 | Level::Raid6) && journal == JournalMode::Off
 }
 
 /// Whether a group survives with the members that `impaired` marks, in slot order, gone.
@@ -98,7 +100,36 @@ impl GroupShape {
             Level::Raid10 => rng.pick(&[4, 4, 6]),
         };
         let chunk = rng.pick(&[4, 8, 16, 32, 64]) * 1024;
-        Self { level, members: members as usize, chunk, volumes: rng.pick(&[1, 1, 2, 3]) }
+        let volumes = rng.pick(&[1, 1, 2, 3]);
+        let modes =
+            [JournalMode::Partial, JournalMode::Partial, JournalMode::Full, JournalMode::Off];
+        let journal = match level {
+            Level::Raid5 | Level::Raid6 => rng.pick(&modes),
+            Level::Raid0 | Level::Raid1 | Level::Raid10 => JournalMode::Off,
+        };
+        Self { level, members: members as usize, chunk, journal, volumes }
+    }
+}
+
+impl GroupShape {
+    /// A group that survives as much as each of `others` and, unless `level` forbids it, has room for copies of a whole one's volumes.
+    fn for_secondaries(level: Option<Level>, others: &[Self], rng: &mut Rng) -> Self {
+        let tolerance = others.iter().map(Self::tolerance).max().unwrap_or(0);
+        let data = others.iter().map(|g| data_members(g.level, g.members)).max().unwrap_or(1);
+        let data = data as usize + 1;
+        let level = level.unwrap_or(match tolerance {
+            0 => rng.pick(&[Level::Raid0, Level::Raid5]),
+            1 => rng.pick(&[Level::Raid5, Level::Raid5, Level::Raid10]),
+            _ => Level::Raid6,
+        });
+        let members = match level {
+            Level::Raid0 => data,
+            Level::Raid1 => tolerance + 1,
+            Level::Raid5 => data + 1,
+            Level::Raid6 => data + 2,
+            Level::Raid10 => 2 * data,
+        };
+        Self { members, ..Self::random_of(level, rng) }
     }
 }
 
@@ -108,9 +139,16 @@ impl Shape {
         let levels =
             [Level::Raid0, Level::Raid1, Level::Raid1, Level::Raid5, Level::Raid6, Level::Raid10];
         let count = if rng.percent(35) { 2 } else { 1 };
-        let groups: Vec<_> = (0..count)
+        let mut groups: Vec<_> = (0..count)
             .map(|_| GroupShape::random_of(level.unwrap_or_else(|| rng.pick(&levels)), rng))
             .collect();
+        let work_volume = groups.len() == 2 && rng.percent(60);
+        if rng.percent(35) {
+            let fitting = GroupShape::for_secondaries(level, &groups, rng);
+            let any = GroupShape::random_of(level.unwrap_or_else(|| rng.pick(&levels)), rng);
+            let group = if rng.percent(80) { fitting } else { any };
+            groups.push(GroupShape { volumes: 0, ..group });
+        }
         let spares = rng.pick(&[0, 1, 1, 2]);
         let disks = groups.iter().map(|g| g.members).sum::<usize>() + spares;
         let base = rng.within(512..1024) * BLOCK_SIZE;
@@ -127,7 +165,6 @@ impl Shape {
             3..9 => tolerance + 1,
             _ => tolerance.max(1),
         };
-        let work_volume = groups.len() == 2 && rng.percent(60);
         Self { groups, spares, legs, work_volume, disk_sizes }
     }
 }
@@ -155,7 +192,8 @@ mod tests {
         for level in [Level::Raid0, Level::Raid1, Level::Raid5, Level::Raid6, Level::Raid10] {
             assert!(shapes.iter().any(|s| s.groups[0].level == level));
         }
-        assert!(shapes.iter().any(|s| s.groups.len() == 2));
+        assert!(shapes.iter().any(|s| s.groups.iter().filter(|g| g.volumes > 0).count() == 2));
+        assert!(shapes.iter().any(|s| s.groups.iter().any(|g| g.volumes == 0)));
         assert!(
             shapes
                 .iter()

@@ -5,7 +5,7 @@
 
 use forestall_engine::{
     AccessCounts, ArrayReport, AssembleOptions, AvoidanceState, DiskNumber, DiskRole, DiskState,
-    GroupNumber, GroupSpec, Level, Strategy, VolumeSpec,
+    GroupNumber, GroupSpec, JournalMode, Level, Strategy, VolumeSpec,
 };
 
 use crate::scenarios::{act, degraded};
@@ -50,7 +50,7 @@ impl Script {
                 self.machine.array.add_disk(bay.hand_over(&self.machine.runtime), DiskRole::Free);
             disks.push(self.must(added.await, "disk add"));
         }
-        let spec = GroupSpec { level, disks, chunk: 16 * 1024 };
+        let spec = GroupSpec { level, disks, chunk: 16 * 1024, journal: JournalMode::default() };
         self.must(self.machine.array.create_group(spec).await, "group create").0
     }
 

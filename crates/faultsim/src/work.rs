@@ -161,6 +161,8 @@ pub fn strategy(rng: &mut Rng) -> Strategy {
     rng.pick(&[
         Strategy::Auto,
         Strategy::Auto,
+        Strategy::Pair,
+        Strategy::Pair,
         Strategy::WorkVolume,
         Strategy::WorkDisk,
         Strategy::WorkDisk,
@@ -209,7 +211,8 @@ pub async fn settle_avoidances(machine: &Machine) {
     }
 }
 
-fn is_shielded(machine: &Machine) -> bool {
+/// Whether any group is shielded.
+pub fn is_shielded(machine: &Machine) -> bool {
     let groups = machine.array.report().groups;
     groups.iter().any(|g| machine.array.avoidance(g.number).is_some())
 }

@@ -219,6 +219,7 @@ fn simulate(seed: u64, defect: Defect) -> Result<(), String> {
                 writes: Cell::new(0),
             });
             let host = |connection| Host {
+                may_lose: None,
                 target: Rc::clone(&toy),
                 volume: "v1".into(),
                 connection,

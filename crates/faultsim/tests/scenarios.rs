@@ -30,6 +30,10 @@ macro_rules! scenarios {
 
 scenarios! {
     replace_then_fail_another = "replace-then-fail-another",
+    j1_a_crash_and_a_loss = "crash-and-loss",
+    j2_a_crash_in_a_replay = "crash-in-a-replay",
+    j2_trimmed_and_written_again = "trimmed-and-written-again",
+    j5_a_crash_while_copied_directly = "crash-while-copied-directly",
     fail_and_readd = "fail-and-readd",
     a_spare_dies_in_rebuild = "spare-dies-in-rebuild",
     two_spares = "two-spares",

@@ -48,8 +48,15 @@ fn seeds_of_every_level() {
     {
         assert!(all.commands.get(command).is_some_and(|&n| n >= 5), "hardly ever: {command}");
     }
-    for event in ["shield-raised", "write-back-ended"] {
-        assert!(all.avoidances.get(event).is_some_and(|&n| n >= 50), "hardly ever: {event}");
+    for command in
+        ["pair create", "pair split", "pair resync", "pair hold", "pair release", "pair delete"]
+    {
+        assert!(all.commands.get(command).is_some_and(|&n| n >= 5), "hardly ever: {command}");
+    }
+    for (event, least) in
+        [("shield-raised", 50), ("shield-raised by pairs", 5), ("write-back-ended", 50)]
+    {
+        assert!(all.avoidances.get(event).is_some_and(|&n| n >= least), "hardly ever: {event}");
     }
 }
 

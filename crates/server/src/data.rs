@@ -306,7 +306,7 @@ async fn end(context: &Rc<Context>, listeners: Vec<(NbdAddr, Listener)>) -> Resu
 struct Volumes(Rc<Array<ServerEnv>>);
 
 impl Volumes {
-    /// Volumes kept for redirected writes are no host's business.
+    /// Work volumes and secondaries are no host's business.
     fn served(&self) -> Vec<VolumeReport> {
         self.0.volumes().into_iter().filter(|volume| !volume.reserved).collect()
     }

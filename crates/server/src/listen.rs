@@ -228,7 +228,7 @@ struct Connection {
     /// Shuts this side of the socket down.
     shut: Box<dyn Fn(Shutdown)>,
     /// The client has chosen an export: it is served, and may have requests under way.
-    chosen: Rc<Cell<bool>>,
+    chosen: bool,
 }
 
 /// What the sessions of a server have in common.
@@ -311,13 +311,16 @@ impl<C: Catalog> Plane<C> {
             // A client that has gone already is fine.
             let _gone = rustix::net::shutdown(&socket, side);
         });
-        let chosen = Rc::new(Cell::new(false));
-        let connection = Connection { shut, chosen: Rc::clone(&chosen) };
-        self.sessions.borrow_mut().insert(id, connection);
+        self.sessions.borrow_mut().insert(id, Connection { shut, chosen: false });
         let (plane, peer) = (Rc::clone(self), peer.to_owned());
         spawn(async move {
             let limits = Rc::clone(&plane.limits);
-            let ended = session::serve(stream, &plane.catalog, limits, || chosen.set(true)).await;
+            // Who made room for another may have sent its choice just before: it is not served all the same.
+            let chosen = || {
+                let mut sessions = plane.sessions.borrow_mut();
+                sessions.get_mut(&id).map(|connection| connection.chosen = true).is_some()
+            };
+            let ended = session::serve(stream, &plane.catalog, limits, chosen).await;
             if let Err(error) = ended {
                 (plane.log)(&format!("client {id} ({peer}): {error}"));
             }
@@ -333,7 +336,7 @@ impl<C: Catalog> Plane<C> {
         if sessions.len() < SESSIONS_MAX {
             return true;
         }
-        let idle = sessions.iter().find(|(_, c)| !c.chosen.get()).map(|(id, _)| *id);
+        let idle = sessions.iter().find(|(_, c)| !c.chosen).map(|(id, _)| *id);
         let Some(id) = idle else { return false };
         let connection = sessions.remove(&id).expect("it was found just now");
         (connection.shut)(Shutdown::Both);

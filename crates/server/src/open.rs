@@ -143,7 +143,7 @@ pub enum OpenError {
 
 fn twice_words(path: &str, first: &str) -> String {
     if path == first {
-        return format!("{path}: given twice");
+        return format!("{path}: given twice; leave one of them out");
     }
     format!("{first} and {path} are the same disk, given twice; leave one of them out")
 }
@@ -376,11 +376,12 @@ impl Drop for MadeFile {
 ///
 /// # Errors
 /// If a directory cannot be read.
-pub fn scan(dirs: &[PathBuf]) -> io::Result<Vec<String>> {
+pub fn scan(dirs: &[PathBuf]) -> Result<Vec<String>, (PathBuf, io::Error)> {
     let mut found = Vec::new();
     for dir in dirs {
-        for entry in std::fs::read_dir(dir)? {
-            let path = entry?.path();
+        let failed = |error| (dir.clone(), error);
+        for entry in std::fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
             if has_label(&path).unwrap_or(false) {
                 found.push(path.display().to_string());
             }

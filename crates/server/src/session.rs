@@ -10,7 +10,8 @@
 //! - A request whose bytes have all arrived runs to its end, whatever becomes of the connection; one whose payload never
 //!   arrives in full changes nothing.
 //! - What a connection holds in memory (payloads in, replies not yet taken by the client) is admitted by [`Limits`] before it is
-//!   read; a client that does not read its replies stops only its own requests.
+//!   read; a client that does not read its replies stops only its own requests, and one that stalls with much in hand is hung up on
+//!   once others need the room.
 //! - Nothing is answered while the server is not sure to own its disks ([`Limits::fence`], rule C6).
 //!
 //! Bytes on the wire are forestall-nbd's matter, what a request does is the export's.
@@ -83,7 +84,7 @@ pub enum SessionError {
 
 /// Serves one client until it leaves, the socket breaks, or reading from it was shut down. Returns after every accepted
 /// request is done and answered where that is possible. Calls `chosen` once the client has chosen an export, before its first request
-/// is accepted.
+/// is accepted; if that says no, the client has been given up meanwhile.
 ///
 /// # Errors
 /// [`SessionError`], for the log only: the other sessions go on.
@@ -91,7 +92,7 @@ pub async fn serve<S: Stream, C: Catalog>(
     stream: S,
     catalog: &C,
     limits: Rc<Limits>,
-    chosen: impl FnOnce(),
+    chosen: impl FnOnce() -> bool,
 ) -> Result<(), SessionError> {
     let mut inbox = Inbox::new();
     let negotiation = negotiate(stream.clone(), catalog, &mut inbox);
@@ -101,7 +102,9 @@ pub async fn serve<S: Stream, C: Catalog>(
     let Some(negotiated) = negotiated else { return Ok(()) };
     let name = &negotiated.export.name;
     let export = catalog.open(name).ok_or_else(|| SessionError::Gone(name.clone()))?;
-    chosen();
+    if !chosen() {
+        return Ok(());
+    }
     let session = Rc::new(Session {
         export,
         negotiated: *negotiated,
@@ -182,7 +185,7 @@ impl<E: Export> Session<E> {
         let mut receiver = pin!(self.receive(stream.clone(), inbox));
         let mut sender = pin!(self.send(stream));
         let mut ended = None;
-        poll_fn(|cx| {
+        let sent = poll_fn(|cx| {
             loop {
                 if ended.is_none() {
                     self.sender_next.set(true);
@@ -199,6 +202,7 @@ impl<E: Export> Session<E> {
             }
         })
         .await;
+        sent?;
         ended.expect("the sender ends after the receiver")
     }
 
@@ -239,8 +243,8 @@ impl<E: Export> Session<E> {
                 let payload = usize::try_from(request.payload()).expect("checked against a limit");
                 let there = payload.min(inbox.bytes().len());
                 let begun = &inbox.bytes()[..there];
-                let data = receive_payload(&mut stream, payload, begun, &mut patience).await;
-                let data = data.inspect_err(|_| self.share.release(cost))?;
+                let data = receive_payload(&mut stream, payload, begun, &mut patience, &self.share);
+                let data = data.await.inspect_err(|_| self.share.release(cost))?;
                 inbox.consume(there);
                 if payload > 0 {
                     len = if payload >= LARGE { requests.header_len() } else { RECEIVE_LEN };
@@ -357,9 +361,10 @@ impl<E: Export> Session<E> {
         }
     }
 
-    /// Sends what gathers in the outbox until nothing more can come.
-    async fn send<S: Stream>(&self, mut stream: S) {
+    /// Sends what gathers in the outbox until nothing more can come. A client that has gone is no error, one that was hung up on is.
+    async fn send<S: Stream>(&self, mut stream: S) -> io::Result<()> {
         let mut batch = Outbox::default();
+        let mut hung_up = Ok(());
         loop {
             self.changed.until(|| !self.outbox.borrow().is_empty() || self.finished()).await;
             std::mem::swap(&mut batch, &mut self.outbox.borrow_mut());
@@ -369,8 +374,11 @@ impl<E: Export> Session<E> {
             let cost = batch.cost;
             if !self.broken.get() {
                 let result;
-                (result, batch) = socket::send(&mut stream, batch).await;
-                if result.is_err() {
+                (result, batch) = socket::send(&mut stream, batch, &self.share).await;
+                if let Err(error) = result {
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        hung_up = Err(error);
+                    }
                     // The receiver sees the end of the stream; answers are dropped from here on.
                     self.broken.set(true);
                     let _ignored = rustix::net::shutdown(&stream, Shutdown::Both);
@@ -381,6 +389,7 @@ impl<E: Export> Session<E> {
         }
         // Whoever still reads gets an orderly end.
         let _ignored = rustix::net::shutdown(&stream, Shutdown::Both);
+        hung_up
     }
 
     fn finished(&self) -> bool {

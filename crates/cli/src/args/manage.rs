@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{BackupWord, LevelWord, parse_chunk};
+use super::{BackupWord, JournalWord, LevelWord, parse_chunk};
 use crate::size::{parse_rate, parse_size};
 
 /// `disk`.
@@ -69,6 +69,9 @@ pub enum GroupCommand {
         /// Its chunk, 4KiB to 1MiB
         #[arg(long, value_parser = parse_chunk, default_value = "64KiB")]
         chunk: u32,
+        /// Its journal, if it has parity
+        #[arg(long, value_enum, default_value_t)]
+        journal: JournalWord,
     },
     /// Delete a group without volumes; its disks become free
     Delete {

@@ -2,6 +2,8 @@
 
 use clap::Subcommand;
 
+use crate::size::parse_rate;
+
 /// `pair`.
 #[derive(Debug, Subcommand)]
 pub enum PairCommand {
@@ -11,6 +13,9 @@ pub enum PairCommand {
         primary: String,
         /// The volume that follows it, by name or number
         secondary: String,
+        /// Limit of the copying until both are equal, in MiB a second; 0 for none
+        #[arg(long, value_parser = parse_rate, default_value = "0", value_name = "MIB_S")]
+        rate: u64,
     },
     /// Stop copying; what differs from then on is noted
     Split {
@@ -21,6 +26,9 @@ pub enum PairCommand {
     Resync {
         /// The volume that hosts use, by name or number
         primary: String,
+        /// Limit of the copying until both are equal, in MiB a second; 0 for none
+        #[arg(long, value_parser = parse_rate, default_value = "0", value_name = "MIB_S")]
+        rate: u64,
     },
     /// Let the bits of the bitmap stand still: what differs is noted, nothing is copied
     Hold {

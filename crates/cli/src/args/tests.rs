@@ -58,6 +58,8 @@ fn every_promised_line_parses() {
         "forestall work-disk add 60 --legs p,q --for 1,2 --size 64MiB --force",
         "forestall work-disk remove 60",
         "forestall scrub 1 --repair --rate 16",
+        "forestall pair create v1 v2 --rate 16",
+        "forestall pair resync v1 --rate 16",
         "forestall jobs --wait",
         "forestall status",
         "forestall pair create a b",

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use forestall_engine::{AssembleOptions, CreateGroup, CreateSpec, DiskNumber};
+use forestall_engine::{AssembleOptions, CreateGroup, CreateSpec, DiskNumber, JournalMode};
 use forestall_server::{DataOptions, Hook, IoChoice, ServeOptions};
 use serde::Serialize;
 
@@ -26,6 +26,7 @@ pub fn create(session: &Session, args: CreateArgs) -> Result<ExitCode> {
     let group = args.level.map(|level| CreateGroup {
         level: level.into(),
         chunk: args.chunk,
+        journal: args.journal.into(),
         spares: args.spares,
         volume: args.volume,
     });
@@ -86,6 +87,8 @@ pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
         memory: Some(CreateGroup {
             level: args.level.unwrap_or(LevelWord::Raid0).into(),
             chunk: args.chunk.unwrap_or(64 << 10),
+            // Memory survives no crash.
+            journal: JournalMode::Off,
             spares: 0,
             volume: Some(args.volume.unwrap_or_else(|| "memory".into())),
         }),

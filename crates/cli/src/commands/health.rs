@@ -18,7 +18,7 @@ pub fn health(session: &Session, command: HealthCommand) -> Result<ExitCode> {
         HealthCommand::Show => {
             let report: HealthReport = client.get("/v1/health")?;
             session.print(&report, || {
-                let table = tables::t3(&report.disks, io::stdout().is_terminal());
+                let table = tables::drawn(&report.disks, io::stdout().is_terminal());
                 format!("{}\n{table}", policy_words(&report.policy))
             })
         }

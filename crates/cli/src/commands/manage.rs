@@ -54,10 +54,10 @@ pub fn disk(session: &Session, command: DiskCommand) -> Result<ExitCode> {
 pub fn group(session: &Session, command: GroupCommand) -> Result<ExitCode> {
     let client = session.client()?;
     match command {
-        GroupCommand::Create { level, disks, chunk } => {
+        GroupCommand::Create { level, disks, chunk, journal } => {
             let disks = disks.into_iter().map(DiskNumber).collect();
-            let made: GroupMade = client
-                .post("/v1/groups/create", &GroupSpec { level: level.into(), disks, chunk })?;
+            let spec = GroupSpec { level: level.into(), disks, chunk, journal: journal.into() };
+            let made: GroupMade = client.post("/v1/groups/create", &spec)?;
             session.print(&made, || {
                 let mut text: String = made.notes.iter().map(|note| format!("{note}\n")).collect();
                 text += &format!("group {} is there", made.group);

@@ -1,9 +1,19 @@
 //! From typed words to the types of the engine and the server.
 
-use forestall_engine::{DiskRole, Level, Severity};
+use forestall_engine::{DiskRole, JournalMode, Level, Severity};
 use forestall_server::IoChoice;
 
-use crate::args::{IoWord, LevelWord, RoleWord, SeverityWord};
+use crate::args::{IoWord, JournalWord, LevelWord, RoleWord, SeverityWord};
+
+impl From<JournalWord> for JournalMode {
+    fn from(word: JournalWord) -> Self {
+        match word {
+            JournalWord::Partial => Self::Partial,
+            JournalWord::Full => Self::Full,
+            JournalWord::Off => Self::Off,
+        }
+    }
+}
 
 impl From<LevelWord> for Level {
     fn from(word: LevelWord) -> Self {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail};
 use forestall_disk::{InjectKind, InjectOp};
 use forestall_engine::{
-    ArrayReport, AssembleOptions, CreateGroup, CreateSpec, DiskNumber, JobReport, Level,
+    ArrayReport, AssembleOptions, CreateGroup, CreateSpec, DiskNumber, JobReport, JournalMode,
+    Level,
 };
 use forestall_server::api::types::{
     AddWorkDisk, Done, Inject, JobStarted, LimitJob, NameDisk, ReplaceDisk,
@@ -88,6 +89,7 @@ impl Bench {
             group: Some(CreateGroup {
                 level: Level::Raid5,
                 chunk: 64 << 10,
+                journal: JournalMode::Off,
                 spares: SPARES as usize,
                 volume: Some(VOLUME.into()),
             }),

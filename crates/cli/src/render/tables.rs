@@ -1,9 +1,8 @@
-//! The listings: disks, groups, volumes, jobs, events, tables T1 and T3.
+//! The listings: disks, groups, volumes, jobs, events, and the tables of the drawings.
 
-use forestall_engine::health::ErrorClass;
 use forestall_engine::{
     DiskReport, DiskState, Event, GroupReport, Health, JobKind, JobReport, JobState, Level,
-    Severity, T1Row, T3Row, VolumeReport,
+    Severity, TableRow, VolumeReport,
 };
 
 use super::{Columns, Paint, health_word};
@@ -170,17 +169,18 @@ pub fn volumes(volumes: &[VolumeReport]) -> Columns {
             volume.name.clone(),
             volume.group.to_string(),
             size::bytes(volume.size),
-            access(volume).into(),
+            access(volume),
         ]);
     }
     table
 }
 
-fn access(volume: &VolumeReport) -> &'static str {
-    match (volume.reserved, volume.read_only) {
-        (true, _) => "work volume",
-        (false, true) => "read only",
-        (false, false) => "read and write",
+fn access(volume: &VolumeReport) -> String {
+    match (volume.secondary_of, volume.reserved, volume.read_only) {
+        (Some(primary), ..) => format!("secondary of volume {primary}"),
+        (None, true, _) => "work volume".into(),
+        (None, false, true) => "read only".into(),
+        (None, false, false) => "read and write".into(),
     }
 }
 
@@ -219,10 +219,12 @@ pub fn job_title(job: &JobReport) -> String {
         JobKind::Repair => "repair of",
         JobKind::WriteBack => "write-back of",
         JobKind::Test => "test of",
+        JobKind::Mirror => "mirroring of",
     };
-    match job.disk {
-        Some(disk) => format!("{work} disk {disk} in group {}", job.group),
-        None => format!("{work} group {}", job.group),
+    match (job.disk, job.volume) {
+        (Some(disk), _) => format!("{work} disk {disk} in group {}", job.group),
+        (None, Some(volume)) => format!("{work} volume {volume} in group {}", job.group),
+        (None, None) => format!("{work} group {}", job.group),
     }
 }
 
@@ -271,61 +273,16 @@ pub fn event(event: &Event, paint: Paint) -> String {
     format!("{:>6}  {time}  {severity}  {:20}  {}", event.sequence, event.kind, event.message)
 }
 
-/// Table T1 in the words of FIG. 2A: aligned for people, separated by tabs for programs.
+/// A table of the drawings: columns aligned for people, separated by tabs for programs.
 #[must_use]
-pub fn t1(rows: &[T1Row], aligned: bool) -> String {
-    let headings = ["GROUP#", "VOLUME#", "DISK#", "RAID LEVEL"];
-    let cells = rows.iter().map(|row| {
-        vec![
-            row.group.to_string(),
-            numbers(&row.volumes),
-            numbers(&row.disks),
-            level_word(row.level).into(),
-        ]
-    });
-    laid_out(&headings, cells, aligned)
-}
-
-/// Table T3: what each disk did and what is thought of it.
-#[must_use]
-pub fn t3(rows: &[T3Row], aligned: bool) -> String {
-    let classes: Vec<String> =
-        ErrorClass::ALL.iter().map(|class| class.word().replace('-', " ").to_uppercase()).collect();
-    let mut headings = vec!["DISK#"];
-    headings.extend(classes.iter().map(String::as_str));
-    headings.extend(["LEVEL", "THRESHOLD", "VERDICT", "REASON"]);
-    let cells = rows.iter().map(|row| {
-        let count = |class| row.counts.get(class).copied().unwrap_or(0).to_string();
-        let mut cells = vec![row.disk.to_string()];
-        cells.extend(ErrorClass::ALL.iter().map(count));
-        cells.push(format!("{:.1} %", row.level_percent));
-        cells.push(format!("{:.1} %", row.threshold_percent));
-        cells.extend([row.verdict.word().to_owned(), row.reason.clone()]);
-        cells
-    });
-    laid_out(&headings, cells, aligned)
-}
-
-/// Columns aligned for a terminal, else separated by tabs.
-pub(super) fn laid_out(
-    headings: &[&str],
-    cells: impl Iterator<Item = Vec<String>>,
-    aligned: bool,
-) -> String {
+pub fn drawn<R: TableRow>(rows: &[R], aligned: bool) -> String {
+    let headings = R::headings();
     if aligned {
-        let mut table = Columns::new(headings);
-        cells.for_each(|row| table.row(row));
+        let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+        let mut table = Columns::new(&headings);
+        rows.iter().for_each(|row| table.row(row.cells()));
         return table.to_string();
     }
-    let mut text = headings.join("\t") + "\n";
-    for row in cells {
-        text += &(row.join("\t") + "\n");
-    }
-    text
-}
-
-/// Numbers as the drawings list them.
-pub(super) fn numbers<T: ToString>(numbers: &[T]) -> String {
-    let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
-    if numbers.is_empty() { "NULL".into() } else { numbers.join(", ") }
+    let lines = std::iter::once(headings).chain(rows.iter().map(TableRow::cells));
+    lines.map(|cells| cells.join("\t") + "\n").collect()
 }

@@ -157,6 +157,59 @@ fn a_label_of_a_newer_version_is_left_alone() {
     }
 }
 
+#[test]
+fn a_disk_that_was_cut_short_or_wiped_is_told_from_one_that_is_missing() {
+    let dir = Dir::new();
+    dir.create(3, "16MiB", &["--level", "5"]);
+    let server = dir.serve(3);
+    let data = server.fill("vault", 5);
+    server.stop();
+    let disk = std::fs::OpenOptions::new().write(true).open(dir.disk(2)).expect("it is a file");
+    for (len, why) in [(8 * MIB, "it was cut short: it had 16 MiB"), (0, "no Forestall label")] {
+        disk.set_len(len).expect("cut");
+        let server = dir.serve(3);
+        let problem = server.status()["problems"][0]["what"].to_string();
+        for words in [&dir.disk(2), "cannot be used", why] {
+            assert!(problem.contains(words), "{words} in {problem}");
+        }
+        server.verify("vault", &data, "without the disk");
+        server.stop();
+        assert_eq!(disk.metadata().expect("still there").len(), len, "left alone");
+    }
+}
+
+#[test]
+fn a_map_that_is_damaged_on_every_member_is_named_with_the_way_out() {
+    let dir = Dir::new();
+    dir.create(3, "16MiB", &["--level", "5"]);
+    for (disk, name) in
+        dir.disks(3).iter().flat_map(|d| [(d, "unwritten map 0"), (d, "unwritten map 1")])
+    {
+        let map = region(disk, name);
+        edit(disk, map.start, |bytes| bytes.fill(0xee), (map.end - map.start) as usize);
+    }
+    let before: Vec<Vec<u8>> = dir.disks(3).iter().map(contents).collect();
+    let words = ["group 1", "unwritten map is damaged", "image", "--force"];
+    dir.serve_refused(&dir.disks(3), &[], &words);
+    for (disk, before) in dir.disks(3).iter().zip(&before) {
+        assert_same(&contents(disk), before, "a refused start changed a disk");
+    }
+}
+
+#[test]
+fn what_could_not_be_opened_is_told_with_a_refusal() {
+    let dir = Dir::new();
+    dir.create(2, "16MiB", &["--level", "1"]);
+    let typed = dir.text("d2 by mistake");
+    dir.serve_refused(&[dir.disk(1), typed.clone()], &[], &[&typed, "disk 2", "--degraded"]);
+    dir.serve_refused(&[dir.disk(1), dir.disk(1)], &[], &["given twice", "leave one"]);
+    dir.serve_refused(
+        &[],
+        &["--scan", dir.root().to_str().expect("text"), &dir.disk(1)],
+        &[&format!("{}: cannot look for disks", dir.disk(1)), "--scan takes folders"],
+    );
+}
+
 /// Makes a label one of the version after the next and seals it again.
 fn newer(label: &mut [u8]) {
     use forestall_engine::format::codec::{CRC_AT, seal};

@@ -340,3 +340,41 @@ fn a_volume_grows_and_changes_its_name() {
     server.stop();
     dir.serve(3).verify("b c/ü", &data, "after a restart");
 }
+
+#[test]
+fn a_volume_whose_requests_hang_is_deleted_without_holding_up_other_commands() {
+    let dir = Dir::new();
+    dir.create(5, "16MiB", &["--allow-injection"]);
+    let server = dir.serve(5);
+    server.ok(&["group", "create", "--level", "1", "--disks", "1,2,3,4,5"]);
+    server.ok(&["volume", "create", "a", "--group", "1", "--size", "4MiB"]);
+    // The data hangs and the regions of the array do not.
+    let data = region(&dir.disk(1), "data");
+    let (at, len) = (data.start.to_string(), (data.end - data.start).to_string());
+    let hang = ["--op", "write", "--kind", "stall", "--offset", &at, "--len", &len];
+    for disk in ["1", "2", "3", "4", "5"] {
+        server.ok(&[&["inject", "disk", disk][..], &hang].concat());
+    }
+    let mut client = server.connect("a");
+    let writer = std::thread::spawn(move || client.write(0, &[7; 4096], true));
+    wait_for("the write to be under way", || {
+        let disks = server.json(&["disk", "list"]).to_string();
+        (disks.matches("stall, 1 time").count() == 5).then_some(())
+    });
+    std::thread::scope(|scope| {
+        let delete = scope.spawn(|| server.ok(&["volume", "delete", "a"]));
+        server.shuts("a");
+        server.ok(&["volume", "create", "b", "--group", "1", "--size", "4MiB"]);
+        assert!(!delete.is_finished(), "its write hangs");
+        for disk in ["1", "2", "3", "4", "5"] {
+            server.ok(&["inject", "disk", disk, "--clear"]);
+        }
+        delete.join().expect("deleted in the end");
+    });
+    writer.join().expect("no panic").expect("accepted before, and done");
+    let volumes = server.json(&["volume", "list"]);
+    assert_eq!((volumes[0]["name"].as_str(), &volumes[1]), (Some("b"), &json!(null)));
+    let mut seen = [1; 4096];
+    server.connect("b").read(0, &mut seen).expect("it is another one");
+    assert_eq!(seen, [0; 4096]);
+}

@@ -1,6 +1,6 @@
 //! Pairs of volumes: made, held, split, taken apart, over a restart too.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::util::*;
 
@@ -25,6 +25,48 @@ fn duplex(server: &Server) {
     });
 }
 
+/// The job that makes volumes equal, the newest one, as soon as it is as `wanted` says.
+fn mirroring(server: &Server, wanted: impl Fn(&Value) -> bool) -> Value {
+    wait_for("a job that makes the volumes equal", || {
+        let jobs = server.json(&["jobs"]);
+        let job = jobs.as_array()?.iter().rfind(|job| job["kind"] == "mirror")?;
+        wanted(job).then(|| job.clone())
+    })
+}
+
+#[test]
+fn making_a_pair_equal_is_a_job_with_a_limit() {
+    let dir = Dir::new();
+    let server = two_groups(&dir);
+    let data = server.fill("vault", 1);
+    server.ok(&["pair", "create", "vault", "copy", "--rate", "1"]);
+    let job = mirroring(&server, |job| job["state"] == "running" && job["done_bytes"] != 0);
+    assert_eq!((&job["volume"], &job["limit"]), (&json!(1), &json!(1 << 20)));
+    assert_eq!(job["total_bytes"], 8 << 20);
+    assert_eq!(server.json(&["pair", "list"])[0]["status"], "syncing");
+    let told = server.ok(&["jobs"]);
+    assert!(told.contains("mirroring of volume 1 in group 1"), "{told}");
+    let volumes = server.ok(&["volume", "list"]);
+    assert!(volumes.contains("secondary of volume 1"), "{volumes}");
+    assert_eq!(server.json(&["volume", "list"])[1]["secondary_of"], 1);
+
+    // A split does not wait until the limit lets the copy go on.
+    server.ok(&["pair", "split", "vault"]);
+    let stopped = mirroring(&server, |job| job["state"] == "stopped");
+    assert_eq!(stopped["id"], job["id"]);
+    assert!(stopped["done_bytes"].as_u64() < Some(8 << 20), "{stopped}");
+    server.ok(&["pair", "resync", "vault"]);
+    server.ok(&["jobs", "--wait"]);
+    let done = mirroring(&server, |job| job["state"] == "done");
+    assert_ne!(done["id"], job["id"]);
+    assert_eq!(server.json(&["pair", "list"])[0]["status"], "duplex");
+    server.ok(&["pair", "delete", "vault"]);
+    server.verify("copy", &data, "equal when the job is done");
+    let volumes = server.ok(&["volume", "list"]);
+    assert!(!volumes.contains("secondary"), "{volumes}");
+    server.stop();
+}
+
 #[test]
 fn a_secondary_follows_and_is_equal_when_the_pair_is_taken_apart() {
     let dir = Dir::new();
@@ -45,6 +87,12 @@ fn a_secondary_follows_and_is_equal_when_the_pair_is_taken_apart() {
         "differential_bitmap": "11111111...",
     }]);
     assert_eq!(rows, expected);
+    assert_eq!(
+        server.ok(&["show", "t2"]),
+        "PRIMARY VOLUME#\tSECONDARY VOLUME#\tPAIRING STATUS\tDIFFERENTIAL BITMAP\n\
+         1\t2\tDUPLEX\t111111110000...\n",
+        "FIG. 3A"
+    );
     server.run(&["pair", "hold", "vault"]).refused(&["nothing to change"]);
     server.stop();
 

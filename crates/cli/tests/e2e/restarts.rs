@@ -249,3 +249,27 @@ fn too_many_disks_at_once_pause_hosts_until_an_operator_lets_them_go_on() {
     assert_eq!(seen, [7; 4096]);
     assert_eq!(server.health(), "degraded");
 }
+
+#[test]
+fn a_volume_that_is_deleted_while_hosts_are_paused_keeps_nobody_from_going_on() {
+    let dir = Dir::new();
+    dir.create(5, "16MiB", &["--level", "1", "--allow-injection"]);
+    let server = dir.serve(5);
+    for disk in ["3", "4", "5"] {
+        server.ok(&["inject", "disk", disk, "--kind", "death"]);
+    }
+    let mut client = server.connect("vault");
+    let writer = std::thread::spawn(move || client.write(0, &[7; 4096], true));
+    let paused = || server.json(&["group", "list"])[0]["paused"] == true;
+    wait_for("the pause", || paused().then_some(()));
+    std::thread::scope(|scope| {
+        let delete = scope.spawn(|| server.ok(&["volume", "delete", "vault"]));
+        server.shuts("vault");
+        assert!(!delete.is_finished() && !writer.is_finished(), "nothing moves in a pause");
+        server.ok(&["group", "continue", "1"]);
+        delete.join().expect("deleted once its last request has ended");
+    });
+    writer.join().expect("no panic").expect("the write was only late");
+    assert_eq!(server.json(&["volume", "list"]), serde_json::json!([]));
+    server.stop();
+}

@@ -365,6 +365,18 @@ impl Server {
         Client::connect(stream, &ClientOptions::new(export))
     }
 
+    /// Waits until an export that is still there takes no more requests. What is asked meanwhile may hang, and is left behind.
+    #[track_caller]
+    pub fn shuts(&self, export: &str) {
+        wait_for("the export to take no more requests", || {
+            let stream = UnixStream::connect(&self.nbd).expect("it listens");
+            stream.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+            let client = Client::connect(stream, &ClientOptions::new(export));
+            let refused = client.ok()?.read(MIB, &mut [0; 512]).err()?;
+            refused.to_string().contains("ESHUTDOWN").then_some(())
+        });
+    }
+
     /// Fills the export with noise and flushes; answers the noise.
     #[track_caller]
     pub fn fill(&self, export: &str, seed: u64) -> Vec<u8> {

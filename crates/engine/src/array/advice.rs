@@ -67,7 +67,7 @@ impl<E: Env> Array<E> {
     /// How a disk that is missing was found at the start, if it was.
     pub(super) fn found_at_start(&self, disk: &DiskReport) -> Option<AtStart> {
         let missing = disk.state == DiskState::Missing;
-        missing.then(|| self.at_start.borrow().get(&disk.number).copied()).flatten()
+        missing.then(|| self.at_start.borrow().get(&disk.number).cloned()).flatten()
     }
 
     /// What the last scrub of a group found and nobody has mended since.

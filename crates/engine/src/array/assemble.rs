@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::{Array, AssembleOptions, AtStart, NewDisk, commit, labels};
-use crate::config::{Configuration, SlotState};
+use crate::config::Configuration;
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::AssembleError;
 use crate::format::label::{Label, LabelError};
@@ -24,6 +24,18 @@ struct Candidate<E: Env> {
     damaged: Vec<u64>,
     notes: Vec<String>,
     configs: Vec<Configuration>,
+}
+
+/// A disk that was given and holds no label that can be used.
+struct Unfit {
+    path: String,
+    why: String,
+}
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.path, self.why)
+    }
 }
 
 pub(super) fn open_drive<E: Env>(
@@ -55,7 +67,7 @@ impl<E: Env> Array<E> {
             0 => TIMEOUT_NS_DEFAULT,
             limit => limit,
         };
-        let (candidates, ignored) = read_all(&rt, timeout_ns, disks).await?;
+        let (candidates, unfit) = read_all(&rt, timeout_ns, disks).await?;
         let found: Vec<FoundDisk> = candidates
             .iter()
             .map(|c| FoundDisk {
@@ -87,15 +99,7 @@ impl<E: Env> Array<E> {
             let _ = labels::write_label(drive.raw(), &label).await;
         }
         array.announce(&choice);
-        for what in ignored {
-            array.event(
-                Severity::Warning,
-                "disk-ignored",
-                None,
-                None,
-                format!("{what}: left alone"),
-            );
-        }
+        array.announce_unfit(unfit);
         Ok(array)
     }
 
@@ -147,33 +151,7 @@ impl<E: Env> Array<E> {
         }
         *self.config.borrow_mut() = start.clone();
         self.apply();
-        for entry in &start.groups {
-            let group = self.group(entry.number).expect("applied groups are there");
-            if let Err(missing) = group.load_maps(entry.clean).await {
-                if group.with_slots(|slots| slots.iter().all(|s| s.main.is_none())) {
-                    continue; // No member at all: nothing of it answers.
-                }
-                let kind = format!("{:?}", missing.kind).to_lowercase();
-                return Err(AssembleError::Commit(format!(
-                    "group {}: no member holds page {} of its {kind} map; look at each disk with `forestall inspect`",
-                    entry.number, missing.page
-                )));
-            }
-            if group.has_write_hole() && !options.accept_write_hole {
-                let out: Vec<String> = entry
-                    .slots
-                    .iter()
-                    .filter(|s| s.state != SlotState::InSync)
-                    .map(|s| format!("{} ({})", s.disk, self.path_of(s.disk)))
-                    .collect();
-                return Err(AssembleError::WriteHole(format!(
-                    "group {} was not stopped cleanly and lacks disk {}: where writes were under way, what is computed for it may be \
-                     wrong. Bring the disk back, or accept that with --accept-write-hole",
-                    entry.number,
-                    out.join(", ")
-                )));
-            }
-        }
+        self.load_groups(&start.groups, options).await?;
         self.check_backups().await.map_err(AssembleError::Shield)?;
         let history = self.rt.random_u64().max(1);
         let mut next = choice.recommit(history, self.rt.unix_ms());
@@ -194,12 +172,22 @@ impl<E: Env> Array<E> {
         }
         self.written.borrow_mut().clone_from(&choice.config);
         self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))?;
-        let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
-        for group in groups {
-            // A group without members keeps what it could not write as changed, and tries again with its next flush.
-            let _ = group.persist_stale_pages().await;
-        }
+        self.recover_groups(&start.groups, options).await?;
         self.recover_backups().await.map_err(AssembleError::Shield)
+    }
+
+    /// Tells which disks could not be used at all. One at the place where a disk that is not here was last seen is most likely that disk.
+    fn announce_unfit(self: &Rc<Self>, unfit: Vec<Unfit>) {
+        for found in unfit {
+            let what = format!("{found}: left alone");
+            self.event(Severity::Warning, "disk-ignored", None, None, what);
+            let here = |disk: DiskNumber| self.drives.borrow().contains_key(&disk);
+            let config = self.config.borrow();
+            let away = config.disks.iter().find(|d| d.path_hint == found.path && !here(d.number));
+            if let Some(disk) = away {
+                self.at_start.borrow_mut().insert(disk.number, AtStart::Unfit(found.why));
+            }
+        }
     }
 
     /// Tells what the start found.
@@ -251,7 +239,7 @@ fn hand_back<E: Env>(candidates: Vec<Candidate<E>>) -> Vec<NewDisk<E>> {
 }
 
 /// Candidates, and words about disks that carry no label and are left alone.
-type Found<E> = (Vec<Candidate<E>>, Vec<String>);
+type Found<E> = (Vec<Candidate<E>>, Vec<Unfit>);
 
 /// Reads labels and configurations; all must be of one array.
 async fn read_all<E: Env>(
@@ -261,12 +249,12 @@ async fn read_all<E: Env>(
 ) -> Result<Found<E>, Refused<E>> {
     let mut candidates: Vec<Candidate<E>> = Vec::new();
     let mut error = None;
-    let mut without_label = Vec::new();
+    let mut unfit: Vec<Unfit> = Vec::new();
     let mut rest = Vec::new();
     for disk in disks {
         let in_time = labels::within(rt, timeout_ns, labels::read_label(&disk.disk)).await;
-        match in_time.unwrap_or(Err(LabelError::Inconsistent("the disk does not answer".into()))) {
-            Ok(found) => {
+        match in_time {
+            Some(Ok(found)) => {
                 let (configs, notes) =
                     labels::read_configs(&disk.disk, &found.label.layout, found.label.array).await;
                 if found.label.unknown_read_only != 0 {
@@ -283,18 +271,24 @@ async fn read_all<E: Env>(
                     configs,
                 });
             }
-            Err(e) => {
-                let what = format!("{}: {e}", disk.identity.path);
-                if matches!(e, LabelError::TooNew(_)) {
-                    error = Some(AssembleError::TooNew(format!("{what}; use a newer forestall")));
+            other => {
+                let why = match &other {
+                    Some(Err(why)) => why.to_string(),
+                    _ => "the disk does not answer".into(),
+                };
+                let path = disk.identity.path.clone();
+                if matches!(other, Some(Err(LabelError::TooNew(_)))) {
+                    let what = format!("{path}: {why}; use a newer forestall");
+                    error = Some(AssembleError::TooNew(what));
                 }
-                without_label.push(what);
+                unfit.push(Unfit { path, why });
                 rest.push(disk);
             }
         }
     }
-    if !without_label.is_empty() && candidates.is_empty() {
-        error = error.or(Some(AssembleError::NothingFound(without_label.join("; "))));
+    if !unfit.is_empty() && candidates.is_empty() {
+        let all: Vec<String> = unfit.iter().map(ToString::to_string).collect();
+        error = error.or(Some(AssembleError::NothingFound(all.join("; "))));
     }
     if error.is_none()
         && let Some((first, others)) = candidates.split_first()
@@ -311,7 +305,7 @@ async fn read_all<E: Env>(
         )));
     }
     match error {
-        None => Ok((candidates, without_label)),
+        None => Ok((candidates, unfit)),
         Some(error) => {
             rest.extend(hand_back(candidates));
             Err((error, rest))

@@ -72,8 +72,9 @@ impl<E: Env> Array<E> {
             && config.disks.iter().any(|d| d.uuid == found.label.disk)
         {
             return Err(CommandError::Refused(format!(
-                "{path} is disk {} of this array; use `forestall disk readd {}`",
-                found.label.number, found.label.number
+                "{path} is disk {0} of this array; bring it back with `forestall disk readd {0} {path}`, or wipe it first: \
+                 `forestall destroy {path}`",
+                found.label.number
             )));
         }
         let number = (1..)

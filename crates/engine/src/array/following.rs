@@ -1,7 +1,7 @@
 //! The task of each pair that copies: what differs is copied behind the hosts' backs, and what follows from there being nothing left.
 //!
 //! Owns which step is next and when a step that failed is tried again. Invariant: a pair is copied forward by its own task alone, so no copy is under
-//! way when its direction changes. The commands are in `mirrors.rs`, the change of direction and what is taken home in `reversal.rs`.
+//! way when its direction changes. The commands are in `mirrors.rs`, the job in `mirroring.rs`, the change of direction and what is taken home in `reversal.rs`.
 
 use std::rc::Rc;
 
@@ -9,8 +9,7 @@ use super::Array;
 use crate::config::{PairEntry, PairStatus};
 use crate::ids::VolumeNumber;
 use crate::pair::{Mirror, Mode};
-use crate::progress::Progress;
-use crate::report::Severity;
+use crate::report::{JobState, Severity};
 use crate::runtime::{Env, Runtime};
 use crate::volume::VolumeRt;
 
@@ -18,6 +17,9 @@ use crate::volume::VolumeRt;
 const GATHER_NS: u64 = 20_000_000;
 /// Time until a copy that failed is tried again.
 const AGAIN_NS: u64 = 10_000_000_000;
+
+/// Why a job that makes volumes equal stopped.
+const HALTED: &str = "the pair was held or split";
 
 /// What is to be done for a pair.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,7 +32,7 @@ enum PairStep {
 
 impl<E: Env> Array<E> {
     /// Whether a pair copies now.
-    fn copies(&self, primary: VolumeNumber) -> bool {
+    pub(super) fn copies(&self, primary: VolumeNumber) -> bool {
         let config = self.config.borrow();
         let follows = |pair: &PairEntry| {
             !pair.hold && matches!(pair.status, PairStatus::Duplex | PairStatus::Syncing)
@@ -45,16 +47,23 @@ impl<E: Env> Array<E> {
         let Some(volume) = self.volumes.borrow().get(&primary).cloned() else { return };
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move {
+            let mut job = None;
             while !mirror.has_ended() && !array.stopping.get() {
-                let step = array.next_of_pair(&volume, &mirror);
-                let done = match step {
+                let done = match array.next_of_pair(&volume, &mirror) {
                     PairStep::Rest => {
+                        let (state, what) = array.why_at_rest(primary, &mirror);
+                        array.end_mirroring(&mirror, job.take(), state, what);
                         let seen = || mirror.has_ended() || array.stopping.get();
                         let rests = || array.next_of_pair(&volume, &mirror) == PairStep::Rest;
                         mirror.wake.wait_until(|| seen() || !rests()).await;
                         Ok(())
                     }
-                    PairStep::Copy => array.copy_pair(&volume, &mirror).await,
+                    PairStep::Copy => {
+                        if job.is_none() && array.is_syncing(primary) {
+                            job = Some(array.begin_mirroring(&volume, &mirror));
+                        }
+                        array.copy_pair(&volume, &mirror).await
+                    }
                     PairStep::Reverse => array.reverse_pair(&volume, &mirror).await,
                     PairStep::CallDuplex => array.call_duplex(primary, &mirror).await,
                 };
@@ -62,15 +71,37 @@ impl<E: Env> Array<E> {
                 array.follow_modes();
                 if let Err(why) = done {
                     let what = format!("making the secondary of volume {primary} equal: {why}");
+                    array.end_mirroring(&mirror, job.take(), JobState::Failed, &what);
                     array.event(Severity::Warning, "pair-copy-failed", None, None, what);
                     let gone = !mirror.pair.group().is_readable();
                     if gone && array.break_pair(primary, mirror.pair.id).await {
                         return;
                     }
                     array.rt.sleep_ns(AGAIN_NS).await;
+                } else if job.as_ref().is_some_and(|job| job.progress.stop.get()) {
+                    // Held or split, and perhaps let go on since: what its limit was to be is asked anew.
+                    array.end_mirroring(&mirror, job.take(), JobState::Stopped, HALTED);
                 }
             }
+            let what = "the pair ended, or the array stops";
+            array.end_mirroring(&mirror, job, JobState::Stopped, what);
         }));
+    }
+
+    /// How the job that made a pair equal ended, of one that rests.
+    fn why_at_rest(&self, primary: VolumeNumber, mirror: &Mirror<E>) -> (JobState, &'static str) {
+        match (mirror.is_reversed(), self.copies(primary)) {
+            (true, _) => (JobState::Done, "the secondary has its primary's place"),
+            (false, true) => (JobState::Done, "the secondary is equal"),
+            (false, false) => (JobState::Stopped, HALTED),
+        }
+    }
+
+    /// Whether there is nothing to be done for a pair at the moment.
+    pub(super) fn pair_rests(&self, primary: VolumeNumber) -> bool {
+        let (volumes, mirrors) = (self.volumes.borrow(), self.mirrors.borrow());
+        let pair = volumes.get(&primary).zip(mirrors.get(&primary));
+        pair.is_none_or(|(volume, mirror)| self.next_of_pair(volume, mirror) == PairStep::Rest)
     }
 
     fn next_of_pair(&self, volume: &VolumeRt<E>, mirror: &Mirror<E>) -> PairStep {
@@ -96,11 +127,11 @@ impl<E: Env> Array<E> {
     ) -> Result<(), String> {
         let primary = volume.report().number;
         self.rt.sleep_ns(GATHER_NS).await;
-        let copied = mirror.copy(volume, &Progress::default(), &|| self.copies(primary)).await;
+        let copied = mirror.copy(volume, &mirror.progress(), &|| self.copies(primary)).await;
         copied.map_err(|failed| failed.to_string())
     }
 
-    fn is_syncing(&self, primary: VolumeNumber) -> bool {
+    pub(super) fn is_syncing(&self, primary: VolumeNumber) -> bool {
         let config = self.config.borrow();
         config.backups.pair_of(primary).is_some_and(|p| p.status == PairStatus::Syncing)
     }

@@ -8,7 +8,8 @@ use std::rc::Rc;
 use super::work::{Deleted, refuse_if_kept_for};
 use super::{Array, GroupSpec, Notes};
 use crate::config::{
-    BackupPlace, Configuration, DiskEntry, DiskRole, GroupEntry, Level, SlotEntry, SlotState,
+    BackupPlace, Configuration, DiskEntry, DiskRole, GroupEntry, JournalMode, Level, SlotEntry,
+    SlotState,
 };
 use crate::error::CommandError;
 use crate::format::layout::{Layout, UNWRITTEN_UNIT};
@@ -32,6 +33,7 @@ pub(super) fn plan_group(
     uuid: Uuid,
     level: Level,
     chunk: u32,
+    journal: JournalMode,
     members: &[(&DiskEntry, Layout)],
 ) -> Result<(GroupEntry, Notes), String> {
     if !chunk.is_power_of_two() || !(CHUNK_MIN..=CHUNK_MAX).contains(&chunk) {
@@ -44,7 +46,8 @@ pub(super) fn plan_group(
     let smallest = members.iter().map(|(d, _)| d.data_len).min().ok_or("a group needs disks")?;
     let unit = (UNWRITTEN_UNIT / u64::from(chunk)).max(1);
     let stripes = Geometry::max_stripes(level, smallest, chunk) / unit * unit;
-    Geometry::new(level, members.len(), chunk, stripes).map_err(|e| e.to_string())?;
+    let geometry =
+        Geometry::new(level, members.len(), chunk, stripes).map_err(|e| e.to_string())?;
     let member_len = stripes * u64::from(chunk);
     let capacity = members
         .iter()
@@ -70,6 +73,12 @@ pub(super) fn plan_group(
             larger.join(", ")
         ));
     }
+    if geometry.parity_columns() > 0 && journal == JournalMode::Off {
+        notes.push(
+            "without a journal a crash together with a lost member may lose data: such a start is refused without --accept-write-hole"
+                .into(),
+        );
+    }
     let slots = members
         .iter()
         .map(|(d, _)| SlotEntry { disk: d.number, state: SlotState::InSync, replacement: None })
@@ -82,6 +91,7 @@ pub(super) fn plan_group(
         stripes,
         intent_region: region,
         unwritten_unit: unit as u32,
+        journal: if geometry.parity_columns() > 0 { journal } else { JournalMode::Off },
         slots,
         clean: true,
     };
@@ -111,8 +121,9 @@ impl<E: Env> Array<E> {
             .find(|n| config.group(*n).is_none())
             .expect("numbers do not run out");
         let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
-        let (mut entry, notes) = plan_group(number, uuid, spec.level, spec.chunk, &members)
-            .map_err(CommandError::Refused)?;
+        let (mut entry, notes) =
+            plan_group(number, uuid, spec.level, spec.chunk, spec.journal, &members)
+                .map_err(CommandError::Refused)?;
         entry.clean = false;
         // The pages come first: nobody reads them before the group counts.
         let blank = Group::<E>::new(self.rt.clone(), &entry, Rc::new(|_, _, _| ()));
@@ -137,6 +148,8 @@ impl<E: Env> Array<E> {
         .await?;
         let group = self.group(number)?;
         group.adopt_new_pages();
+        let epoch = self.config.borrow().generation;
+        group.open_journal(epoch).await;
         self.tend_group(&group);
         let what = format!("group {number} of disks {}", list(&spec.disks));
         self.event(Severity::Info, "group-created", None, Some(number), what);
@@ -281,9 +294,15 @@ mod tests {
     fn the_smallest_usable_size_wins_and_is_said() {
         let disks = [disk(1, 64 << 20), disk(2, 96 << 20), disk(3, 64 << 20)];
         let members: Vec<_> = disks.iter().map(|(d, l)| (d, *l)).collect();
-        let (entry, notes) =
-            plan_group(GroupNumber(1), Uuid::default(), Level::Raid5, 65536, &members)
-                .expect("possible");
+        let (entry, notes) = plan_group(
+            GroupNumber(1),
+            Uuid::default(),
+            Level::Raid5,
+            65536,
+            JournalMode::Partial,
+            &members,
+        )
+        .expect("possible");
         assert_eq!(entry.stripes * 65536, disks[0].0.data_len / 65536 * 65536);
         assert!(
             notes[0].contains("smallest usable size") && notes[0].contains("rest of disk 2 is"),
@@ -297,9 +316,14 @@ mod tests {
             for chunk in [4096_u32, 65536, 1 << 20] {
                 let disks = [disk(1, 1 << shift), disk(2, 1 << shift)];
                 let members: Vec<_> = disks.iter().map(|(d, l)| (d, *l)).collect();
-                let Ok((entry, _)) =
-                    plan_group(GroupNumber(1), Uuid::default(), Level::Raid1, chunk, &members)
-                else {
+                let Ok((entry, _)) = plan_group(
+                    GroupNumber(1),
+                    Uuid::default(),
+                    Level::Raid1,
+                    chunk,
+                    JournalMode::Partial,
+                    &members,
+                ) else {
                     assert!(
                         shift == 21,
                         "only the smallest disks are too small for a chunk of 1 MiB"

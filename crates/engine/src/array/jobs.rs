@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::Array;
 use crate::error::CommandError;
-use crate::ids::{DiskNumber, GroupNumber};
+use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobReport, JobState};
 use crate::runtime::{Env, Runtime};
@@ -22,6 +22,7 @@ pub(super) struct Job {
     pub(super) kind: JobKind,
     pub(super) group: GroupNumber,
     pub(super) disk: Option<DiskNumber>,
+    volume: Option<VolumeNumber>,
     pub(super) progress: Rc<Progress>,
     state: Cell<JobState>,
     message: RefCell<String>,
@@ -60,6 +61,16 @@ impl Jobs {
         self.end.wait_until(|| !self.list.borrow().iter().any(running)).await;
     }
 
+    /// The running job that works on the members of a group; pairs only read and write volumes.
+    pub(super) fn working_on(&self, group: GroupNumber) -> Option<Rc<Job>> {
+        self.running(group, |job| job.kind != JobKind::Mirror)
+    }
+
+    /// The running job that makes a secondary equal to this primary.
+    pub(super) fn mirroring(&self, group: GroupNumber, primary: VolumeNumber) -> Option<Rc<Job>> {
+        self.running(group, |job| job.kind == JobKind::Mirror && job.volume == Some(primary))
+    }
+
     /// The running job of this kind on a group.
     pub(super) fn running(
         &self,
@@ -88,6 +99,26 @@ impl<E: Env> Array<E> {
         disk: Option<DiskNumber>,
         progress: Rc<Progress>,
     ) -> Rc<Job> {
+        self.enter_job(kind, group, (disk, None), progress)
+    }
+
+    /// Enters the making of two volumes equal as running; the group is the primary's.
+    pub(super) fn begin_mirror_job(
+        &self,
+        group: GroupNumber,
+        primary: VolumeNumber,
+        progress: Rc<Progress>,
+    ) -> Rc<Job> {
+        self.enter_job(JobKind::Mirror, group, (None, Some(primary)), progress)
+    }
+
+    fn enter_job(
+        &self,
+        kind: JobKind,
+        group: GroupNumber,
+        (disk, volume): (Option<DiskNumber>, Option<VolumeNumber>),
+        progress: Rc<Progress>,
+    ) -> Rc<Job> {
         let id = self.jobs.next.get() + 1;
         self.jobs.next.set(id);
         let job = Rc::new(Job {
@@ -95,6 +126,7 @@ impl<E: Env> Array<E> {
             kind,
             group,
             disk,
+            volume,
             progress,
             state: Cell::new(JobState::Running),
             message: RefCell::default(),
@@ -151,6 +183,12 @@ impl<E: Env> Array<E> {
     /// If there is no such running job, or if it restores redundancy and so must not be stopped.
     pub fn stop_job(&self, job: u64) -> Result<(), CommandError> {
         let found = self.job(job)?;
+        if found.kind == JobKind::Mirror {
+            return Err(CommandError::Refused(format!(
+                "job {job} makes a secondary equal to its primary and ends with `forestall pair split`; slow it down with `forestall jobs --limit \
+                 {job} --rate MIB_S`"
+            )));
+        }
         if !matches!(found.kind, JobKind::Check | JobKind::Repair | JobKind::Test) {
             return Err(CommandError::Refused(format!(
                 "job {job} restores redundancy and is not stopped; slow it down with `forestall jobs --limit {job} --rate MIB_S`"
@@ -172,6 +210,7 @@ impl Job {
             state: self.state.get(),
             group: self.group,
             disk: self.disk,
+            volume: self.volume,
             done_bytes: p.done.get().min(p.total.get()),
             total_bytes: p.total.get(),
             rate: p.rate(at),

@@ -56,12 +56,8 @@ pub(super) async fn read_label<D: Disk>(disk: &D) -> Result<FoundLabel, LabelErr
         };
         match decoded {
             Ok(label) if label.disk_size > size => {
-                let lie = format!(
-                    "it was made for {} and the disk has {}",
-                    words::exact(label.disk_size),
-                    words::exact(size)
-                );
-                why = LabelError::Inconsistent(lie);
+                let made_for = words::exact(label.disk_size);
+                why = LabelError::CutShort { made_for, has: words::exact(size) };
             }
             Ok(label) => best = best.or(Some(label)),
             Err(error) => {

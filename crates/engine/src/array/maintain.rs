@@ -44,7 +44,7 @@ impl<E: Env> Array<E> {
                 "group {group} is shielded: it is scrubbed when its updates are home again"
             )));
         }
-        if let Some(job) = self.jobs.running(group, |_| true) {
+        if let Some(job) = self.jobs.working_on(group) {
             return Err(CommandError::Refused(format!(
                 "job {} works on group {group}: wait for it",
                 job.id()

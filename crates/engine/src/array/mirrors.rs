@@ -192,7 +192,7 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    fn find_pair(&self, primary: &str) -> Result<PairEntry, CommandError> {
+    pub(super) fn find_pair(&self, primary: &str) -> Result<PairEntry, CommandError> {
         let config = self.config.borrow();
         let volume = find(&config, primary)?;
         let pair = config.backups.pair_of(volume.number).cloned().ok_or_else(|| {

@@ -36,8 +36,10 @@ mod health;
 mod jobs;
 mod labels;
 mod maintain;
+mod mirroring;
 mod mirrors;
 mod readd;
+mod recover;
 mod replace;
 mod replacing;
 mod retire;
@@ -58,7 +60,7 @@ pub use spec::{AssembleOptions, CreateGroup, CreateSpec, GroupSpec, NewDisk, Vol
 pub type Notes = Vec<String>;
 
 /// How a disk that is missing in the configuration was found at the start after all.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 enum AtStart {
     /// With writes of its own (rule C5).
     Diverged,
@@ -66,6 +68,8 @@ enum AtStart {
     Stale,
     /// With a label, and no configuration that can be read.
     Blank,
+    /// Without a label that can be used, for this reason.
+    Unfit(String),
 }
 
 /// A running array. One thread owns it; clones of the `Rc` share it.

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Level;
+use crate::config::{JournalMode, Level};
 use crate::disk::DiskIdentity;
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 use crate::runtime::Env;
@@ -27,6 +27,8 @@ pub struct CreateGroup {
     pub level: Level,
     /// Its chunk in bytes.
     pub chunk: u32,
+    /// Its journal, if it has parity.
+    pub journal: JournalMode,
     /// How many disks at the end become spares.
     pub spares: usize,
     /// Name of the volume over all of it; the array's name if none is given.
@@ -66,6 +68,9 @@ pub struct GroupSpec {
     pub disks: Vec<DiskNumber>,
     /// Chunk in bytes, a power of two from 4 KiB to 1 MiB.
     pub chunk: u32,
+    /// Its journal, if it has parity.
+    #[serde(default)]
+    pub journal: JournalMode,
 }
 
 /// A new volume.

@@ -166,12 +166,14 @@ impl<E: Env> Array<E> {
         } else {
             Health::Healthy
         };
-        let work_due = live.as_ref().is_some_and(|group| self.work_is_due(group));
+        let work_due = live.as_ref().is_some_and(|group| self.work_is_due(group))
+            || self.mirroring_is_due(entry.number);
         let free = free_extents(config, entry);
         GroupReport {
             number: entry.number,
             level: entry.level,
             chunk: entry.chunk,
+            journal: entry.journal,
             health,
             members: entry.slots.iter().map(|s| s.disk).collect(),
             absent,
@@ -312,6 +314,7 @@ fn absent_words(disk: &DiskReport, found: Option<AtStart>) -> String {
             Some(AtStart::Blank) => {
                 "was found at the start without a configuration that can be read: it is not used"
             }
+            Some(AtStart::Unfit(why)) => return format!("{} cannot be used: {why}", name(disk)),
         },
         DiskState::InSync
         | DiskState::Spare
@@ -339,6 +342,7 @@ pub(super) fn job_words(job: &JobReport) -> String {
         crate::JobKind::Repair => "repairing",
         crate::JobKind::WriteBack => "taking updates home",
         crate::JobKind::Test => "testing",
+        crate::JobKind::Mirror => "mirroring",
     };
     // Nothing has moved yet, or all of it was skipped: that is no pace.
     let pace = if job.rate == 0 { String::new() } else { format!(" at {}", words::rate(job.rate)) };

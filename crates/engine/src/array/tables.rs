@@ -1,11 +1,14 @@
 //! The tables of the drawings that tell of pairs and redirected writes: T2, T4 to T7.
 //!
-//! Owns their rows, made from the configuration, the pairs and the logs at this moment. Changes nothing.
+//! Owns their rows, made from the configuration, the pairs and the logs at this moment. Invariant: a place is shown in use where writes go or lie, not where they only
+//! may go. Changes nothing.
+
+use std::collections::BTreeSet;
 
 use super::Array;
 use super::volumes::geometry_of;
-use crate::config::{BackupPlace, Configuration, PairEntry, VolumeEntry};
-use crate::ids::{BLOCK_SIZE, DiskNumber, VolumeNumber};
+use crate::config::{BackupPlace, Configuration, PairEntry, ShieldedVolume, VolumeEntry};
+use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
 use crate::report::{T2Row, T4Row, T5Row, T6Row, T7Row};
 use crate::runtime::Env;
 
@@ -47,6 +50,23 @@ impl<E: Env> Array<E> {
         config.backups.pairs.iter().map(row).collect()
     }
 
+    /// The shielded groups, with their volumes, that use a place of a log: the volume's writes go there first, or some of them lie there. A place further
+    /// down the chain that nothing came to yet is only kept ready.
+    fn using(
+        &self,
+        config: &Configuration,
+        place: BackupPlace,
+    ) -> Vec<(GroupNumber, VolumeNumber)> {
+        let logs = self.logs.borrow();
+        let uses = |volume: &ShieldedVolume| {
+            let is_here = || logs.get(&place).is_some_and(|log| log.marks_of(volume.volume) > 0);
+            volume.chain.first() == Some(&place) || volume.chain.contains(&place) && is_here()
+        };
+        let shielded = config.backups.avoidances.iter();
+        let shielded = shielded.flat_map(|a| a.volumes.iter().map(|volume| (a.group, volume)));
+        shielded.filter(|(_, v)| uses(v)).map(|(group, v)| (group, v.volume)).collect()
+    }
+
     /// Table T4, with `count` bits in a row.
     #[must_use]
     pub fn table_t4(&self, count: u64) -> Vec<T4Row> {
@@ -56,11 +76,12 @@ impl<E: Env> Array<E> {
             let place = BackupPlace::WorkVolume(volume);
             let in_use = config.backups.work_at(place).is_some_and(|work| work.log != 0);
             let log = logs.get(&place).filter(|_| in_use);
+            let users = self.using(&config, place);
             let size = config.volumes.iter().find(|v| v.number == volume).map_or(0, |v| v.size);
             T4Row {
                 work_volume: volume,
                 capacity: capacity(size),
-                primary_volumes: config.backups.users_of(place).map(|(_, v)| v).collect(),
+                primary_volumes: users.into_iter().map(|(_, volume)| volume).collect(),
                 terminal_address: log.and_then(|log| log.terminal()),
                 differential_bitmap: bits(
                     &log.map_or_else(|| vec![false; count as usize], |log| log.bits(count)),
@@ -79,13 +100,15 @@ impl<E: Env> Array<E> {
     pub fn table_t5(&self) -> Vec<T5Row> {
         let config = self.config.borrow();
         let drives = self.drives.borrow();
+        let sets = config.backups.work.iter().map(|work| work.place);
+        let sets = sets.filter(|place| matches!(place, BackupPlace::WorkDisk(_)));
+        let users = sets.flat_map(|place| self.using(&config, place));
+        let backed: BTreeSet<_> = users.map(|(group, _)| group).collect();
         let on_work_disk = |disk: DiskNumber| {
             config.slot_of(disk).is_some_and(|(group, slot)| {
                 let is_member =
                     config.group(group).is_some_and(|g| g.slots[usize::from(slot.0)].disk == disk);
-                let places = config.backups.of_group(group).into_iter();
-                let mut places = places.flat_map(|a| &a.volumes).flat_map(|v| &v.chain);
-                is_member && places.any(|place| matches!(place, BackupPlace::WorkDisk(_)))
+                is_member && backed.contains(&group)
             })
         };
         let rows = config.disks.iter().filter(|d| config.backups.set_of_leg(d.number).is_none());
@@ -107,8 +130,8 @@ impl<E: Env> Array<E> {
             _ => None,
         });
         sets.map(|(set, work)| {
-            let mut groups: Vec<_> =
-                config.backups.users_of(work.place).map(|(a, _)| a.group).collect();
+            let users = self.using(&config, work.place).into_iter();
+            let mut groups: Vec<_> = users.map(|(group, _)| group).collect();
             groups.dedup();
             let main_disks: Vec<DiskNumber> = groups
                 .iter()

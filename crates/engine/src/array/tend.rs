@@ -91,7 +91,7 @@ impl<E: Env> Array<E> {
     /// Whether the group is between two steps: nothing runs, and something will by itself.
     pub(super) fn work_is_due(&self, group: &Rc<Group<E>>) -> bool {
         let rests = self.stopping.get() || matches!(self.next_step(group), Step::Rest);
-        !rests && self.jobs.running(group.number, |_| true).is_none()
+        !rests && self.jobs.working_on(group.number).is_none()
     }
 
     fn next_step(&self, group: &Rc<Group<E>>) -> Step {
@@ -402,5 +402,6 @@ fn word(kind: JobKind) -> &'static str {
         JobKind::Repair => "repair",
         JobKind::WriteBack => "write-back",
         JobKind::Test => "test",
+        JobKind::Mirror => "mirror",
     }
 }

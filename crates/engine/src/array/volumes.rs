@@ -108,7 +108,17 @@ impl<E: Env> Array<E> {
     /// Every volume's report, by number.
     #[must_use]
     pub fn volumes(&self) -> Vec<VolumeReport> {
-        self.volumes.borrow().values().map(|v| v.report()).collect()
+        let config = self.config.borrow();
+        let secondary_of = |volume| {
+            let pair = config.backups.pairs.iter().find(|pair| pair.secondary == volume);
+            pair.map(|pair| pair.primary)
+        };
+        let volumes = self.volumes.borrow();
+        let report = |volume: &Rc<VolumeRt<E>>| {
+            let report = volume.report();
+            VolumeReport { secondary_of: secondary_of(report.number), ..report }
+        };
+        volumes.values().map(report).collect()
     }
 
     /// The volume called `name`, to serve; stays usable (answering an error) after the volume is deleted.
@@ -275,7 +285,7 @@ impl<E: Env> Array<E> {
         if volume.read_only != read_only {
             self.commit_read_only(&volume, read_only).await?;
         }
-        // Writes may wait for `group continue`, which needs the turn.
+        // Writes may hang with a disk: others have the turn meanwhile.
         drop(turn);
         let running = self.volumes.borrow().get(&volume.number).cloned();
         if let Some(running) = running.filter(|_| read_only) {
@@ -303,37 +313,39 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    /// Deletes a volume and everything in it.
+    /// Deletes a volume and everything in it, once the requests that were accepted before have ended; later ones get an error.
     ///
     /// # Errors
-    /// If there is no such volume.
+    /// If there is no such volume or something relies on it; then it serves as before.
     pub async fn delete_volume(self: &Rc<Self>, name: &str) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
-        let volume = find(&self.config.borrow(), name)?.clone();
-        refuse_if_relied_on(&self.config.borrow(), &volume, "deleted")?;
-        refuse_if_kept_for(&self.config.borrow(), Deleted::Volume(volume.number))?;
-        let running = self.volumes.borrow().get(&volume.number).cloned();
-        let group = self.group(volume.group)?;
-        self.commit(|next| {
-            next.volumes.retain(|v| v.number != volume.number);
-            next.backups.strategies.remove(&volume.number);
-            for avoidance in &mut next.backups.avoidances {
-                avoidance.volumes.retain(|v| v.volume != volume.number);
-            }
-            for work in &mut next.backups.work {
-                if matches!(work.place, BackupPlace::WorkVolume(_)) {
-                    work.serves.retain(|number| *number != volume.number.0);
-                }
-            }
-        })
-        .await?;
+        let number = {
+            let _turn = self.command_turn.lock().await;
+            self.deletable(name)?.number
+        };
+        let running = self.volumes.borrow().get(&number).cloned();
+        let closing = running.as_ref().map(VolumeRt::closing);
         if let Some(running) = running {
+            // Requests may hang with a disk, or be paused (rule C3): meanwhile others have the turn, to fail the disk or to bring one.
             running.drained().await;
         }
+        let _turn = self.command_turn.lock().await;
+        let volume = self.deletable(&number.to_string())?;
+        let group = self.group(volume.group)?;
+        self.commit(|next| forget_volume(next, number)).await?;
+        drop(closing);
         self.release_space(&group, &volume.extents).await;
-        let what = format!("volume {} {name:?} was deleted", volume.number);
+        let what = format!("volume {number} {:?} was deleted", volume.name);
         self.event(Severity::Info, "volume-deleted", None, Some(volume.group), what);
         Ok(())
+    }
+
+    /// A volume that nothing relies on.
+    fn deletable(&self, name: &str) -> Result<VolumeEntry, CommandError> {
+        let config = self.config.borrow();
+        let volume = find(&config, name)?;
+        refuse_if_relied_on(&config, volume, "deleted")?;
+        refuse_if_kept_for(&config, Deleted::Volume(volume.number))?;
+        Ok(volume.clone())
     }
 
     /// Gives space that nothing uses any more back to the disks; whoever takes it later blanks it again before it counts.
@@ -415,6 +427,20 @@ pub(super) fn find<'a>(
             ))
         },
     )
+}
+
+/// Takes a volume out of a configuration, and out of everything that serves it.
+fn forget_volume(next: &mut Configuration, number: VolumeNumber) {
+    next.volumes.retain(|v| v.number != number);
+    next.backups.strategies.remove(&number);
+    for avoidance in &mut next.backups.avoidances {
+        avoidance.volumes.retain(|v| v.volume != number);
+    }
+    for work in &mut next.backups.work {
+        if matches!(work.place, BackupPlace::WorkVolume(_)) {
+            work.serves.retain(|served| *served != number.0);
+        }
+    }
 }
 
 fn free_number(

@@ -187,7 +187,8 @@ impl<E: Env> Drive<E> {
         loop {
             match timed {
                 Timed::Done(result) => return result,
-                Timed::Late(request) if give_up() => {
+                // Of a drive that was given up meanwhile nothing is waited for.
+                Timed::Late(request) if self.gone.get() || give_up() => {
                     self.abandon(request, what);
                     return Err(DiskFault::new(FaultKind::TimedOut));
                 }

@@ -9,7 +9,7 @@ use std::mem::offset_of;
 use super::codec::{CRC_AT, Reader};
 use super::label::{RawLabel, RawRegion, RegionKind, named_regions};
 use super::layout::Layout;
-use super::{config, events, label, layout, log, owner, page, samples};
+use super::{config, events, journal, label, layout, log, owner, page, samples};
 use crate::ids::{BLOCK_SIZE, Slot, Uuid};
 use crate::report::{Event, Severity};
 
@@ -83,6 +83,8 @@ fn constants_are_those_of_the_code() {
         ("EVENTS_HEADER", events::EVENTS_HEADER as u64),
         ("KIND_MAX", events::KIND_MAX as u64),
         ("MESSAGE_MAX", events::MESSAGE_MAX as u64),
+        ("FRAME_HEADER", journal::FRAME_HEADER as u64),
+        ("RECORDS_LEN", journal::RECORDS_LEN as u64),
         ("ENTRY_LEN", log::ENTRY_LEN as u64),
         ("ENTRIES_PER_PAGE", log::ENTRIES_PER_PAGE),
     ]);
@@ -321,4 +323,43 @@ fn entries_of_a_log_are_those_of_the_code() {
             ("durable", &5_u64.to_le_bytes()),
         ],
     );
+}
+
+#[test]
+fn frames_of_the_journal_are_those_of_the_code() {
+    let piece = journal::Piece { slot: Slot(7), has_payload: true, start: 8, crcs: vec![9, 10] };
+    let records = vec![journal::Record { index: 6, pieces: vec![piece] }];
+    let frame = journal::Frame { epoch: 1, batch: 2, tail: 3, place: 4, payload: 5, records };
+    let bytes = frame.encode(Uuid([5; 16]));
+    let heading = "9. Journal";
+    let (at, len) = fields(heading)["records"];
+    assert_record(
+        heading,
+        &bytes,
+        &[
+            ("magic", &journal::MAGIC),
+            ("payload", &5_u32.to_le_bytes()),
+            ("crc", &bytes[CRC_AT..CRC_AT + 4]),
+            ("group", &[5; 16]),
+            ("epoch", &1_u64.to_le_bytes()),
+            ("batch", &2_u64.to_le_bytes()),
+            ("tail", &3_u64.to_le_bytes()),
+            ("place", &4_u64.to_le_bytes()),
+            ("count", &1_u32.to_le_bytes()),
+            ("reserved", &[0; 4]),
+            ("records", &bytes[at..at + len]),
+        ],
+    );
+    let mut reader = Reader::new(&bytes[at..]);
+    for row in rows(heading, "item") {
+        match row[2] {
+            "u8" => assert_eq!(reader.u8(), Ok(7)),
+            "flag" => assert_eq!(reader.flag("flag"), Ok(true)),
+            "u16" => drop(reader.u16().unwrap()),
+            "u64" => assert_eq!(reader.u64(), Ok(8)),
+            "u32 per block" => assert_eq!([reader.u32(), reader.u32()], [Ok(9), Ok(10)]),
+            other => panic!("type {other}"),
+        }
+    }
+    assert!(reader.bytes(reader.left()).unwrap().iter().all(|b| *b == 0), "a record has more");
 }

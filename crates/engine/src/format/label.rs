@@ -148,6 +148,14 @@ pub enum LabelError {
     /// Its checksum fits, yet it says what cannot be.
     #[error("the label contradicts itself: {0}")]
     Inconsistent(String),
+    /// The disk is smaller than when it was labelled.
+    #[error("it was cut short: it had {made_for} when it was labelled and has {has} now")]
+    CutShort {
+        /// Its size then, in words.
+        made_for: String,
+        /// Its size now.
+        has: String,
+    },
 }
 
 /// Every region of `layout` with its kind and place, in the order of the table.

@@ -23,8 +23,10 @@ pub const UNWRITTEN_UNIT: u64 = 64 << 10;
 pub const CHECKSUM_LEN: u64 = 4;
 
 const MIB: u64 = 1 << 20;
-const JOURNAL_MIN: u64 = 64 << 10;
-const JOURNAL_MAX: u64 = 256 * MIB;
+/// Smallest journal region.
+pub const JOURNAL_MIN: u64 = 64 << 10;
+/// Largest journal region: what a start after a crash reads of each member at most.
+pub const JOURNAL_MAX: u64 = 8 * MIB;
 
 /// A range of a disk, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

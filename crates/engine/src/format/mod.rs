@@ -7,6 +7,7 @@
 pub mod codec;
 pub mod config;
 pub mod events;
+pub mod journal;
 pub mod label;
 pub mod layout;
 pub mod log;

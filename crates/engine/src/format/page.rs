@@ -126,10 +126,14 @@ pub fn newest<T>(candidates: impl IntoIterator<Item = (u64, T)>) -> Option<(u64,
     candidates.into_iter().reduce(|best, next| if next.0 > best.0 { next } else { best })
 }
 
+/// Set in a lost run's slot: the blocks agree with their peers, and nothing proves that they are what a host wrote. They are no erasures; reads
+/// by hosts are errors.
+pub const UNPROVED: u8 = 64;
+
 /// A run of lost blocks of one member.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct LostRun {
-    /// The member.
+    /// The member; with [`UNPROVED`] added where that is so.
     pub slot: Slot,
     /// First lost block: member address / 4096.
     pub start: u64,
@@ -170,7 +174,7 @@ pub fn decode_lost(payload: &[u8]) -> Result<Vec<LostRun>, CodecError> {
         if count == 0 || end.is_none_or(|end| end > u64::MAX / BLOCK_SIZE) {
             return Err(CodecError::Value("lost run"));
         }
-        if usize::from(slot) >= MEMBERS_MAX {
+        if usize::from(slot & !UNPROVED) >= MEMBERS_MAX {
             return Err(CodecError::Value("slot of a lost run"));
         }
         runs.push(LostRun { slot: Slot(slot), start, count });
@@ -263,7 +267,8 @@ mod tests {
         assert!(hostile(1, 5, 0, 0).is_err());
         assert!(hostile(1, u64::MAX, 1, 0).is_err());
         assert!(hostile(1, u64::MAX / 4096, 1, 0).is_err());
-        assert!(hostile(1, 5, 1, 64).is_err());
+        assert!(hostile(1, 5, 1, UNPROVED + 63).is_ok());
+        assert!(hostile(1, 5, 1, 128).is_err());
     }
 
     proptest! {

@@ -4,8 +4,9 @@ use super::label::Label;
 use super::layout::Layout;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
-    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, Level, PairEntry,
-    PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry, WorkEntry,
+    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, JournalMode, Level,
+    PairEntry, PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry,
+    WorkEntry,
 };
 use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
@@ -102,6 +103,11 @@ fn group(number: u32, level: Level, slots: Vec<SlotEntry>) -> GroupEntry {
         stripes: 48,
         intent_region: 256 << 10,
         unwritten_unit: 1,
+        journal: if matches!(level, Level::Raid5 | Level::Raid6) {
+            JournalMode::Full
+        } else {
+            JournalMode::Off
+        },
         slots,
         clean: true,
     }

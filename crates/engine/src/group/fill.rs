@@ -153,7 +153,8 @@ impl<E: Env> Group<E> {
             }
             progress.pace(&self.rt, moved).await;
         }
-        if self.flush().await.is_err() {
+        // From the commit that makes the drive the slot's own, its journal counts: nothing from before it took part may be replayed (rule J5).
+        if self.flush().await.is_err() || self.empty_journal().await.is_err() {
             return FillEnd::SourcesFailed("the group could not be flushed".into());
         }
         if alive() { FillEnd::Done } else { FillEnd::TargetFailed }

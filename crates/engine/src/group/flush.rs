@@ -104,6 +104,7 @@ impl<E: Env> Group<E> {
     /// is durable, not on its way.
     pub(super) async fn flush_drives(self: &Rc<Self>) -> Result<(), IoError> {
         let _turn = self.flush_turn.lock().await;
+        let settled = self.journal.as_ref().map(|journal| journal.settled());
         let drives: Vec<_> =
             self.drives_in_service().into_iter().filter(|d| d.is_unflushed()).collect();
         // The consequence of a failure is drawn at once, not when the slowest flush has ended: what a drive lost must not be read.
@@ -119,6 +120,9 @@ impl<E: Env> Group<E> {
         }))
         .await;
         if results.iter().all(|well| *well) {
+            if let (Some(journal), Some(settled)) = (&self.journal, settled) {
+                journal.flushed(settled);
+            }
             return Ok(());
         }
         // Entries that cannot be made durable now stay in memory and are tried again by the next flush.

@@ -99,7 +99,8 @@ impl<E: Env> Group<E> {
                 }
             })
             .await?;
-        if !clean && self.has_redundancy() {
+        // What a journal covers is made good by replaying it, whatever the bits say (rule J1).
+        if !clean && self.has_redundancy() && !self.is_journaled() {
             self.intent.set_dirty(self.intent.marked());
         }
         let end = self.member_len();
@@ -128,6 +129,11 @@ impl<E: Env> Group<E> {
     /// Whether a parity group is marked dirty while a member is missing: its missing data may not be computable (write hole).
     pub(crate) fn has_write_hole(&self) -> bool {
         self.has_parity() && self.intent.dirty_count() > 0 && !self.missing().is_empty()
+    }
+
+    /// Every marked region is to be resynced.
+    pub(crate) fn mark_all_dirty(&self) {
+        self.intent.set_dirty(self.intent.marked());
     }
 
     /// Regions still to be resynced.

@@ -1,7 +1,7 @@
 //! The lost-block map: blocks of a slot that nothing can give any more (rule M5).
 //!
 //! Owns runs of lost blocks per slot. Invariants: a lost block is an erasure for every plan; an entry is durable before a flush that
-//! relies on it is answered (rule F1); it is cleared by a whole-block write, on disk only after that write is durable. One writer at a time
+//! relies on it is answered (rule F1); blocks that only nothing proves (rule J4) are listed beside, as errors for hosts and no erasures; it is cleared by a whole-block write, on disk only after that write is durable. One writer at a time
 //! changes the pages on disk, and one change only adds entries or only takes some away, which `pair` needs to order the two writes so
 //! that an entry that is due is on one of them at any crash. What does not fit fails the member.
 
@@ -15,7 +15,7 @@ use super::pages::Pages;
 use crate::buf::Buf;
 use crate::drive::Drive;
 use crate::error::IoError;
-use crate::format::page::{LOST_PER_PAGE, LostRun, PageKind, decode_lost, encode_lost};
+use crate::format::page::{LOST_PER_PAGE, LostRun, PageKind, UNPROVED, decode_lost, encode_lost};
 use crate::ids::{BLOCK_SIZE, Slot};
 use crate::runtime::Env;
 use crate::sync::{Hold, Mutex};
@@ -75,6 +75,11 @@ pub(super) struct Lost {
     pub(super) pages: Pages,
 }
 
+/// The key under which the unproved blocks of a slot are kept.
+fn unproved(slot: Slot) -> Slot {
+    Slot(slot.0 | UNPROVED)
+}
+
 fn blocks(address: u64, len: u64) -> Range<u64> {
     address / BLOCK_SIZE..(address + len).div_ceil(BLOCK_SIZE)
 }
@@ -130,6 +135,11 @@ impl Lost {
                 .any(|(_, run)| run.is_lost())
     }
 
+    /// Whether any block of the range agrees with its peers and is not proved to be what a host wrote.
+    pub(super) fn is_unproved(&self, slot: Slot, address: u64, len: u64) -> bool {
+        self.overlaps(unproved(slot), address, len)
+    }
+
     /// Whether any slot has a lost block in the range.
     pub(super) fn overlaps_any(&self, slots: usize, address: u64, len: u64) -> bool {
         self.any.get() && (0..slots).any(|s| self.overlaps(Slot(s as u8), address, len))
@@ -174,10 +184,15 @@ impl Lost {
         self.retry.borrow_mut().retain(|(s, block)| *s != slot || !written.contains(block));
         let range = address.div_ceil(BLOCK_SIZE)..(address + len) / BLOCK_SIZE;
         let mut runs = self.runs.borrow_mut();
-        split(&mut runs, slot, &range);
-        for (start, run) in overlapping(&runs, slot, &range) {
-            if run.is_lost() {
-                runs.insert((slot, start), Run { state: State::Again(self.round.get()), ..run });
+        for slot in [slot, unproved(slot)] {
+            split(&mut runs, slot, &range);
+            for (start, run) in overlapping(&runs, slot, &range) {
+                if run.is_lost() {
+                    runs.insert(
+                        (slot, start),
+                        Run { state: State::Again(self.round.get()), ..run },
+                    );
+                }
             }
         }
     }
@@ -362,6 +377,21 @@ impl<E: Env> Group<E> {
         if !self.lost.insert(slot, ranges) {
             self.force_out(slot, "the map of its lost blocks is full");
             return self.failures_committed().await.and(Err(IoError::Io));
+        }
+        self.persist_lost().await
+    }
+
+    /// Enters a block as one that agrees with its peers and that nothing proves (rule J4), durably.
+    ///
+    /// # Errors
+    /// If the map is full or cannot be written.
+    pub(super) async fn enter_unproved(
+        self: &Rc<Self>,
+        slot: Slot,
+        address: u64,
+    ) -> Result<(), IoError> {
+        if !self.lost.insert(unproved(slot), &[(address, BLOCK_SIZE)]) {
+            return Err(IoError::Io);
         }
         self.persist_lost().await
     }

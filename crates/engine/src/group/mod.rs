@@ -2,7 +2,7 @@
 //!
 //! Owns the group's state in memory. Invariants: a slot is read only where its drive is known to be current (its main, or a filler
 //! below the cursor outside stale regions); a member that failed is out for reads at once and out of the configuration
-//! before a flush is answered (rule F1); no member is given up if data would go with it. Reading, writing, flushing, filling,
+//! before a flush is answered (rule F1); no member is given up if data would go with it. Reading, writing, journaling, flushing, filling,
 //! resyncing and scrubbing live in the modules below; committing is the array's matter.
 
 use std::cell::{Cell, RefCell};
@@ -24,8 +24,10 @@ use crate::sync::{Event, Mutex, RangeLocks, oneshot};
 mod around;
 mod bitmap;
 mod fill;
+mod first_write;
 mod flush;
 mod intent;
+mod journal;
 mod life;
 mod lost;
 mod pages;
@@ -38,6 +40,7 @@ mod write;
 
 pub(crate) use fill::{FillEnd, Stale};
 use intent::Intent;
+use journal::Journal;
 use lost::Lost;
 use pages::Pages;
 pub(crate) use pages::{MissingPage, pages_in};
@@ -108,6 +111,8 @@ pub(crate) struct Group<E: Env> {
     unwritten: Unwritten,
     lost: Lost,
     cursors: Pages,
+    /// What makes a crash together with a loss safe, if the group keeps one.
+    journal: Option<Journal<E>>,
     checkpoints: RefCell<fill::Checkpoints>,
     flushes: flush::FlushGate,
     flush_turn: Mutex,
@@ -145,6 +150,7 @@ impl<E: Env> Group<E> {
             unwritten: Unwritten::new(u64::from(entry.unwritten_unit), entry.stripes),
             lost: Lost::new(),
             cursors: Pages::new(crate::format::page::PageKind::Cursor, 1),
+            journal: Journal::of(entry),
             checkpoints: RefCell::new([0; crate::ids::MEMBERS_MAX]),
             flushes: flush::FlushGate::default(),
             flush_turn: Mutex::default(),

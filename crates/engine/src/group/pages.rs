@@ -154,21 +154,22 @@ impl Pages {
         if stored == 0 { Err(IoError::Io) } else { Ok(()) }
     }
 
-    async fn newest_on<E: Env>(
-        &self,
-        group: Uuid,
-        drive: &Rc<Drive<E>>,
-        page: usize,
-    ) -> Option<(u64, Vec<u8>)> {
-        let mut best = None;
-        for parity in [0, 1] {
-            let offset = place(&drive.layout, self.kind, page, parity);
-            let Ok(bytes) = drive.read_meta(offset, BLOCK_SIZE).await else { continue };
-            let Ok(found) = page::decode(&bytes, self.kind, group, page as u64) else { continue };
-            best =
-                page::newest(best.into_iter().chain([(found.generation, found.payload.to_vec())]));
+    /// The newest copy of each page on a drive, read in large requests.
+    async fn newest_on<E: Env>(&self, group: Uuid, drive: &Rc<Drive<E>>) -> Vec<Option<Held>> {
+        let mut held: Vec<Option<Held>> = vec![None; self.count()];
+        let region = places(&drive.layout, self.kind);
+        for region in region {
+            for first in (0..self.count()).step_by(PAGES_AT_ONCE) {
+                let count = PAGES_AT_ONCE.min(self.count() - first);
+                for (page, bytes) in (first..).zip(read_pages(drive, region, first, count).await) {
+                    let Some(bytes) = bytes else { continue };
+                    let found = page::decode(&bytes, self.kind, group, page as u64).ok();
+                    let found = found.map(|found| (found.generation, found.payload.to_vec()));
+                    held[page] = page::newest(held[page].take().into_iter().chain(found));
+                }
+            }
         }
-        best
+        held
     }
 
     async fn write_one<E: Env>(
@@ -229,11 +230,12 @@ impl Pages {
         drives: &[Rc<Drive<E>>],
         mut take: impl FnMut(usize, &[u8]),
     ) -> Result<(), MissingPage> {
+        let mut on_drives = Vec::new();
+        for drive in drives {
+            on_drives.push(self.newest_on(group, drive).await);
+        }
         for page in 0..self.count() {
-            let mut held: Vec<Option<(u64, Vec<u8>)>> = Vec::new();
-            for drive in drives {
-                held.push(self.newest_on(group, drive, page).await);
-            }
+            let held: Vec<Option<Held>> = on_drives.iter_mut().map(|on| on[page].take()).collect();
             let best = held.iter().flatten().max_by_key(|(generation, _)| *generation).cloned();
             let (generation, payload) = best.ok_or(MissingPage { kind: self.kind, page })?;
             let alike = held.iter().all(|h| h.as_ref() == Some(&(generation, payload.clone())));
@@ -246,6 +248,31 @@ impl Pages {
         }
         Ok(())
     }
+}
+
+/// A page's generation and payload.
+type Held = (u64, Vec<u8>);
+
+/// Pages read in one request.
+const PAGES_AT_ONCE: usize = (1 << 20) / BLOCK_SIZE as usize;
+
+/// So many pages of a region; one that cannot be read is `None`.
+async fn read_pages<E: Env>(
+    drive: &Rc<Drive<E>>,
+    region: Region,
+    first: usize,
+    count: usize,
+) -> Vec<Option<Buf>> {
+    let block = BLOCK_SIZE as usize;
+    let at = |page: usize| region.offset + page as u64 * BLOCK_SIZE;
+    if let Ok(bytes) = drive.read_meta(at(first), (count * block) as u64).await {
+        return (0..count).map(|i| Some(bytes.slice(i * block..(i + 1) * block))).collect();
+    }
+    let mut pages = Vec::new();
+    for page in first..first + count {
+        pages.push(drive.read_meta(at(page), BLOCK_SIZE).await.ok());
+    }
+    pages
 }
 
 /// A map page that none of a group's drives can give.

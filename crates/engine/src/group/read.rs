@@ -49,6 +49,10 @@ impl<E: Env> Group<E> {
             return Ok(Buf::zeroed(len));
         }
         let address = self.geometry.member_address(stripe, rows.start);
+        let mut holders = self.geometry.copies(stripe, column).iter();
+        if holders.any(|slot| self.lost.is_unproved(slot, address, len as u64)) {
+            return Err(IoError::Io);
+        }
         self.make_whole_before_read(address).await?;
         let mut not = SlotSet::EMPTY;
         if let ReadPlan::Direct(slots) =

@@ -64,7 +64,15 @@ impl<E: Env> Group<E> {
     }
 
     async fn resync_stripe(self: &Rc<Self>, stripe: Stripe) -> Result<(), IoError> {
-        let rows = 0..self.geometry.chunk();
+        self.resync_rows_or_blocks(stripe, 0..self.geometry.chunk()).await
+    }
+
+    /// Makes rows of a stripe agree; block by block where they cannot be read as a whole.
+    pub(super) async fn resync_rows_or_blocks(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        rows: Range<u32>,
+    ) -> Result<(), IoError> {
         let whole = match self.resync_rows(stripe, rows.clone()).await {
             Ok(()) => return Ok(()),
             Err(Unsure::Write(error)) => return Err(error),

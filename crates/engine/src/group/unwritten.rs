@@ -205,6 +205,7 @@ impl<E: Env> Group<E> {
             let rows = self.unit_range(first..end);
             let guard = self.rows.lock(rows.clone(), crate::sync::Hold::Exclusive).await;
             self.unwritten.set_unwritten(first..end);
+            self.note_trimmed(first..end);
             // Lost blocks among them are lost no more: they read as zeroes (rule M5).
             for slot in 0..self.geometry.members() {
                 self.lost.overwritten(

@@ -2,8 +2,8 @@
 //!
 //! Owns the flows from a logical range of whole blocks to member writes. Invariants: an intent bit is durable before the first
 //! in-place write of its region (rule M2); a stripe's rows are locked from its first read to its last write; a write that
-//! fails on a member either takes that member out or is entered as lost and answered with an error; the first
-//! write of an unwritten unit writes all of it (rule M6).
+//! fails on a member either takes that member out or is entered as lost and answered with an error; with a journal no write in place begins
+//! before its record is durable (rule J1). The first write of an unwritten unit is `first_write`'s.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -23,10 +23,28 @@ use crate::sync::{Hold, join_all};
 const STRIPES_AT_ONCE: usize = 16;
 
 /// Bytes to be written to one slot.
-struct SlotWrite {
-    slot: Slot,
-    address: u64,
-    buf: Buf,
+#[derive(Clone)]
+pub(super) struct SlotWrite {
+    pub(super) slot: Slot,
+    pub(super) address: u64,
+    pub(super) buf: Buf,
+}
+
+impl SlotWrite {
+    /// First member address behind it.
+    pub(super) fn end(&self) -> u64 {
+        self.address + self.buf.len() as u64
+    }
+
+    /// The part of it inside `range`.
+    pub(super) fn within(&self, range: Range<u64>) -> Option<Self> {
+        let (start, end) = (self.address.max(range.start), self.end().min(range.end));
+        (start < end).then(|| Self {
+            slot: self.slot,
+            address: start,
+            buf: self.buf.slice((start - self.address) as usize..(end - self.address) as usize),
+        })
+    }
 }
 
 impl<E: Env> Group<E> {
@@ -68,6 +86,9 @@ impl<E: Env> Group<E> {
                 continue; // Somebody wrote or trimmed the unit while we waited: lock what is right now.
             }
             let _busy = self.begin_write(locked.start).await?;
+            if first {
+                self.forget_records(self.unwritten.unit_of(stripe)).await?;
+            }
             return if first {
                 self.write_first(stripe, within, &data).await
             } else {
@@ -85,97 +106,6 @@ impl<E: Env> Group<E> {
             0..self.geometry.chunk()
         }
     }
-
-    // --- the first write of a unit -----------------------------------------------------------------------------------
-
-    /// Writes a whole unit: the data, and zeroes everywhere else. Nothing is read.
-    async fn write_first(
-        self: &Rc<Self>,
-        stripe: Stripe,
-        within: Range<u64>,
-        data: &Buf,
-    ) -> Result<(), IoError> {
-        let chunk = self.geometry.chunk() as usize;
-        let unit = self.unwritten.unit_of(stripe);
-        let stripes = self.unwritten.stripes_of(unit);
-        let members = self.geometry.members();
-        let unit_rows = chunk * (stripes.end - stripes.start) as usize;
-        let mut slots: Vec<Buf> = (0..members).map(|_| Buf::zeroed(unit_rows)).collect();
-        let base = chunk * (stripe.0 - stripes.start) as usize;
-        for (column, rows, from) in column_parts(chunk as u64, within.clone()) {
-            let part = &data[from..from + rows.len()];
-            for slot in self.geometry.copies(stripe, column).iter() {
-                slots[usize::from(slot.0)].bytes_mut()[base + rows.start..base + rows.end]
-                    .copy_from_slice(part);
-            }
-        }
-        self.fill_parity(stripe, base, &mut slots);
-        let address = stripes.start * chunk as u64;
-        let view = self.view(stripe, 0..chunk as u32);
-        let writable = SlotSet::first(members).and(view.writable);
-        if !self.geometry.still_whole(SlotSet::first(members).minus(writable)) {
-            // Beyond the tolerance: only what lies on present members can be taken.
-            let touched = column_parts(chunk as u64, within)
-                .all(|(column, ..)| !self.geometry.copies(stripe, column).and(writable).is_empty());
-            if !touched || self.has_parity() {
-                return Err(IoError::Io);
-            }
-        }
-        let writes = writable.iter().map(|slot| SlotWrite {
-            slot,
-            address,
-            buf: slots[usize::from(slot.0)].clone(),
-        });
-        let results =
-            join_all(writes.map(|w| self.write_slot_or(OnFull::Report, w.slot, w.address, w.buf)))
-                .await;
-        for (slot, result) in writable.iter().zip(results) {
-            match result {
-                Ok(()) => self.lost.overwritten(slot, address, unit_rows as u64),
-                // The unit stays unwritten: nothing of it was, or is, to be read.
-                Err(DiskFault { kind: FaultKind::NoSpace, .. }) => return Err(IoError::NoSpace),
-                Err(_) => return Err(IoError::Io),
-            }
-        }
-        self.unwritten.set_written(unit);
-        Ok(())
-    }
-
-    /// Makes P and Q of one stripe inside per-slot buffers of a unit; the stripe's rows start at `base`.
-    fn fill_parity(&self, stripe: Stripe, base: usize, slots: &mut [Buf]) {
-        let chunk = self.geometry.chunk() as usize;
-        let Some(p) = self.geometry.p_slot(stripe) else { return };
-        let rows = base..base + chunk;
-        let mut p_buf = std::mem::replace(&mut slots[usize::from(p.0)], Buf::zeroed(0));
-        let q = self.geometry.q_slot(stripe);
-        let mut q_buf = q.map(|q| std::mem::replace(&mut slots[usize::from(q.0)], Buf::zeroed(0)));
-        {
-            let data: Vec<&[u8]> = (0..self.geometry.data_columns())
-                .map(|c| {
-                    let slot = self
-                        .geometry
-                        .copies(stripe, c)
-                        .iter()
-                        .next()
-                        .expect("every column has a slot");
-                    &slots[usize::from(slot.0)][rows.clone()]
-                })
-                .collect();
-            let p_rows = &mut p_buf.bytes_mut()[rows.clone()];
-            match &mut q_buf {
-                Some(q_buf) => {
-                    forestall_parity::pq_gen(&data, p_rows, &mut q_buf.bytes_mut()[rows.clone()])
-                }
-                None => forestall_parity::xor_gen(&data, p_rows),
-            }
-        }
-        slots[usize::from(p.0)] = p_buf;
-        if let (Some(q), Some(q_buf)) = (q, q_buf) {
-            slots[usize::from(q.0)] = q_buf;
-        }
-    }
-
-    // --- writes in place ---------------------------------------------------------------------------------------------
 
     /// Writes a part of a stripe whose rows are locked and whose unit is written.
     pub(super) async fn write_in_place(
@@ -257,7 +187,46 @@ impl<E: Env> Group<E> {
                 continue;
             }
             self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);
-            return self.execute(stripe, writes).await.map_err(Short::Error);
+            let with_data = self.journals_data(&plan.bands);
+            let written = self.write_journaled(stripe, writes, with_data).await;
+            if written.is_ok() {
+                self.overwritten_by_peers(stripe, &within);
+            }
+            return written.map_err(Short::Error);
+        }
+    }
+
+    /// Whether the journal takes the data of these bands: not of full stripes of a whole group, unless that was asked for. Where a member is
+    /// missing the data is what keeps its blocks from being lost by a crash alone.
+    fn journals_data(&self, bands: &[Band]) -> bool {
+        let full = bands.iter().all(|band| band.method == Method::Full);
+        !full
+            || !self.missing().is_empty()
+            || self.journal.as_ref().is_none_or(super::journal::Journal::is_full)
+    }
+
+    /// Does the writes of one stripe, each part of its rows once it is durable in the journal (rule J1).
+    async fn write_journaled(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        writes: Vec<SlotWrite>,
+        with_data: bool,
+    ) -> Result<(), IoError> {
+        let mut outcome = Ok(());
+        for window in self.windows(writes, with_data) {
+            let _in_place = self.log_writes(&window, with_data).await?;
+            outcome = outcome.and(self.execute(stripe, window).await);
+        }
+        outcome
+    }
+
+    /// What peers alone hold now of a slot that is missing is known again.
+    fn overwritten_by_peers(&self, stripe: Stripe, within: &Range<u64>) {
+        for (column, rows, _) in column_parts(u64::from(self.geometry.chunk()), within.clone()) {
+            let address = self.geometry.member_address(stripe, rows.start as u32);
+            for slot in self.geometry.copies(stripe, column).and(self.missing()).iter() {
+                self.lost.overwritten(slot, address, rows.len() as u64);
+            }
         }
     }
 
@@ -421,7 +390,7 @@ impl Short {
 }
 
 /// The parts of a stripe's range by column: column, rows in the chunk, position in the data.
-fn column_parts(
+pub(super) fn column_parts(
     chunk: u64,
     within: Range<u64>,
 ) -> impl Iterator<Item = (usize, Range<usize>, usize)> {

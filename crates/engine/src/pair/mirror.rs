@@ -72,6 +72,10 @@ pub(crate) struct Mirror<E: Env> {
     pub(super) leaving: Leaving,
     /// Copies under way.
     copying: Cell<u32>,
+    /// Of the job that makes both volumes equal, while it runs.
+    progress: RefCell<Option<Rc<Progress>>>,
+    /// Bytes a second that the job may copy; 0 for no limit.
+    limit: Cell<u64>,
     ended: Cell<bool>,
     rest: Event,
 }
@@ -88,6 +92,8 @@ impl<E: Env> Mirror<E> {
             on_broken,
             leaving: Leaving::default(),
             copying: Cell::new(0),
+            progress: RefCell::default(),
+            limit: Cell::new(0),
             ended: Cell::new(false),
             rest: Event::default(),
         })
@@ -118,8 +124,37 @@ impl<E: Env> Mirror<E> {
         self.ended.get()
     }
 
-    /// Completes when nothing is being copied.
+    /// The job that makes both volumes equal begins: what it does is counted, and paced.
+    pub(crate) fn begin_job(&self, now_ns: u64) -> Rc<Progress> {
+        let progress = Progress::new(self.pair.marks() * BLOCK_SIZE, self.limit.get(), now_ns);
+        *self.progress.borrow_mut() = Some(Rc::clone(&progress));
+        progress
+    }
+
+    /// Of the job that makes both volumes equal; one that nobody looks at if there is none.
+    pub(crate) fn progress(&self) -> Rc<Progress> {
+        self.progress.borrow().clone().unwrap_or_default()
+    }
+
+    /// The job ended.
+    pub(crate) fn end_job(&self) {
+        self.progress.take();
+    }
+
+    /// Limits the job that runs, and those to come; 0 takes the limit away.
+    pub(crate) fn set_limit(&self, rate: u64, now_ns: u64) {
+        self.limit.set(rate);
+        if let Some(progress) = &*self.progress.borrow() {
+            progress.set_limit(rate, now_ns);
+        }
+    }
+
+    /// Completes when nothing is being copied; who waits has seen to it that nothing more is.
     pub(crate) async fn at_rest(&self) {
+        // A job that sleeps because of its limit wakes up.
+        if let Some(progress) = &*self.progress.borrow() {
+            progress.stop.set(true);
+        }
         self.rest.wait_until(|| self.copying.get() == 0).await;
     }
 

@@ -113,7 +113,7 @@ impl<E: Env> Space<E> {
         loop {
             match timed {
                 Timed::Done(result) => return result,
-                Timed::Late(request) if self.can_spare_a_leg() => {
+                Timed::Late(request) if leg.is_gone() || self.can_spare_a_leg() => {
                     // No other write may go to that range before this one lands (rule F3): the leg is given up.
                     leg.abandon(request, Request::Write);
                     return Err(DiskFault::new(FaultKind::TimedOut));

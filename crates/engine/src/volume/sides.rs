@@ -1,6 +1,7 @@
 //! Blocks that no backup storage holds: at home, or on the side of a pair that has them while the volume's group is shielded.
 //!
-//! Owns that choice, and nothing else: what a pair does with the blocks is `pair/sides.rs`'s matter. The caller holds the blocks' locks.
+//! Owns that choice, and nothing else: what a pair does with the blocks is `pair/sides.rs`'s matter. The caller holds the blocks' locks. What a pair does is
+//! boxed, so that the requests of volumes without one do not carry the room for it.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -43,7 +44,7 @@ impl<E: Env> VolumeRt<E> {
     /// Reads whole blocks that no storage holds.
     pub(crate) async fn read_kept(&self, range: Range<u64>) -> Result<Vec<Buf>, IoError> {
         match self.mirror() {
-            Some(mirror) => mirror.read(self, range).await,
+            Some(mirror) => Box::pin(mirror.read(self, range)).await,
             None => self.read_home(range).await,
         }
     }
@@ -52,19 +53,21 @@ impl<E: Env> VolumeRt<E> {
     pub(crate) async fn write_kept(&self, offset: u64, data: Buf) -> Result<(), IoError> {
         let Some(mirror) = self.mirror() else { return self.write_home(offset, data).await };
         let end = offset + data.len() as u64;
-        mirror.write(self, offset / BLOCK_SIZE..end / BLOCK_SIZE, Some(data)).await
+        let blocks = offset / BLOCK_SIZE..end / BLOCK_SIZE;
+        Box::pin(mirror.write(self, blocks, Some(data))).await
     }
 
     /// Makes whole blocks zero, past every storage.
     pub(crate) async fn zero_kept(&self, range: Range<u64>) -> Result<(), IoError> {
         let Some(mirror) = self.mirror() else { return self.zero_home(range).await };
-        mirror.write(self, range.start / BLOCK_SIZE..range.end / BLOCK_SIZE, None).await
+        let blocks = range.start / BLOCK_SIZE..range.end / BLOCK_SIZE;
+        Box::pin(mirror.write(self, blocks, None)).await
     }
 
     /// Makes durable what no storage holds.
     pub(crate) async fn flush_kept(&self) -> Result<(), IoError> {
         match self.mirror() {
-            Some(mirror) => mirror.flush(self).await,
+            Some(mirror) => Box::pin(mirror.flush(self)).await,
             None => self.group.flush().await,
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns the pages. Invariant: a page that is not there reads as zeroes.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// Bytes of a page.
@@ -10,14 +11,14 @@ const PAGE: usize = 64 * 1024;
 /// The bytes.
 #[derive(Clone)]
 pub(super) struct Sparse {
-    pages: Vec<Option<Box<[u8]>>>,
+    pages: BTreeMap<usize, Box<[u8]>>,
     len: usize,
 }
 
 impl Sparse {
     /// So many zeroes.
     pub(super) fn new(len: usize) -> Self {
-        Self { pages: vec![None; len.div_ceil(PAGE)], len }
+        Self { pages: BTreeMap::new(), len }
     }
 
     /// These bytes.
@@ -34,7 +35,7 @@ impl Sparse {
     /// Copies bytes out.
     pub(super) fn read_into(&self, offset: usize, to: &mut [u8]) {
         for (page, within, part) in pieces(offset, to.len()) {
-            match &self.pages[page] {
+            match self.pages.get(&page) {
                 Some(bytes) => to[part].copy_from_slice(&bytes[within]),
                 None => to[part].fill(0),
             }
@@ -45,13 +46,13 @@ impl Sparse {
     pub(super) fn write(&mut self, offset: usize, from: &[u8]) {
         for (page, within, part) in pieces(offset, from.len()) {
             let from = &from[part];
-            match &mut self.pages[page] {
+            match self.pages.get_mut(&page) {
                 Some(bytes) => bytes[within].copy_from_slice(from),
                 None if from.iter().all(|byte| *byte == 0) => {}
-                none => {
+                None => {
                     let mut bytes = vec![0; PAGE].into_boxed_slice();
                     bytes[within].copy_from_slice(from);
-                    *none = Some(bytes);
+                    self.pages.insert(page, bytes);
                 }
             }
         }

@@ -87,6 +87,17 @@ impl Operation {
         Self { end: Some((0, Outcome::Done)), ..Self::new(0, 0, 0, "", request, 0) }
     }
 
+    /// Bytes that it covers.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self.request {
+            Request::Read { len, .. } | Request::Write { len, .. } | Request::Zero { len, .. } => {
+                len
+            }
+            Request::Flush => 0,
+        }
+    }
+
     /// Whether the operation concerns the bytes of `range`; a flush concerns all.
     #[must_use]
     pub fn touches(&self, range: Range<u64>) -> bool {

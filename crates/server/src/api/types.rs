@@ -72,7 +72,7 @@ pub struct NameVolume {
     pub volume: String,
 }
 
-/// `POST /v1/pairs/create`. The others take the primary as [`NameVolume`].
+/// `POST /v1/pairs/create`. [`ResyncPair`] aside, the others take the primary as [`NameVolume`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CreatePair {
@@ -80,6 +80,20 @@ pub struct CreatePair {
     pub primary: String,
     /// The volume of equal size, in another group, that follows it.
     pub secondary: String,
+    /// Limit of the copying until both are equal; 0 for none.
+    #[serde(default)]
+    pub rate: u64,
+}
+
+/// `POST /v1/pairs/resync`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResyncPair {
+    /// The volume that hosts use.
+    pub volume: String,
+    /// Limit of the copying until both are equal; 0 for none.
+    #[serde(default)]
+    pub rate: u64,
 }
 
 /// `POST /v1/volumes/grow`.

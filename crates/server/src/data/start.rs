@@ -10,7 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use forestall_disk::OwnError;
-use forestall_engine::{Array, AssembleError, CreateError, CreateGroup, CreateSpec, Level};
+use forestall_engine::{
+    Array, AssembleError, CreateError, CreateGroup, CreateSpec, JournalMode, Level,
+};
 use thiserror::Error;
 
 use super::ServeOptions;
@@ -28,9 +30,9 @@ pub enum StartError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// A folder cannot be read.
-    #[error("{path}: cannot look for disks: {error}")]
+    #[error("{path}: cannot look for disks: {error}; --scan takes folders, disks stand before it")]
     Scan {
-        /// The folders.
+        /// The folder.
         path: String,
         /// What the operating system says.
         error: io::Error,
@@ -111,10 +113,8 @@ async fn attempt(
     last: bool,
 ) -> Result<Attempt, StartError> {
     let mut paths = options.paths.clone();
-    let scanned = open::scan(&options.scan).map_err(|error| {
-        let names: Vec<_> = options.scan.iter().map(|dir| dir.display().to_string()).collect();
-        StartError::Scan { path: names.join(", "), error }
-    })?;
+    let scanned = open::scan(&options.scan)
+        .map_err(|(dir, error)| StartError::Scan { path: dir.display().to_string(), error })?;
     open::distinct::check(&paths)?;
     open::distinct::add_scanned(&mut paths, scanned);
     let (mut disks, mut absent) = (Vec::<Opened>::new(), Vec::new());
@@ -152,7 +152,11 @@ async fn attempt(
         Err((AssembleError::TooFew(why) | AssembleError::WriteHole(why), _)) if !last => {
             Ok(Attempt::Wait(why))
         }
-        Err((error, _)) => Err(error.into()),
+        Err((error, _)) => {
+            // What could not be opened may be what the refusal misses.
+            absent.iter().for_each(|line| (options.log)(line));
+            Err(error.into())
+        }
     }
 }
 
@@ -180,6 +184,7 @@ async fn make_in_memory(
     let default = CreateGroup {
         level: Level::Raid0,
         chunk: 64 << 10,
+        journal: JournalMode::Off,
         spares: 0,
         volume: Some("memory".into()),
     };

@@ -4,7 +4,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 
-use forestall_engine::{CreateSpec, DiskNumber, DiskRole, DiskState, Level};
+use forestall_engine::{CreateSpec, DiskNumber, DiskRole, DiskState, JournalMode, Level};
 use forestall_nbd::{Client, ClientOptions};
 
 use super::*;
@@ -30,8 +30,13 @@ fn options(dir: &Path, paths: Vec<String>) -> ServeOptions {
 fn mirror(dir: &Path, name: &str, count: usize) -> Vec<String> {
     let path = |n: usize| dir.join(format!("{name}{n}")).display().to_string();
     let paths: Vec<String> = (1..=count).map(path).collect();
-    let group =
-        CreateGroup { level: Level::Raid1, chunk: 65536, spares: 0, volume: Some("v".into()) };
+    let group = CreateGroup {
+        level: Level::Raid1,
+        chunk: 65536,
+        journal: JournalMode::default(),
+        spares: 0,
+        volume: Some("v".into()),
+    };
     let spec = CreateSpec { name: name.into(), allow_injection: false, group: Some(group) };
     open::create(spec, &paths, Some(SIZE), IoChoice::default(), false).expect("an array");
     paths

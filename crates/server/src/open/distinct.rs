@@ -57,7 +57,8 @@ mod tests {
             check(&paths).err().map(|error| error.to_string())
         };
         assert_eq!(twice(&[&disk, &new]), None);
-        assert_eq!(twice(&[&new, &disk, &new]), Some(format!("{new}: given twice")));
+        let same = format!("{new}: given twice; leave one of them out");
+        assert_eq!(twice(&[&new, &disk, &new]), Some(same));
         let both = twice(&[&disk, &new, &link]).expect("a refusal");
         assert!(both.contains(&disk) && both.contains(&link) && both.contains("twice"), "{both}");
         let memory = "memory:64MiB".to_owned();

@@ -4,11 +4,11 @@
 //! answers, not in requests. Invariants: a session may hold at most a quarter of what is still free for everybody (so each client that
 //! stopped reading leaves four fifths of what it found: dynamic thresholds after Choudhury and Hahne, "Dynamic Queue Length Thresholds
 //! for Shared-Memory Packet Switches", 1998), but always one request of usual size, and one of any size as long as all together
-//! stay below a limit that no host runs out of memory by.
+//! stay below a limit that no host runs out of memory by. Where that limit leaves somebody nothing, whoever holds much and moves no byte gives way.
 
 use std::cell::Cell;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::signal::Signal;
 
@@ -25,21 +25,43 @@ const LARGE_ALL_MAX: u64 = 1 << 30;
 /// A session may hold the free part divided by this.
 const FREE_DIVISOR: u64 = 4;
 
+/// Sessions that hold less than this never give way: all of them together leave room below [`LARGE_ALL_MAX`].
+pub const MUCH: u64 = 1 << 20;
+
+/// How long a session that holds much may move no byte while another has room for none of its requests.
+const STALL_MAX: Duration = Duration::from_secs(10);
+
 const _: () = assert!(
     ALL_MAX / (FREE_DIVISOR + 1) > forestall_nbd::wire::PAYLOAD_DEFAULT_MAX as u64,
     "beside the largest request there is room for small ones"
 );
 
 /// What all sessions share.
-#[derive(Default)]
 pub struct Limits {
     used: Cell<u64>,
+    /// Sessions that hold nothing and have no room for their next request.
+    short: Cell<u64>,
+    /// How long others may move no byte meanwhile.
+    pub stall_max: Cell<Duration>,
     /// Something was released.
     room: Signal,
     /// The server takes no more requests.
     pub stopping: Cell<bool>,
     /// Closed while the server is not sure to own its disks.
     pub fence: Fence,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            used: Cell::new(0),
+            short: Cell::new(0),
+            stall_max: Cell::new(STALL_MAX),
+            room: Signal::default(),
+            stopping: Cell::new(false),
+            fence: Fence::default(),
+        }
+    }
 }
 
 impl Limits {
@@ -66,9 +88,20 @@ impl Share {
         &self.limits
     }
 
+    /// Whether this session holds much while another has room for nothing.
+    pub fn is_in_the_way(&self) -> bool {
+        self.used.get() >= MUCH && self.limits.short.get() > 0
+    }
+
     /// Waits until `cost` bytes may be held, and holds them.
     pub async fn admit(&self, cost: u64) {
-        self.limits.room.until(|| self.fits(cost)).await;
+        let short = Short { limits: &self.limits, counted: Cell::new(false) };
+        let fits = || {
+            let fits = self.fits(cost);
+            short.set(!fits && self.used.get() == 0);
+            fits
+        };
+        self.limits.room.until(fits).await;
         self.used.set(self.used.get() + cost);
         self.limits.used.set(self.limits.used.get() + cost);
     }
@@ -88,6 +121,25 @@ impl Share {
         take(&self.used);
         take(&self.limits.used);
         self.limits.room.notify();
+    }
+}
+
+/// Counts a session among those that are short of room, while it is.
+struct Short<'a> {
+    limits: &'a Limits,
+    counted: Cell<bool>,
+}
+
+impl Short<'_> {
+    fn set(&self, short: bool) {
+        let others = self.limits.short.get() - u64::from(self.counted.replace(short));
+        self.limits.short.set(others + u64::from(short));
+    }
+}
+
+impl Drop for Short<'_> {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 

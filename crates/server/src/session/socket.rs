@@ -4,17 +4,20 @@
 //! and nothing else; only what has to wait is handed to the ring, which then waits for everything at once. Invariant: nothing here
 //! blocks the thread.
 
+use std::future::Future;
 use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
+use std::pin::pin;
 
 use compio::BufResult;
 use compio::buf::{IntoInner, IoBuf, IoVectoredBuf};
 use forestall_disk::KernelBuf;
 use forestall_engine::Buf;
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 
 use super::Stream;
+use super::limits::{MUCH, Share};
 use super::outbox::Outbox;
 use super::patience::Patience;
 
@@ -87,6 +90,7 @@ pub async fn receive_payload<S: Stream>(
     len: usize,
     there: &[u8],
     patience: &mut Patience,
+    share: &Share,
 ) -> io::Result<Buf> {
     let mut data = Buf::scratch(len);
     if len > 0 {
@@ -98,7 +102,14 @@ pub async fn receive_payload<S: Stream>(
         let count = match patience.look(receive).await? {
             Some(count) => count,
             None => {
-                let BufResult(result, back) = stream.read(KernelBuf(data).slice(filled..)).await;
+                let socket = stream.clone();
+                let receive = stream.read(KernelBuf(data).slice(filled..));
+                let (BufResult(result, back), moving) = if len as u64 >= MUCH {
+                    while_moving(&socket, share, receive).await
+                } else {
+                    (receive.await, Ok(()))
+                };
+                moving?;
                 data = back.into_inner().0;
                 match result {
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -114,14 +125,45 @@ pub async fn receive_payload<S: Stream>(
     Ok(data)
 }
 
+/// Waits for `io`. If it moves no byte for long while this session is in the way of others, the connection ends, which frees what it
+/// holds; that is the error beside what `io` answers.
+async fn while_moving<T>(
+    socket: &impl AsFd,
+    share: &Share,
+    io: impl Future<Output = T>,
+) -> (T, io::Result<()>) {
+    let mut io = pin!(io);
+    loop {
+        let wait = share.limits().stall_max.get();
+        if let Ok(done) = compio::time::timeout(wait, io.as_mut()).await {
+            return (done, Ok(()));
+        }
+        if share.is_in_the_way() {
+            // Not by dropping `io`: this way the kernel gives the buffer back.
+            let _gone = rustix::net::shutdown(socket, Shutdown::Both);
+            let why = format!(
+                "moved no byte for {} s in the middle of a large request or answer, and others had no room for theirs",
+                wait.as_secs()
+            );
+            return (io.await, Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+        }
+    }
+}
+
 /// Sends all of `batch`. It comes back, sent or not.
-pub async fn send<S: Stream>(stream: &mut S, mut batch: Outbox) -> (io::Result<()>, Outbox) {
+pub async fn send<S: Stream>(
+    stream: &mut S,
+    mut batch: Outbox,
+    share: &Share,
+) -> (io::Result<()>, Outbox) {
     while !batch.is_sent() {
         let result = match send_now(stream, &batch) {
             Ok(None) => {
-                let BufResult(result, back) = stream.write_vectored(batch).await;
+                let socket = stream.clone();
+                let send = stream.write_vectored(batch);
+                let (BufResult(result, back), moving) = while_moving(&socket, share, send).await;
                 batch = back;
-                result
+                moving.and(result)
             }
             Ok(Some(count)) => Ok(count),
             Err(error) => Err(error),

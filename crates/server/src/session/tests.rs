@@ -16,6 +16,8 @@ use crate::listen::{Bound, NbdAddr, Plane};
 
 const SIZE: usize = 64 << 20;
 const WAIT: Duration = Duration::from_secs(20);
+/// How long clients of these tests may stall where others need their memory.
+const STALL: Duration = Duration::from_millis(50);
 
 /// The bytes of the export, seen from the test as well.
 type Bytes = Arc<Mutex<Vec<u8>>>;
@@ -134,6 +136,7 @@ impl Server {
                 let export =
                     Plain { bytes: shared, written: Rc::default(), changed: Rc::default() };
                 let plane = Plane::new(export, |line| eprintln!("{line}"));
+                plane.limits.stall_max.set(STALL);
                 let listener = plane.listen(bound).expect("listening");
                 let _stopped = stopped.recv().await;
                 drop(listener);
@@ -296,6 +299,54 @@ fn a_client_that_reads_no_answers_stops_only_itself() {
     }
     // The stalled ones go away; the check at the end finds every byte released.
     drop(stalled);
+}
+
+#[test]
+fn clients_stuck_in_the_largest_requests_give_way_to_those_who_need_the_room() {
+    const LARGEST: u32 = 32 << 20;
+    let server = Server::start();
+    // Most in the middle of a write, some with an answer that they do not take: more than there is room for.
+    let stuck: Vec<_> = (0..40)
+        .map(|n| {
+            let mut stream = server.transmission();
+            if n < 36 {
+                stream.write_all(&request(wire::CMD_WRITE, 1, 0, LARGEST)).expect("sent");
+                stream.write_all(&[1; 100]).expect("sent");
+            } else {
+                stream.write_all(&request(wire::CMD_READ, 1, 0, LARGEST)).expect("sent");
+            }
+            stream
+        })
+        .collect();
+    let mut client = server.client();
+    let mut data = vec![7; LARGEST as usize];
+    client.write(0, &data, false).expect("room was made for it");
+    data.fill(0);
+    client.read(0, &mut data).expect("room was made for it");
+    assert!(data.iter().all(|byte| *byte == 7), "no torn write was carried out");
+    drop(stuck);
+}
+
+#[test]
+fn a_client_that_was_given_up_while_it_chose_is_not_served() {
+    let (server_end, mut client) = UnixStream::pair().expect("a pair of sockets");
+    client.set_read_timeout(Some(WAIT)).expect("a timeout");
+    let bytes: Bytes = Arc::new(Mutex::new(vec![0; SIZE]));
+    let shared = Arc::clone(&bytes);
+    let server = std::thread::spawn(move || {
+        crate::runtime::build().expect("a runtime").block_on(async move {
+            let stream = compio::net::UnixStream::from_std(server_end).expect("a socket");
+            let export = Plain { bytes: shared, written: Rc::default(), changed: Rc::default() };
+            serve(stream, &export, Rc::default(), || false).await.expect("an orderly end");
+        });
+    });
+    let choice = [&3u32.to_be_bytes()[..], b"IHAVEOPT\0\0\0\x01\0\0\0\x04disk"].concat();
+    let write = [request(wire::CMD_WRITE, 1, 0, 512), vec![1; 512]].concat();
+    client.write_all(&[choice, write].concat()).expect("sent");
+    // A reset is as good as an orderly end.
+    let _reset = client.read_to_end(&mut Vec::new());
+    server.join().expect("no panic");
+    assert_eq!(bytes.lock().expect("no panics")[..512], [0; 512]);
 }
 
 #[test]

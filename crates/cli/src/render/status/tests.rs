@@ -49,6 +49,7 @@ fn healthy() -> ArrayReport {
             number: GroupNumber(1),
             level: Level::Raid5,
             chunk: 65_536,
+            journal: forestall_engine::JournalMode::Partial,
             health: Health::Healthy,
             members: (1..=5).map(DiskNumber).collect(),
             absent: Vec::new(),
@@ -69,6 +70,7 @@ fn healthy() -> ArrayReport {
             size: 4 << 30,
             read_only: false,
             reserved: false,
+            secondary_of: None,
         }],
         jobs: Vec::new(),
     }
@@ -97,6 +99,7 @@ fn degraded() -> ArrayReport {
         state: JobState::Running,
         group: GroupNumber(1),
         disk: Some(DiskNumber(6)),
+        volume: None,
         done_bytes: 410 << 20,
         total_bytes: 1000 << 20,
         rate: 5 << 20,
@@ -274,9 +277,9 @@ fn table_t1_is_that_of_figure_2a() {
     };
     let rows = [row(1, &[1, 2, 3], &[1, 2, 3, 4]), row(5, &[], &[17, 18, 19, 20])];
     let tabs = "GROUP#\tVOLUME#\tDISK#\tRAID LEVEL\n1\t1, 2, 3\t1, 2, 3, 4\tRAID5\n5\tNULL\t17, 18, 19, 20\tRAID5\n";
-    assert_eq!(tables::t1(&rows, false), tabs);
+    assert_eq!(tables::drawn(&rows, false), tabs);
     let aligned = "GROUP#  VOLUME#  DISK#           RAID LEVEL\n\
                    1       1, 2, 3  1, 2, 3, 4      RAID5\n\
                    5       NULL     17, 18, 19, 20  RAID5\n";
-    assert_eq!(tables::t1(&rows, true), aligned);
+    assert_eq!(tables::drawn(&rows, true), aligned);
 }

@@ -9,8 +9,8 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::config::{
-    BackupPlace, Configuration, DiskEntry, DiskRole, Extent, GroupEntry, Service, SlotState,
-    VolumeEntry,
+    BackupPlace, Configuration, DiskEntry, DiskRole, Extent, GroupEntry, JournalMode, Service,
+    SlotState, VolumeEntry,
 };
 use crate::geometry::Geometry;
 use crate::health::{FULL, LEAK_PERCENT_MAX, THRESHOLD_MAX};
@@ -242,6 +242,9 @@ fn check_groups(config: &Configuration) -> Result<(), Invalid> {
             || format!("group {number} has an intent region of {} bytes", group.intent_region),
         )?;
         require(group.unwritten_unit > 0, || format!("group {number} has no unwritten unit"))?;
+        require(group.journal == JournalMode::Off || geometry.parity_columns() > 0, || {
+            format!("group {number} has a journal and no parity")
+        })?;
         let member_len = geometry.stripes() * u64::from(geometry.chunk());
         for disk in
             group.slots.iter().flat_map(|slot| [Some(slot.disk), slot.replacement]).flatten()

@@ -11,7 +11,7 @@ use super::check::{
 use super::{Section, backups};
 use crate::config::{
     Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
-    HistoryEntry, Level, Service, SlotEntry, SlotState, VolumeEntry,
+    HistoryEntry, JournalMode, Level, Service, SlotEntry, SlotState, VolumeEntry,
 };
 use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, MEMBERS_MAX, Uuid, VolumeNumber};
@@ -173,7 +173,12 @@ fn write_group(w: &mut Writer, group: &GroupEntry) {
         Level::Raid10 => 10,
     };
     w.u32(group.number.0).bytes(&group.uuid.0).u8(level).u32(group.chunk).u64(group.stripes);
-    w.u64(group.intent_region).u32(group.unwritten_unit).flag(group.clean);
+    let journal = match group.journal {
+        JournalMode::Off => 0,
+        JournalMode::Partial => 1,
+        JournalMode::Full => 2,
+    };
+    w.u64(group.intent_region).u32(group.unwritten_unit).u8(journal).flag(group.clean);
     w.list(&group.slots, |w, slot| {
         let state = match slot.state {
             SlotState::InSync => 1,
@@ -198,6 +203,12 @@ fn read_group(r: &mut Reader<'_>) -> Result<GroupEntry, CodecError> {
     };
     let (chunk, stripes) = (r.u32()?, r.u64()?);
     let (intent_region, unwritten_unit) = (r.u64()?, r.u32()?);
+    let journal = match r.u8()? {
+        0 => JournalMode::Off,
+        1 => JournalMode::Partial,
+        2 => JournalMode::Full,
+        _ => return Err(CodecError::Value("journal")),
+    };
     let clean = r.flag("clean")?;
     let slots = r.list(MEMBERS_MAX, "slots", |r| {
         let disk = DiskNumber(r.u32()?);
@@ -219,6 +230,7 @@ fn read_group(r: &mut Reader<'_>) -> Result<GroupEntry, CodecError> {
         stripes,
         intent_region,
         unwritten_unit,
+        journal,
         slots,
         clean,
     })

@@ -118,7 +118,7 @@ type Spoil = fn(&mut Configuration);
 
 #[test]
 fn what_contradicts_itself_is_neither_written_nor_read() {
-    let cases: [(&str, Spoil); 43] = [
+    let cases: [(&str, Spoil); 44] = [
         ("a suspect that does not exist", |c| c.backups.suspected.push(DiskNumber(99))),
         ("a leg that is no leg", |c| c.disks[5].role = DiskRole::Free),
         ("a set named like a disk", |c| {
@@ -175,6 +175,10 @@ fn what_contradicts_itself_is_neither_written_nor_read() {
         ("stripes beyond members", |c| c.groups[0].stripes = 49),
         ("intent region", |c| c.groups[0].intent_region = 32 << 10),
         ("unwritten unit", |c| c.groups[0].unwritten_unit = 0),
+        ("journal of a mirror", |c| {
+            c.groups[0].level = crate::config::Level::Raid1;
+            c.groups[0].journal = crate::config::JournalMode::Partial;
+        }),
         ("slot's disk", |c| c.groups[0].slots[0].disk = DiskNumber(99)),
         ("disk in two slots", |c| c.groups[0].slots[0].disk = DiskNumber(5)),
         ("volume name twice", |c| c.volumes[1].name = "a".into()),

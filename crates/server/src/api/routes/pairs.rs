@@ -10,7 +10,7 @@ use forestall_engine::{CommandError, PairReport, T2Row};
 
 use super::bits::{BitsQuery, asked};
 use super::{Answer, Shared, command, see, volume_name};
-use crate::api::types::{CreatePair, Done, NameVolume};
+use crate::api::types::{CreatePair, Done, NameVolume, ResyncPair};
 use crate::data::Context;
 
 /// Bits of a bitmap that are shown where nobody says how many.
@@ -38,6 +38,7 @@ async fn show_t2(
 
 async fn create(context: Rc<Context>, body: CreatePair) -> Result<Done, CommandError> {
     context.array.create_pair(&body.primary, &body.secondary).await?;
+    context.array.limit_pair(&body.primary, body.rate)?;
     context.exports_changed();
     Ok(Done {})
 }
@@ -47,8 +48,10 @@ async fn split(context: Rc<Context>, body: NameVolume) -> Result<Done, CommandEr
     Ok(Done {})
 }
 
-async fn resync(context: Rc<Context>, body: NameVolume) -> Result<Done, CommandError> {
-    context.array.resync_pair(&volume_name(&context, body.volume)).await?;
+async fn resync(context: Rc<Context>, body: ResyncPair) -> Result<Done, CommandError> {
+    let primary = volume_name(&context, body.volume);
+    context.array.resync_pair(&primary).await?;
+    context.array.limit_pair(&primary, body.rate)?;
     Ok(Done {})
 }
 

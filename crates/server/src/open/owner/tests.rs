@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use forestall_engine::{Buf, CreateGroup, CreateSpec, Level};
+use forestall_engine::{Buf, CreateGroup, CreateSpec, JournalMode, Level};
 
 use super::*;
 use crate::open::{self, IoChoice};
@@ -29,7 +29,13 @@ impl Labelled {
         let dir = tempfile::tempdir().expect("a directory");
         let paths: Vec<PathBuf> = ["a", "b"].map(|name| dir.path().join(name)).into();
         let names: Vec<String> = paths.iter().map(|path| path.display().to_string()).collect();
-        let group = CreateGroup { level: Level::Raid1, chunk: 65536, spares: 0, volume: None };
+        let group = CreateGroup {
+            level: Level::Raid1,
+            chunk: 65536,
+            journal: JournalMode::default(),
+            spares: 0,
+            volume: None,
+        };
         let spec = CreateSpec { name: "a".into(), allow_injection: false, group: Some(group) };
         open::create(spec, &names, Some(64 << 20), IoChoice::Pread, false).expect("an array");
         Self { paths, _dir: dir }

@@ -1,0 +1,167 @@
+//! Which records of a journal count after a crash (rule J2).
+//!
+//! Owns the pure decision from the frames that the members hold to the records that are applied. Invariants: of the frames only those of the last start and
+//! from the durable tail on count; a record of the newest batch counts only if every member that is there and takes part holds it, since its
+//! writes in place began only then; an older batch was durable before the next began, so what cannot be read of it was there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::buf::Buf;
+use crate::format::journal::{Frame, Piece};
+use crate::ids::Slot;
+
+/// A frame as found, with the payload that fits its checksums: by record and place of the piece.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) frame: Frame,
+    pub(super) payload: BTreeMap<(u16, usize), Buf>,
+}
+
+/// Where a piece of a record that counts can be had.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// The new contents.
+    Payload(Buf),
+    /// In place, old, new or both by sectors; only the new checksums were told.
+    InPlace,
+    /// The member is there, but its part of the record cannot be read.
+    Unreadable,
+    /// The member is not there.
+    Missing,
+}
+
+/// A record that counts.
+#[derive(Debug)]
+pub(super) struct Counting {
+    pub(super) pieces: Vec<(Piece, Source)>,
+}
+
+/// What a start has to make good.
+#[derive(Debug, Default)]
+pub(super) struct Decision {
+    /// Records newest first; those of one batch never overlap.
+    pub(super) records: Vec<Counting>,
+}
+
+/// Decides from what each slot's member holds; `None`: the member is not there, or holds nothing that may be believed.
+pub(super) fn decide(slots: &[Option<Vec<Found>>]) -> Decision {
+    let frames = || slots.iter().flatten().flatten().map(|found| &found.frame);
+    let Some(epoch) = frames().map(|f| f.epoch).max() else { return Decision::default() };
+    let of_epoch = || frames().filter(|f| f.epoch == epoch);
+    let tail = of_epoch().map(|f| f.tail).max().unwrap_or(0);
+    let newest = of_epoch().map(|f| f.batch).max().unwrap_or(0);
+    let live = |found: &&Found| found.frame.epoch == epoch && found.frame.batch >= tail;
+
+    let mut told: BTreeMap<(u64, u16), &[Piece]> = BTreeMap::new();
+    let mut held: BTreeMap<(u64, u16, Slot), &Found> = BTreeMap::new();
+    for (at, found) in slots.iter().enumerate() {
+        for found in found.iter().flatten().filter(live) {
+            for record in &found.frame.records {
+                told.insert((found.frame.batch, record.index), &record.pieces);
+                held.insert((found.frame.batch, record.index, Slot(at as u8)), found);
+            }
+        }
+    }
+    let mut records = Vec::new();
+    for ((batch, index), pieces) in told.into_iter().rev() {
+        let payload = |at: usize, slot: Slot| {
+            held.get(&(batch, index, slot))?.payload.get(&(index, at)).cloned()
+        };
+        let source = |(at, piece): (usize, &Piece)| {
+            let there = slots.get(usize::from(piece.slot.0)).is_some_and(Option::is_some);
+            match (there, piece.has_payload) {
+                (false, _) => Source::Missing,
+                (true, true) => payload(at, piece.slot).map_or(Source::Unreadable, Source::Payload),
+                (true, false) => Source::InPlace,
+            }
+        };
+        let pieces: Vec<(Piece, Source)> =
+            pieces.iter().enumerate().map(|piece| (piece.1.clone(), source(piece))).collect();
+        let part_in: BTreeSet<Slot> = pieces
+            .iter()
+            .filter(|(_, s)| !matches!(s, Source::Missing))
+            .map(|(p, _)| p.slot)
+            .collect();
+        let whole = pieces.iter().all(|(_, source)| !matches!(source, Source::Unreadable))
+            && part_in.iter().all(|slot| held.contains_key(&(batch, index, *slot)));
+        if batch < newest || whole {
+            records.push(Counting { pieces });
+        }
+    }
+    Decision { records }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::journal::Record;
+
+    fn piece(slot: u8, start: u64, has_payload: bool) -> Piece {
+        Piece { slot: Slot(slot), has_payload, start, crcs: vec![u32::from(slot)] }
+    }
+
+    fn found(batch: u64, tail: u64, pieces: &[Piece], own: &[usize]) -> Found {
+        let records = vec![Record { index: 0, pieces: pieces.to_vec() }];
+        let frame = Frame { epoch: 5, batch, tail, place: 2, payload: 1, records };
+        let payload = own.iter().map(|at| ((0, *at), Buf::zeroed(4096))).collect();
+        Found { frame, payload }
+    }
+
+    /// One word for each record, one letter for each piece.
+    fn sources(decision: &Decision) -> Vec<String> {
+        let letter = |source: &Source| match source {
+            Source::Payload(_) => 'p',
+            Source::InPlace => 'i',
+            Source::Unreadable => 'u',
+            Source::Missing => 'm',
+        };
+        let word = |r: &Counting| r.pieces.iter().map(|(_, source)| letter(source)).collect();
+        decision.records.iter().map(word).collect()
+    }
+
+    #[test]
+    fn the_newest_batch_counts_only_if_every_member_that_is_there_holds_it() {
+        let pieces = [piece(0, 7, true), piece(2, 7, true)];
+        let (d, p) = (found(3, 1, &pieces, &[0]), found(3, 1, &pieces, &[1]));
+        let both = decide(&[Some(vec![d.clone()]), Some(vec![]), Some(vec![p.clone()])]);
+        assert_eq!(sources(&both), ["pp"]);
+        let torn = decide(&[Some(vec![]), Some(vec![]), Some(vec![p.clone()])]);
+        assert!(torn.records.is_empty(), "its writes in place never began");
+        let lost = decide(&[None, Some(vec![]), Some(vec![p])]);
+        assert_eq!(sources(&lost), ["mp"]);
+        let mut damaged = d;
+        damaged.payload.clear();
+        let p = found(3, 1, &pieces, &[1]);
+        assert!(decide(&[Some(vec![damaged]), Some(vec![]), Some(vec![p])]).records.is_empty());
+    }
+
+    #[test]
+    fn a_batch_that_was_followed_counts_also_where_it_cannot_be_read() {
+        let pieces = [piece(0, 7, true), piece(2, 7, true)];
+        let p = found(3, 1, &pieces, &[1]);
+        let next = found(4, 1, &[piece(1, 9, true)], &[0]);
+        let decision = decide(&[Some(vec![]), Some(vec![next]), Some(vec![p])]);
+        assert_eq!(sources(&decision), ["p", "up"]);
+    }
+
+    #[test]
+    fn what_the_tail_has_passed_and_what_an_earlier_start_left_count_no_more() {
+        let pieces = [piece(0, 7, true)];
+        let (old, new) = (found(3, 1, &pieces, &[0]), found(4, 4, &pieces, &[0]));
+        assert_eq!(decide(&[Some(vec![old.clone(), new])]).records.len(), 1);
+        let mut opening = found(1, 1, &[], &[]);
+        (opening.frame.epoch, opening.frame.records) = (6, Vec::new());
+        assert!(decide(&[Some(vec![old, opening])]).records.is_empty());
+        assert!(decide(&[Some(vec![]), None]).records.is_empty());
+    }
+
+    #[test]
+    fn full_stripes_tell_checksums_and_stay_in_place() {
+        let pieces = [piece(0, 7, false), piece(1, 7, false)];
+        let (a, b) = (found(3, 1, &pieces, &[]), found(3, 1, &pieces, &[]));
+        let decision = decide(&[Some(vec![a.clone()]), Some(vec![b])]);
+        assert_eq!(sources(&decision), ["ii"]);
+        assert!(decide(&[Some(vec![a.clone()]), Some(vec![])]).records.is_empty());
+        assert_eq!(sources(&decide(&[Some(vec![a]), None])), ["im"]);
+    }
+}

@@ -1,0 +1,381 @@
+//! Making good what a crash left half-way (rules J2, J4).
+//!
+//! Owns the start after an unclean stop. Invariants: reads no more than the journals of the members, and the rows that their records name; every
+//! step may be done again after another crash; of each block only the newest record that counts is applied; rows of full stripes,
+//! whose data was not journaled, are kept as read and their parity is made to fit; a block of a missing member is rebuilt only where its
+//! checksum proves it, else hosts get errors for it until it is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use super::super::Group;
+use super::super::write::SlotWrite;
+use super::decide::{Decision, Found, Source, decide};
+use crate::buf::Buf;
+use crate::drive::Drive;
+use crate::error::IoError;
+use crate::format::codec::crc32c;
+use crate::format::journal::{Frame, undisguise};
+use crate::format::layout::{JOURNAL_MAX, Layout};
+use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
+use crate::runtime::Env;
+use crate::sync::join_all;
+
+/// Bytes of one read of a journal.
+const READ: u64 = 1 << 20;
+
+/// Blocks of a disk's journal region that are used.
+pub(super) fn region_blocks(layout: &Layout) -> u64 {
+    layout.journal.len.min(JOURNAL_MAX) / BLOCK_SIZE
+}
+
+/// What a replay did.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Replayed {
+    /// Records that were applied.
+    pub(crate) records: u64,
+    /// Blocks that nothing proves: errors for hosts.
+    pub(crate) unproved: u64,
+}
+
+/// What the records say of blocks that are not simply written.
+#[derive(Default)]
+struct Doubts {
+    /// Rows, as member blocks, whose parity may not fit.
+    rows: BTreeSet<u64>,
+    /// Blocks of members that are there, whose part of a record is not.
+    unreadable: BTreeSet<(Slot, u64)>,
+    /// The newest contents of blocks that are not simply written, by checksum.
+    expected: BTreeMap<(Slot, u64), u32>,
+}
+
+impl<E: Env> Group<E> {
+    /// Replays the journal. Nothing else is under way in the group.
+    ///
+    /// # Errors
+    /// If a member that cannot be spared did not take what is due.
+    pub(crate) async fn replay_journal(self: &Rc<Self>) -> Result<Replayed, IoError> {
+        let mut done = Replayed::default();
+        if self.journal.is_none() {
+            return Ok(done);
+        }
+        let mains: Vec<Option<Rc<Drive<E>>>> =
+            self.with_slots(|slots| slots.iter().map(|s| s.main.clone()).collect());
+        if mains.iter().all(Option::is_none) {
+            return Ok(done);
+        }
+        let mut found = Vec::new();
+        for main in mains {
+            found.push(match main {
+                Some(drive) => Some(self.read_frames(&drive).await),
+                None => None,
+            });
+        }
+        let decision = decide(&found);
+        drop(found);
+        done.records = decision.records.len() as u64;
+        let (writes, doubts) = self.sort_out(decision);
+        for write in writes {
+            let len = write.buf.len() as u64;
+            self.write_slot(write.slot, write.address, write.buf).await.map_err(|_| IoError::Io)?;
+            self.lost.overwritten(write.slot, write.address, len);
+        }
+        for run in self.runs_of(&doubts.rows) {
+            done.unproved += self.make_rows_whole(run, &doubts).await?;
+        }
+        self.flush().await?;
+        Ok(done)
+    }
+
+    /// Every frame of this group on a drive, with the payload that fits.
+    async fn read_frames(self: &Rc<Self>, drive: &Rc<Drive<E>>) -> Vec<Found> {
+        let blocks = region_blocks(&drive.layout);
+        let mut bytes = Vec::with_capacity((blocks * BLOCK_SIZE) as usize);
+        while (bytes.len() as u64) < blocks * BLOCK_SIZE {
+            let at = bytes.len() as u64;
+            let len = READ.min(blocks * BLOCK_SIZE - at);
+            let offset = drive.layout.journal.offset + at;
+            if let Ok(read) = drive.read_meta(offset, len).await {
+                bytes.extend_from_slice(&read);
+                continue;
+            }
+            for block in 0..len / BLOCK_SIZE {
+                match drive.read_meta(offset + block * BLOCK_SIZE, BLOCK_SIZE).await {
+                    Ok(read) => bytes.extend_from_slice(&read),
+                    Err(_) => bytes.resize(bytes.len() + BLOCK_SIZE as usize, 0),
+                }
+            }
+        }
+        let slot = self.with_slots(|slots| {
+            slots.iter().position(|s| s.main.as_ref().is_some_and(|m| Rc::ptr_eq(m, drive)))
+        });
+        let slot = Slot(slot.unwrap_or_default() as u8);
+        let block = BLOCK_SIZE as usize;
+        let headers = bytes.chunks(block).zip(0..);
+        let frames: Vec<Frame> =
+            headers.filter_map(|(at, place)| Frame::decode(at, self.uuid, place)).collect();
+        // What this drive itself shows to count no more need not be kept.
+        let epoch = frames.iter().map(|f| f.epoch).max();
+        let of_epoch = |f: &&Frame| Some(f.epoch) == epoch;
+        let tail = frames.iter().filter(of_epoch).map(|f| f.tail).max().unwrap_or(0);
+        let live = frames.into_iter().filter(|f| Some(f.epoch) == epoch && f.batch >= tail);
+        live.map(|frame| {
+            let from = (frame.place as usize + 1) * block;
+            let end = (from + frame.payload as usize * block).min(bytes.len());
+            let payload = payload_of(&frame, slot, &mut bytes[from..end].to_vec());
+            Found { frame, payload }
+        })
+        .collect()
+    }
+
+    /// What to write, and what is left in doubt: of each block the newest record counts.
+    fn sort_out(&self, decision: Decision) -> (Vec<SlotWrite>, Doubts) {
+        let mut seen = BTreeSet::new();
+        let mut writes = Vec::new();
+        let mut doubts = Doubts::default();
+        for (piece, source) in decision.records.into_iter().flat_map(|record| record.pieces) {
+            for (at, crc) in piece.crcs.iter().enumerate() {
+                let block = piece.start + at as u64;
+                let address = block * BLOCK_SIZE;
+                let slot = piece.slot;
+                let outside =
+                    usize::from(slot.0) >= self.geometry.members() || address >= self.member_len();
+                if outside
+                    || !seen.insert((slot, block))
+                    || self.unwritten.reads_zero(self.geometry.at_address(address).0)
+                {
+                    continue;
+                }
+                match &source {
+                    Source::Payload(data) => {
+                        let from = at * BLOCK_SIZE as usize;
+                        let buf = data.slice(from..from + BLOCK_SIZE as usize);
+                        writes.push(SlotWrite { slot, address, buf });
+                        continue;
+                    }
+                    Source::InPlace => drop(doubts.rows.insert(block)),
+                    Source::Unreadable => {
+                        doubts.rows.insert(block);
+                        doubts.unreadable.insert((slot, block));
+                    }
+                    Source::Missing => {}
+                }
+                doubts.expected.insert((slot, block), *crc);
+            }
+        }
+        writes.sort_by_key(|w| (w.slot, w.address));
+        (join_runs(writes), doubts)
+    }
+
+    /// Rows in runs that lie in one stripe each.
+    fn runs_of(&self, rows: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+        let per_chunk = u64::from(self.geometry.chunk()) / BLOCK_SIZE;
+        let mut runs: Vec<(u64, u64)> = Vec::new();
+        for &row in rows {
+            match runs.last_mut() {
+                Some((first, end)) if *end == row && *first / per_chunk == row / per_chunk => {
+                    *end += 1;
+                }
+                _ => runs.push((row, row + 1)),
+            }
+        }
+        runs
+    }
+
+    /// Makes a run of rows agree with itself; answers how many blocks were listed lost.
+    async fn make_rows_whole(
+        self: &Rc<Self>,
+        (first, end): (u64, u64),
+        doubts: &Doubts,
+    ) -> Result<u64, IoError> {
+        let (stripe, row) = self.geometry.at_address(first * BLOCK_SIZE);
+        let rows = row..row + ((end - first) * BLOCK_SIZE) as u32;
+        let unreadable = (first..end).any(|b| doubts.unreadable.iter().any(|(_, at)| *at == b));
+        if self.missing().is_empty() && !unreadable {
+            self.resync_rows_or_blocks(stripe, rows).await?;
+            return Ok(0);
+        }
+        let mut lost = 0;
+        for block in first..end {
+            lost += self.resolve_row(block, doubts).await?;
+        }
+        Ok(lost)
+    }
+
+    /// One row of blocks with members missing, or with parts of its record unreadable.
+    async fn resolve_row(self: &Rc<Self>, block: u64, doubts: &Doubts) -> Result<u64, IoError> {
+        let address = block * BLOCK_SIZE;
+        let (stripe, row) = self.geometry.at_address(address);
+        let rows = row..row + BLOCK_SIZE as u32;
+        let readable = self.view(stripe, rows.clone()).readable;
+        let reads = readable.iter().map(|slot| self.read_slot(slot, address, BLOCK_SIZE as usize));
+        let members = self.geometry.members();
+        let mut bufs: Vec<Option<Buf>> = vec![None; members];
+        for (slot, read) in readable.iter().zip(join_all(reads).await) {
+            bufs[usize::from(slot.0)] = read.ok();
+        }
+        // A part that cannot be read does no harm where its block is in place already.
+        let expected = |slot: Slot| doubts.expected.get(&(slot, block)).copied();
+        let in_place = |slot: &Slot| {
+            bufs[usize::from(slot.0)].as_ref().is_some_and(|buf| {
+                !doubts.unreadable.contains(&(*slot, block)) || expected(*slot) == Some(crc32c(buf))
+            })
+        };
+        let erased = SlotSet::first(members).iter().filter(|slot| !in_place(slot)).collect();
+        let row = Row { stripe, address, bufs, erased };
+        if erased.len() > self.geometry.parity_columns() {
+            return self.distrust_row(&row).await;
+        }
+        for candidate in self.candidates(&row) {
+            let proved = erased.iter().all(|slot| {
+                let column = self.column_index(stripe, slot);
+                let crc = crc32c(&candidate[column]);
+                expected(slot).is_none_or(|told| told == crc)
+            });
+            if proved {
+                return self.write_row(&row, &candidate).await.map(|()| 0);
+            }
+        }
+        self.give_row_up(&row).await
+    }
+
+    /// The contents that the row may have, by column: one for each choice of the parity that is believed.
+    fn candidates(&self, row: &Row) -> Vec<Vec<Buf>> {
+        let (k, n) = (self.geometry.data_columns(), self.geometry.members());
+        let mut columns: Vec<Option<Buf>> = vec![None; n];
+        for slot in SlotSet::first(n).minus(row.erased).iter() {
+            columns[self.column_index(row.stripe, slot)] = row.bufs[usize::from(slot.0)].clone();
+        }
+        let missing_data = (0..k).filter(|c| columns[*c].is_none()).count();
+        let parities: Vec<usize> = (k..n).filter(|c| columns[*c].is_some()).collect();
+        let mut found = Vec::new();
+        // Each set of as many parities as there are data columns to compute.
+        for set in 0_u32..1 << parities.len() {
+            if set.count_ones() as usize != missing_data {
+                continue;
+            }
+            let copies = columns.iter().map(|column| column.as_deref().map(Buf::copy_of));
+            let mut chosen: Vec<Option<Buf>> = copies.collect();
+            for (i, parity) in parities.iter().enumerate() {
+                if set >> i & 1 == 0 {
+                    chosen[*parity] = None;
+                }
+            }
+            let wanted: Vec<usize> = (0..k).filter(|c| chosen[*c].is_none()).collect();
+            if !wanted.is_empty() {
+                self.recover(&mut chosen, &wanted, BLOCK_SIZE as usize);
+            }
+            let data: Vec<&[u8]> =
+                chosen[..k].iter().map(|c| c.as_deref().expect("all data is there")).collect();
+            let made = self.make_parity(&data, BLOCK_SIZE as usize);
+            let data = chosen[..k].iter().flatten().cloned();
+            found.push(data.chain(made).collect());
+        }
+        found
+    }
+
+    /// Writes what of `contents` the members that are there do not hold.
+    async fn write_row(self: &Rc<Self>, row: &Row, contents: &[Buf]) -> Result<(), IoError> {
+        for at in 0..self.geometry.members() {
+            let slot = Slot(at as u8);
+            let wanted = &contents[self.column_index(row.stripe, slot)];
+            let there = self.drives_at(slot, row.address).0.is_some();
+            if there && row.bufs[at].as_deref() != Some(&wanted[..]) {
+                self.write_slot(slot, row.address, wanted.clone())
+                    .await
+                    .map_err(|_| IoError::Io)?;
+                self.lost.overwritten(slot, row.address, BLOCK_SIZE);
+            }
+        }
+        Ok(())
+    }
+
+    /// More is gone than the level can tell: what is missing is listed lost, and parity with it, since it may not fit. Data that is there
+    /// is kept as it is.
+    async fn distrust_row(self: &Rc<Self>, row: &Row) -> Result<u64, IoError> {
+        let k = self.geometry.data_columns();
+        let mut lost = 0;
+        for slot in SlotSet::first(self.geometry.members()).iter() {
+            let is_parity = self.column_index(row.stripe, slot) >= k;
+            if is_parity || self.missing().contains(slot) {
+                self.lose(slot, row.address, BLOCK_SIZE).await?;
+                lost += u64::from(!is_parity);
+            }
+        }
+        Ok(lost)
+    }
+
+    /// Nothing proves the data that is gone: parity is made to agree with what is there and with what follows for the rest, and hosts get
+    /// errors for that.
+    async fn give_row_up(self: &Rc<Self>, row: &Row) -> Result<u64, IoError> {
+        let k = self.geometry.data_columns();
+        let is_data = |slot: &Slot| self.column_index(row.stripe, *slot) < k;
+        let mut unproved = 0;
+        for slot in row.erased.iter().filter(is_data) {
+            self.enter_unproved(slot, row.address).await?;
+            unproved += 1;
+        }
+        if let Some(contents) = self.candidates(row).first() {
+            self.write_row(row, contents).await?;
+        }
+        Ok(unproved)
+    }
+}
+
+/// One row of blocks.
+struct Row {
+    stripe: Stripe,
+    address: u64,
+    /// What each slot holds, where it can be read.
+    bufs: Vec<Option<Buf>>,
+    /// Slots whose block is not known.
+    erased: SlotSet,
+}
+
+/// The payload of `slot` in the blocks behind a header, as far as it fits its checksums.
+fn payload_of(frame: &Frame, slot: Slot, rest: &mut [u8]) -> BTreeMap<(u16, usize), Buf> {
+    let block = BLOCK_SIZE as usize;
+    let mut payload = BTreeMap::new();
+    let mut blocks = rest.chunks_mut(block).take(frame.payload as usize);
+    for record in &frame.records {
+        for (at, piece) in record.pieces.iter().enumerate() {
+            if piece.slot != slot || !piece.has_payload {
+                continue;
+            }
+            let mut buf = Buf::zeroed(piece.crcs.len() * block);
+            let mut whole = true;
+            for (part, crc) in buf.bytes_mut().chunks_mut(block).zip(&piece.crcs) {
+                let Some(found) = blocks.next() else {
+                    whole = false;
+                    break;
+                };
+                whole &= undisguise(found, *crc);
+                part.copy_from_slice(found);
+            }
+            if whole {
+                payload.insert((record.index, at), buf);
+            }
+        }
+    }
+    payload
+}
+
+/// Joins writes of one slot that touch.
+fn join_runs(writes: Vec<SlotWrite>) -> Vec<SlotWrite> {
+    let mut runs: Vec<(Slot, u64, Vec<Buf>)> = Vec::new();
+    for write in writes {
+        match runs.last_mut() {
+            Some((slot, at, bufs))
+                if *slot == write.slot
+                    && *at + bufs.len() as u64 * BLOCK_SIZE == write.address
+                    && (bufs.len() as u64) * BLOCK_SIZE < READ =>
+            {
+                bufs.push(write.buf);
+            }
+            _ => runs.push((write.slot, write.address, vec![write.buf])),
+        }
+    }
+    runs.into_iter()
+        .map(|(slot, address, bufs)| SlotWrite { slot, address, buf: Buf::joined(bufs) })
+        .collect()
+}

@@ -1,0 +1,194 @@
+//! Stories of the journal: crashes together with lost members (rules J1 to J5).
+//!
+//! Owns the scripts; [`crate::scenarios`] lists them. Invariant: members are lost between a crash and the next start, as many as the level
+//! survives, so that nothing but the journal tells what was under way.
+
+use forestall_engine::{AssembleOptions, DiskNumber, JournalMode, Level};
+
+use crate::machine::Latch;
+use crate::scenarios::{act, degraded};
+use crate::script::{Script, stage_journaled};
+use crate::stage::{RunEnd, Stage};
+use crate::trace::Trace;
+
+const DISK: u64 = 2 << 20;
+const MODES: [JournalMode; 2] = [JournalMode::Partial, JournalMode::Full];
+/// Levels with parity, their members, and what they survive.
+const LEVELS: [(Level, usize, usize); 2] = [(Level::Raid5, 4, 1), (Level::Raid6, 5, 2)];
+
+impl Script {
+    /// Several connections write, flush and read at once until the machine crashes.
+    ///
+    /// # Panics
+    /// With a violation if a request fails.
+    pub async fn crowd(self, connections: u64, longest: u64) {
+        let latch = Latch::default();
+        for _ in 0..connections {
+            let (machine, size) = (self.machine.clone(), self.size());
+            let host = machine.connect("v1");
+            let mut rng = machine.rng(90 + u64::from(host.connection));
+            latch.spawn(&self.machine.runtime, async move {
+                for _ in 0..400 {
+                    let offset = rng.below(size);
+                    let len = rng.log_scaled(longest).min(size - offset);
+                    let result = match rng.below(8) {
+                        0 => host.flush().await,
+                        1 => host.read(offset, len).await,
+                        _ => host.write(offset, len, rng.percent(10)).await,
+                    };
+                    host.must(result, "a request of the crowd");
+                }
+            });
+        }
+        latch.all().await;
+    }
+
+    /// Reads everything; only blocks of full stripes that were in flight may be errors.
+    async fn verify_after_loss(&self) {
+        self.host.verify_strictly(self.size()).await;
+    }
+}
+
+/// Leaves so many members, drawn at random, out of the next start; answers their names.
+fn leave_out(stage: &mut Stage, members: usize, count: usize) -> Vec<String> {
+    let mut bays: Vec<_> = stage.world.shelf.all().into_iter().take(members).collect();
+    (0..count)
+        .map(|_| {
+            let bay = bays.swap_remove(stage.rng.index(bays.len()));
+            bay.withheld.set(true);
+            bay.suspect.set(true);
+            bay.drive.name().to_owned()
+        })
+        .collect()
+}
+
+/// Crashes under a crowd of writers, then loses as many members as the level survives (rules J1, J2): what was flushed is there, what nobody wrote
+/// did not change, what was under way is old or new, or, of a full stripe told by checksums alone, listed lost.
+pub(crate) fn crash_and_loss(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS {
+        for mode in MODES {
+            for round in 0..6 {
+                let shape = (level, members, 0);
+                let mut stage =
+                    stage_journaled(seed * 100 + round, trace.clone(), shape, DISK, mode);
+                act(&mut stage, AssembleOptions::default(), |mut s| async move {
+                    s.scribble(40).await;
+                    s.flush().await;
+                });
+                let cut = stage.rng.within(300..12_000);
+                stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+                    Script::new(&machine).crowd(4, 120_000).await;
+                });
+                stage.end(false);
+                leave_out(&mut stage, members, tolerance);
+                act(&mut stage, degraded(), |s| async move {
+                    s.verify_after_loss().await;
+                    s.verify_after_loss().await;
+                });
+            }
+        }
+    }
+}
+
+/// Crashes at step after step of a start that replays, before a start without one more member (rule J2): a replay may begin again
+/// as often as it likes.
+pub(crate) fn crash_in_a_replay(seed: u64, trace: Trace) {
+    for (level, members, _) in LEVELS {
+        let shape = (level, members, 0);
+        let mut stage = stage_journaled(seed, trace.clone(), shape, DISK, JournalMode::Full);
+        act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(40).await });
+        stage.run(AssembleOptions::default(), Some(4000), |machine| async move {
+            Script::new(&machine).crowd(4, 60_000).await;
+        });
+        stage.end(false);
+        for crash in (20..).step_by(37) {
+            let ended = stage.run(AssembleOptions::default(), Some(crash), |_| async {});
+            stage.end(false);
+            if matches!(ended, RunEnd::Completed(_)) {
+                break;
+            }
+        }
+        leave_out(&mut stage, members, 1);
+        act(&mut stage, degraded(), |s| async move {
+            s.verify().await;
+            s.verify().await;
+        });
+    }
+}
+
+/// Units are written, trimmed and written again, and what was written last is flushed, before a crash and a loss: no record from before
+/// the trim comes back over it (rule J2).
+pub(crate) fn trimmed_and_written_again(seed: u64, trace: Trace) {
+    use crate::target::Zeroing;
+    for (level, members, tolerance) in LEVELS {
+        let shape = (level, members, 0);
+        let mut stage = stage_journaled(seed, trace.clone(), shape, DISK, JournalMode::Partial);
+        for round in 0..8 {
+            let cut = stage.rng.within(400..3000);
+            stage.run(AssembleOptions::default(), Some(cut), move |machine| async move {
+                let s = Script::new(&machine);
+                for at in (0..).map(|turn| (turn + round) % 4 * 192 * 1024) {
+                    s.write(at, 192 * 1024).await;
+                    s.write(at + 20_480, 4096).await;
+                    s.flush().await;
+                    s.write(at + 8192, 4096).await;
+                    let trimmed = s.host.zero(at, 192 * 1024, Zeroing::Trim, false).await;
+                    s.host.must(trimmed, "a trim");
+                    s.write(at + 8192, 12_288).await;
+                    s.flush().await;
+                }
+            });
+            stage.end(false);
+            let out = leave_out(&mut stage, members, tolerance);
+            act(&mut stage, degraded(), |s| async move { s.verify_after_loss().await });
+            for name in out {
+                let bay = stage.world.shelf.named(&name).expect("it is on the shelf");
+                bay.withheld.set(false);
+            }
+            act(&mut stage, AssembleOptions::default(), move |s| async move {
+                let report = s.machine.array.report();
+                for disk in report
+                    .disks
+                    .iter()
+                    .filter(|d| !report.groups[0].members.is_empty() && d.group.is_some())
+                {
+                    if report.groups[0].absent.contains(&disk.number) {
+                        s.must(s.machine.array.readd_disk(disk.number, None).await, "readd");
+                        s.machine.quiet().await;
+                    }
+                }
+            });
+            stage.world.shelf.all().iter().for_each(|bay| bay.suspect.set(false));
+        }
+    }
+}
+
+/// A disk is copied to a spare under the writes of hosts, without a shield (rule J5); the machine crashes in the copy or just after the swap, and a
+/// member is lost.
+pub(crate) fn crash_while_copied_directly(seed: u64, trace: Trace) {
+    for (level, members, _) in LEVELS {
+        for round in 0..10 {
+            let shape = (level, members, 1);
+            let mode = MODES[round as usize % 2];
+            let mut stage = stage_journaled(seed * 100 + round, trace.clone(), shape, DISK, mode);
+            act(
+                &mut stage,
+                AssembleOptions::default(),
+                |mut s| async move { s.scribble(40).await },
+            );
+            let cut = stage.rng.within(500..8000);
+            stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+                let s = Script::new(&machine);
+                s.must(s.machine.array.replace(DiskNumber(1), None, 0).await, "replace 1");
+                s.crowd(3, 60_000).await;
+            });
+            stage.end(false);
+            leave_out(&mut stage, members + 1, 1);
+            act(&mut stage, degraded(), |s| async move {
+                s.verify_after_loss().await;
+                s.machine.quiet().await;
+                s.verify_after_loss().await;
+            });
+        }
+    }
+}
