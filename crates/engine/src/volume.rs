@@ -26,6 +26,7 @@ use crate::sync::{Event, Hold, Mutex, RangeLocks, oneshot};
 const ZEROES_AT_ONCE: u64 = 1 << 20;
 
 mod handle;
+mod sides;
 
 pub use handle::{AllocationRun, VolumeHandle};
 
@@ -143,23 +144,11 @@ impl<E: Env> VolumeRt<E> {
         *self.shield.borrow_mut() = shield;
     }
 
-    /// Lets a secondary follow the volume, or lets it go.
-    pub(crate) fn set_mirror(&self, mirror: Option<Rc<Mirror<E>>>) {
-        *self.mirror.borrow_mut() = mirror;
-    }
-
-    /// What a host is about to change is noted where a secondary follows. The caller holds the lock.
-    async fn note_change(&self, range: Range<u64>) -> Result<(), IoError> {
-        let mirror = self.mirror.borrow().clone();
-        let Some(mirror) = mirror else { return Ok(()) };
-        mirror.note(range.start / BLOCK_SIZE..range.end.div_ceil(BLOCK_SIZE)).await
-    }
-
     /// Parts of the volume that are not known to read as zeroes, as blocks.
     pub(crate) fn blocks_with_data(&self) -> Vec<Range<u64>> {
         let all = 0..self.entry.borrow().size;
         let parts = match self.shield() {
-            Some(shield) => self.written_parts_under(&shield, all),
+            Some(_) => self.written_parts_under(all),
             None => self.written_parts(all),
         };
         parts.into_iter().map(|p| p.start / BLOCK_SIZE..p.end.div_ceil(BLOCK_SIZE)).collect()
@@ -167,7 +156,7 @@ impl<E: Env> VolumeRt<E> {
 
     /// Completes when every request that came before has ended: what comes later sees what was changed before this call.
     pub(crate) async fn pass(&self) {
-        drop(self.locks.lock(0..u64::MAX, Hold::Exclusive).await);
+        drop(self.lock_all().await);
     }
 
     /// Makes everything written so far durable, wherever it went.
@@ -441,7 +430,7 @@ impl<E: Env> VolumeRt<E> {
     async fn forget(&self, range: Range<u64>) -> Result<(), IoError> {
         if let Some(shield) = self.shield() {
             // Never an unmark: home may hold something older. What nobody ever wrote is zero already.
-            for part in self.written_parts_under(&shield, range) {
+            for part in self.written_parts_under(range) {
                 self.zero_shielded(&shield, part).await?;
             }
             return Ok(());
@@ -458,14 +447,14 @@ impl<E: Env> VolumeRt<E> {
         Ok(())
     }
 
-    /// [`VolumeRt::written_parts`], and what a shield holds.
-    fn written_parts_under(&self, shield: &Shield<E>, range: Range<u64>) -> Vec<Range<u64>> {
+    /// [`VolumeRt::written_parts`] under a shield, and what something else than home holds.
+    fn written_parts_under(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut at = range.start;
         let mut written: Vec<Range<u64>> = Vec::new();
         for part in self.parts(range) {
             for stripe in self.group.geometry.stripe_ranges(part.start, part.end - part.start) {
                 let end = at + stripe.within.end - stripe.within.start;
-                if !self.group.reads_zero(stripe.stripe) || shield.holds_any(at..end) {
+                if !self.group.reads_zero(stripe.stripe) || self.is_newer_elsewhere(at..end) {
                     match written.last_mut() {
                         Some(last) if last.end == at => last.end = end,
                         _ => written.push(at..end),

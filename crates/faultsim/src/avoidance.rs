@@ -1,7 +1,8 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block.
+//! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block,
+//! `existing.rs` those of a pair that takes its primary's place.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
 
@@ -10,12 +11,14 @@ use crate::script::Script;
 
 mod cells;
 mod events;
+mod existing;
 mod many;
 mod matrix;
 mod rules;
 mod sources;
 mod states;
 
+pub use existing::EXISTING_PAIR_SCENARIOS;
 pub use matrix::{Cell, cells, play_cell};
 
 /// Every story of an avoidance but the first few, which [`crate::SCENARIOS`] has.
@@ -239,7 +242,7 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
 
 /// Every story, those of avoidances too.
 pub fn all_scenarios() -> impl Iterator<Item = &'static Scenario> {
-    SCENARIOS.iter().chain(AVOIDANCE_SCENARIOS)
+    SCENARIOS.iter().chain(AVOIDANCE_SCENARIOS).chain(EXISTING_PAIR_SCENARIOS)
 }
 
 impl Script {

@@ -99,7 +99,12 @@ pub async fn settle_pairs(machine: &Machine) {
             machine.did("pair resync", &array.resync_pair(&primary).await);
         }
         if equal(machine, &pair).await {
-            let result = array.delete_pair(&primary).await;
+            let mut result = array.delete_pair(&primary).await;
+            while result.is_err() && is_shielded(machine) {
+                // A disk was found ailing a moment ago, and the pair backs its group.
+                settle_avoidances(machine).await;
+                result = array.delete_pair(&primary).await;
+            }
             machine.did("pair delete", &result);
             if let Err(error) = result {
                 machine.complain(format!("a pair is not taken apart: {error}"));

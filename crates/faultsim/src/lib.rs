@@ -39,7 +39,9 @@ mod target;
 mod trace;
 mod work;
 
-pub use avoidance::{AVOIDANCE_SCENARIOS, Cell, all_scenarios, cells, play_cell};
+pub use avoidance::{
+    AVOIDANCE_SCENARIOS, Cell, EXISTING_PAIR_SCENARIOS, all_scenarios, cells, play_cell,
+};
 pub use catch::caught;
 pub use client::{Budget, Habits, Host, break_off, connection};
 pub use disk::{Accesses, Drive, SimDisk};

@@ -21,7 +21,7 @@ const SHAPES: [(Level, usize, Level, usize); 4] = [
 
 impl Script {
     /// Adds a group with a volume "s" of the size of "v1".
-    async fn add_secondary(&self, level: Level, members: usize) -> GroupNumber {
+    pub(crate) async fn add_secondary(&self, level: Level, members: usize) -> GroupNumber {
         let disk = (self.size() + (2 << 20)).next_multiple_of(4096);
         let group = self.add_group(level, members, disk).await;
         let spec = VolumeSpec { name: "s".into(), group, size: Some(self.size()), number: None };
@@ -29,21 +29,21 @@ impl Script {
         group
     }
 
-    async fn pair_up(&self) {
+    pub(crate) async fn pair_up(&self) {
         self.must(self.machine.array.create_pair("v1", "s").await, "pair create");
     }
 
     /// Status of the only pair, and bytes that differ.
-    fn pair(&self) -> Option<(PairStatus, u64)> {
+    pub(crate) fn pair(&self) -> Option<(PairStatus, u64)> {
         self.machine.array.pairs().first().map(|pair| (pair.status, pair.differing))
     }
 
-    async fn equal(&self) {
+    pub(crate) async fn equal(&self) {
         self.await_that("a duplex pair", |s| s.pair() == Some((PairStatus::Duplex, 0))).await;
     }
 
     /// Takes the pair apart and compares the volumes.
-    async fn compare(&self) {
+    pub(crate) async fn compare(&self) {
         self.must(self.machine.array.delete_pair("v1").await, "pair delete");
         let read = async |name: &str, at, len| {
             let volume = self.machine.array.open_volume(name).expect("the volume is there");

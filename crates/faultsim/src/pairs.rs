@@ -35,7 +35,7 @@ impl Script {
     }
 
     /// Complains unless the table of pairs holds this, as (primary, secondary, status).
-    fn expect_pairs(&self, expected: &[(u32, u32, &str)]) {
+    pub(crate) fn expect_pairs(&self, expected: &[(u32, u32, &str)]) {
         let rows = self.machine.array.table_t2(12);
         let pairs: Vec<_> = rows
             .iter()

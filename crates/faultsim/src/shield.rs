@@ -67,6 +67,7 @@ impl Script {
         match strategy {
             Strategy::WorkVolume if tolerance == 2 => self.add_work_volume(Level::Raid6, 4).await,
             Strategy::WorkVolume => self.add_work_volume(Level::Raid1, 2).await,
+            Strategy::Pair => self.have_pair(tolerance).await,
             _ => self.add_work_disk(tolerance + 1).await,
         }
     }

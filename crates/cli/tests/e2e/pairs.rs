@@ -113,3 +113,40 @@ fn a_secondary_follows_and_is_equal_when_the_pair_is_taken_apart() {
     server.verify("copy", &third, "equal when no bit is left");
     server.stop();
 }
+
+#[test]
+fn a_secondary_takes_its_primarys_place_while_a_disk_is_copied() {
+    let dir = Dir::new();
+    let server = two_groups(&dir);
+    server.ok(&["disk", "add", &dir.disk(6), "--size", "24MiB", "--role", "spare"]);
+    server.fill("vault", 1);
+    server.ok(&["pair", "create", "vault", "copy"]);
+    duplex(&server);
+    server.ok(&["pair", "hold", "vault"]);
+    server.run(&["replace", "1", "--backup", "pair"]).refused(&["is held", "pair release 1"]);
+    server.ok(&["pair", "release", "vault"]);
+    server.ok(&["replace", "1", "--backup", "pair", "--rate", "1"]);
+    server.ok(&["replace", "pause", "1"]);
+    wait_for("a reversed pair", || {
+        let rows = server.json(&["show", "t2"]);
+        (rows[0]["pairing_status"] == "UPDATE DATA BEING BACKED UP").then_some(())
+    });
+    let second = server.fill("vault", 2);
+    let held = ["backs group 1", "forestall jobs"];
+    server.run(&["pair", "split", "vault"]).refused(&held);
+    server.run(&["pair", "delete", "vault"]).refused(&held);
+    assert!(server.try_connect("copy").is_err(), "a secondary is not served");
+    assert_eq!(server.json(&["pair", "list"])[0]["differing"], 8 << 20, "all of it is newer there");
+    server.stop();
+
+    let server = dir.serve(6);
+    server.verify("vault", &second, "what the secondary took, after a restart");
+    server.ok(&["replace", "resume", "1"]);
+    server.ok(&["jobs", "--wait"]);
+    server.healed();
+    duplex(&server);
+    server.verify("vault", &second, "what went home");
+    server.ok(&["pair", "delete", "vault"]);
+    server.verify("copy", &second, "the pair was equal again");
+    server.stop();
+}

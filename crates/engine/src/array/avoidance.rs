@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::Array;
+use super::reversal;
 use super::secondaries::{self, take_temporary_pairs};
 use super::strategy::{Offer, Plan, choose};
 use crate::config::{
@@ -18,12 +19,16 @@ use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
 use crate::ids::{BLOCK_SIZE, GroupNumber, Slot, VolumeNumber};
+use crate::pair::Mode;
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
 use crate::shield::{Backup, DrainEnd, LegFailures, Log, Shield, Space, Unreadable};
 use crate::volume::VolumeRt;
 use crate::words;
+
+/// Time until updates that could not be taken home are tried again: what does not answer now may do so later.
+const AGAIN_NS: u64 = 10_000_000_000;
 
 /// Logs that come into use, with their identity.
 type NewLogs = Vec<(BackupPlace, u64)>;
@@ -118,6 +123,7 @@ impl<E: Env> Array<E> {
         }
         let at = next.backups.avoidances.partition_point(|a| a.group < raising.entry.group);
         next.backups.avoidances.insert(at, raising.entry.clone());
+        reversal::begin_syncing(next, raising.entry.group);
     }
 
     /// Tells of a shield that was raised.
@@ -261,7 +267,7 @@ impl<E: Env> Array<E> {
     pub(super) async fn run_write_back(self: &Rc<Self>, group: &Rc<Group<E>>) -> bool {
         let number = group.number;
         let volumes = self.shielded(number);
-        let total: u64 = volumes.iter().map(|(_, shield)| shield.marks()).sum();
+        let total: u64 = volumes.iter().map(|(volume, _)| volume.blocks_away()).sum();
         let progress = Progress::new(total * BLOCK_SIZE, 0, self.rt.now_ns());
         let retired = self.retry_from_retired(number).await;
         let job = self.begin_job(JobKind::WriteBack, number, None, Rc::clone(&progress));
@@ -280,8 +286,6 @@ impl<E: Env> Array<E> {
             self.test_retired(number, disk);
         }
         if state == JobState::Failed {
-            // What does not answer now may do so later.
-            const AGAIN_NS: u64 = 10_000_000_000;
             self.rt.sleep_ns(AGAIN_NS).await;
             return true;
         }
@@ -289,7 +293,7 @@ impl<E: Env> Array<E> {
     }
 
     async fn drain_all(
-        &self,
+        self: &Rc<Self>,
         group: &Rc<Group<E>>,
         volumes: &[(Rc<VolumeRt<E>>, Rc<Shield<E>>)],
         progress: &Progress,
@@ -298,10 +302,15 @@ impl<E: Env> Array<E> {
             // Writes that were redirected before the state changed have ended, and are marked.
             volume.pass().await;
             let interrupted = || self.wants_spare(group);
-            let end = shield.drain(volume, progress, &|_| true, Unreadable::Lose, &interrupted);
-            match end.await {
-                DrainEnd::Done => {}
-                end => return end,
+            let end = match volume.reversed() {
+                Some(mirror) => self.return_pair(volume, &mirror, progress, &interrupted).await,
+                None => {
+                    let lose = Unreadable::Lose;
+                    shield.drain(volume, progress, &|_| true, lose, &interrupted).await
+                }
+            };
+            if end != DrainEnd::Done {
+                return end;
             }
         }
         DrainEnd::Done
@@ -310,7 +319,7 @@ impl<E: Env> Array<E> {
     /// Rule B7: what a backup holds less safely than home would is taken home early, while the copy goes on.
     pub(super) fn drain_weakened(self: &Rc<Self>) {
         let volumes = self.volumes.borrow();
-        let weak = volumes.values().any(|v| v.shield().is_some_and(|shield| shield.is_weak()));
+        let weak = volumes.values().any(|volume| self.is_weak(volume));
         if !weak || self.stopping.get() || self.draining.replace(true) {
             return;
         }
@@ -319,15 +328,22 @@ impl<E: Env> Array<E> {
         self.rt.spawn(Box::pin(async move {
             let volumes: Vec<_> = array.volumes.borrow().values().cloned().collect();
             for volume in volumes {
-                let Some(shield) = volume.shield().filter(|s| s.is_weak()) else { continue };
+                let weak = volume.shield().filter(|_| array.is_weak(&volume));
+                let Some(shield) = weak else { continue };
                 let group = volume.group().number;
-                let total = shield.marks() * BLOCK_SIZE;
+                let total = volume.blocks_away() * BLOCK_SIZE;
                 let progress = Progress::new(total, 0, array.rt.now_ns());
                 let job = array.begin_job(JobKind::WriteBack, group, None, Rc::clone(&progress));
                 let weakened = |backup: &Backup<E>| shield.is_weakened(backup);
                 let mended = || !shield.is_weak();
-                let end = shield.drain(&volume, &progress, &weakened, Unreadable::Keep, &mended);
-                let end = end.await;
+                let end = match volume.reversed() {
+                    Some(mirror) => array.return_pair(&volume, &mirror, &progress, &|| false).await,
+                    None => {
+                        let keep = Unreadable::Keep;
+                        shield.drain(&volume, &progress, &weakened, keep, &mended).await
+                    }
+                };
+                let failed = matches!(end, DrainEnd::Failed(_));
                 let (state, severity, what) = match end {
                     DrainEnd::Done => (
                         JobState::Done,
@@ -347,9 +363,20 @@ impl<E: Env> Array<E> {
                 };
                 array.end_job(&job, state, what.clone());
                 array.event(severity, "drained-early", None, Some(group), what);
+                if failed {
+                    array.rt.sleep_ns(AGAIN_NS).await;
+                }
             }
             array.draining.set(false);
         }));
+    }
+
+    /// Whether something of a volume is less safe where it is than it would be at home (rule B7).
+    fn is_weak(&self, volume: &VolumeRt<E>) -> bool {
+        let returns = volume.mirror().is_some_and(|mirror| mirror.mode() == Mode::Returning);
+        let redirects = |a: AvoidanceEntry| a.state != AvoidanceState::WritingBack;
+        returns && self.avoidance(volume.group().number).is_some_and(redirects)
+            || volume.shield().is_some_and(|shield| shield.is_weak())
     }
 
     /// Everything is home: one commit takes the shield down and lets its logs and the replaced disk go.
@@ -362,8 +389,9 @@ impl<E: Env> Array<E> {
         };
         self.commit(|next| {
             let Some(avoidance) = next.backups.of_group(group).cloned() else { return };
+            let reversed = |v| next.backups.pair_of(v).is_some_and(|pair| pair.reversed);
             let drained = avoidance.state == AvoidanceState::WritingBack
-                && avoidance.volumes.iter().all(|v| idle(v.volume));
+                && avoidance.volumes.iter().all(|v| idle(v.volume) && !reversed(v.volume));
             if !drained {
                 return; // A new avoidance began under the same shield.
             }

@@ -1,6 +1,6 @@
 //! What backs the volumes of shielded groups, in memory: opened, read back at a start, put over the volumes.
 //!
-//! Owns the step from a configuration that counts to the shields that obey it. Invariants: a volume has a shield exactly while a counting
+//! Owns the step from a configuration that counts to the shields and pairs that obey it. Invariants: a volume has a shield exactly while a counting
 //! configuration gives it a chain whose storages are all open; at a start nothing is served before every storage in use was read back.
 
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use crate::shield::{Backup, Log, Shield};
 impl<E: Env> Array<E> {
     /// Brings the shields in memory in line with the configuration, which counts now.
     pub(super) fn apply_shields(&self, config: &Configuration) {
+        self.set_modes(config);
         let logs = self.logs.borrow();
         let serves = |leg| config.disk(leg).is_some_and(|d| d.in_service());
         logs.values().for_each(|log| log.space().keep_legs(serves));
@@ -30,15 +31,17 @@ impl<E: Env> Array<E> {
             volume.reserve(for_work || follows);
             let shielded = config.backups.avoidances.iter().find_map(|a| {
                 let entry = a.volumes.iter().find(|v| v.volume == *number)?;
+                // A pair that was there before stands behind the shield, in home's place.
+                let places = entry.chain.iter().filter(|p| !config.backups.is_lasting_pair(**p));
                 let chain: Option<Vec<_>> =
-                    entry.chain.iter().map(|place| self.backup_at(config, *place)).collect();
-                Some((a.state, chain.filter(|chain| !chain.is_empty())?))
+                    places.map(|place| self.backup_at(config, *place)).collect();
+                Some((a.state, chain.filter(|_| !entry.chain.is_empty())?))
             });
             let Some((state, chain)) = shielded else {
                 volume.set_shield(None);
                 continue;
             };
-            let redirect = state != AvoidanceState::WritingBack;
+            let redirect = state != AvoidanceState::WritingBack && !self.has_place_taken(*number);
             match volume.shield().filter(|shield| shield.is_over(&chain)) {
                 Some(shield) => shield.set_redirect(redirect),
                 None => {
@@ -85,7 +88,7 @@ impl<E: Env> Array<E> {
                     self.pairs.borrow_mut().insert(entry.primary, pair);
                 }
                 Some(pair) => self.open_mirror(entry.primary, pair),
-                None if entry.temporary => {
+                None if entry.temporary || entry.reversed => {
                     return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
                 }
                 None => {} // It ends when the array has started: its primary is whole.
@@ -103,7 +106,7 @@ impl<E: Env> Array<E> {
                 Some(pair) => pair.persist_bits().await.is_ok(),
                 None => false,
             };
-            if !durable && entry.temporary {
+            if !durable && (entry.temporary || entry.reversed) {
                 return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
             }
             if !durable && !self.break_pair(entry.primary, entry.id).await {

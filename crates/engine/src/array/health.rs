@@ -118,6 +118,7 @@ impl<E: Env> Array<E> {
                 return;
             }
             self.look();
+            self.follow_modes();
             self.drain_weakened();
             self.save_health().await;
             self.avoid_ailing().await;

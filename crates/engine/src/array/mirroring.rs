@@ -1,6 +1,6 @@
 //! The job that tells how far a secondary is from being equal to its primary, and its limit.
 //!
-//! Owns the job's beginning and end; the copying task in `mirrors` calls them. Invariant: there is such a job only while the pair is SYNCING and
+//! Owns the job's beginning and end; the copying task in `following.rs` calls them. Invariant: there is such a job only while the pair is SYNCING and
 //! copies: a pair that is held, split or taken apart has none, and one that merely follows has none either.
 
 use std::rc::Rc;
@@ -21,7 +21,7 @@ impl<E: Env> Array<E> {
         let volumes = config.volumes.iter().filter(|v| v.group == group).map(|v| v.number);
         let due = |primary| {
             let runs = || self.jobs.mirroring(group, primary).is_some();
-            self.copies(primary) && self.is_syncing(primary) && !runs()
+            self.is_syncing(primary) && !self.pair_rests(primary) && !runs()
         };
         volumes.into_iter().any(due)
     }

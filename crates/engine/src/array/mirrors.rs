@@ -1,12 +1,13 @@
 //! Pairs as a feature of their own: a secondary follows its primary, behind the hosts' backs.
 //!
-//! Owns the commands and one task for each pair that copies. Invariants: a volume is in one pair at most, so pairs form neither chains nor loops; writes are
+//! Owns the commands, and the end of a pair that broke; copying is `following.rs`'s matter. Invariants: a volume is in one pair at most, so pairs form neither chains nor loops; writes are
 //! noted from before the configuration names the pair; a pair whose bits cannot be made durable ends before the write is answered, and the
 //! primary goes on alone.
 
 use std::rc::Rc;
 
 use super::Array;
+use super::reversal::refused_while_in_use;
 use super::volumes::{find, room_for};
 use crate::config::{
     BackupPlace, Configuration, Extent, GroupEntry, PairEntry, PairStatus, VolumeEntry,
@@ -14,17 +15,10 @@ use crate::config::{
 use crate::error::CommandError;
 use crate::ids::{BLOCK_SIZE, GroupNumber, Uuid, VolumeNumber};
 use crate::pair::{Mirror, OnBroken, Pair, bitmap_bytes};
-use crate::report::{JobState, PairReport, Severity};
+use crate::report::{PairReport, Severity};
 use crate::runtime::{Env, Runtime};
 use crate::volume::VolumeRt;
 use crate::words;
-
-/// Time for more writes to come before what differs is copied.
-const GATHER_NS: u64 = 20_000_000;
-/// Time until a copy that failed is tried again.
-const AGAIN_NS: u64 = 10_000_000_000;
-/// Why a job that makes volumes equal stopped.
-const HALTED: &str = "the pair was held or split";
 
 impl<E: Env> Array<E> {
     /// Pairs in the order in which they were made.
@@ -207,13 +201,10 @@ impl<E: Env> Array<E> {
                 volume.name
             ))
         })?;
-        if pair.status == PairStatus::BackingUp {
-            return Err(CommandError::Refused(format!(
-                "the pair of volume {:?} holds updates of a shielded group: it ends when they are home; see `forestall jobs`",
-                volume.name
-            )));
+        match refused_while_in_use(&config, &pair) {
+            Some(why) => Err(CommandError::Refused(why)),
+            None => Ok(pair),
         }
-        Ok(pair)
     }
 
     fn group_of(&self, volume: VolumeNumber) -> Result<GroupNumber, CommandError> {
@@ -262,15 +253,19 @@ impl<E: Env> Array<E> {
         Some(mirror)
     }
 
-    /// The bits of a pair cannot be made durable: it ends, and its primary goes on alone. Answers whether that counts.
+    /// A pair's secondary takes no more: it ends, and its primary goes on alone. Answers whether that counts. One that is reversed ends only if its
+    /// secondary's group is gone and home has everything.
     pub(super) async fn break_pair(self: &Rc<Self>, primary: VolumeNumber, id: Uuid) -> bool {
-        let named = |config: &Configuration| {
-            config.backups.pair_of(primary).is_some_and(|pair| pair.id == id)
-        };
-        let was_named = named(&self.config.borrow());
-        if was_named {
-            let ended = self.commit(|next| next.backups.pairs.retain(|pair| pair.id != id)).await;
-            if ended.is_err() {
+        let entry = self.config.borrow().backups.pair_of(primary).filter(|p| p.id == id).cloned();
+        if let Some(entry) = entry {
+            let volume = self.volumes.borrow().get(&primary).cloned();
+            let reversed = volume.and_then(|volume| Some((volume.reversed()?, volume)));
+            let ended = match reversed {
+                Some((mirror, _)) if mirror.pair.group().is_readable() => false,
+                Some((mirror, volume)) => mirror.leave(&volume, self.commit_end(&entry)).await,
+                None => self.commit_end(&entry).await,
+            };
+            if !ended {
                 return false;
             }
             let what = format!(
@@ -283,6 +278,20 @@ impl<E: Env> Array<E> {
             self.pairs.borrow_mut().remove(&primary);
         }
         true
+    }
+
+    /// Commits that a pair is no more, unless its direction changed meanwhile; answers whether that counts.
+    async fn commit_end(self: &Rc<Self>, entry: &PairEntry) -> bool {
+        let mut ends = false;
+        let committed = self.commit(|next| {
+            let same = |p: &PairEntry| p.id == entry.id && p.reversed == entry.reversed;
+            ends = next.backups.pairs.iter().any(same);
+            if ends {
+                next.backups.pairs.retain(|pair| pair.id != entry.id);
+                next.backups.leave_chains(BackupPlace::Pair(entry.primary));
+            }
+        });
+        committed.await.is_ok() && ends
     }
 
     /// Brings what follows volumes in line with the configuration, which counts now.
@@ -303,87 +312,6 @@ impl<E: Env> Array<E> {
             mirror.end();
             mirror.at_rest().await;
         }
-    }
-
-    /// Whether a pair copies now.
-    pub(super) fn copies(&self, primary: VolumeNumber) -> bool {
-        let config = self.config.borrow();
-        let follows = |pair: &PairEntry| {
-            !pair.hold && matches!(pair.status, PairStatus::Duplex | PairStatus::Syncing)
-        };
-        !self.stopping.get() && config.backups.pair_of(primary).is_some_and(follows)
-    }
-
-    /// Copies what differs between the volumes of a pair, until it is taken apart or the array stops.
-    pub(super) fn tend_pair(self: &Rc<Self>, primary: VolumeNumber) {
-        let Some(mirror) = self.mirrors.borrow().get(&primary).cloned() else { return };
-        let Some(volume) = self.volumes.borrow().get(&primary).cloned() else { return };
-        let array = Rc::clone(self);
-        self.rt.spawn(Box::pin(async move {
-            let mut job = None;
-            while !mirror.has_ended() && !array.stopping.get() {
-                let marks = || mirror.pair.marks() > 0;
-                if array.copies(primary) && marks() {
-                    if job.is_none() && array.is_syncing(primary) {
-                        job = Some(array.begin_mirroring(&volume, &mirror));
-                    }
-                    array.rt.sleep_ns(GATHER_NS).await;
-                    let copied = mirror.copy(&volume, &|| array.copies(primary)).await;
-                    if let Err(error) = copied {
-                        let what = format!("copying volume {primary} to its secondary: {error}");
-                        array.end_mirroring(&mirror, job.take(), JobState::Failed, &what);
-                        array.event(Severity::Warning, "pair-copy-failed", None, None, what);
-                        array.rt.sleep_ns(AGAIN_NS).await;
-                    } else if job.as_ref().is_some_and(|job| job.progress.stop.get()) {
-                        // Held or split, and perhaps let go on since: what its limit was to be is asked anew.
-                        array.end_mirroring(&mirror, job.take(), JobState::Stopped, HALTED);
-                    }
-                    continue;
-                }
-                if array.copies(primary) && array.is_syncing(primary) {
-                    if !array.call_duplex(primary, &mirror).await {
-                        let what = "that the secondary is equal could not be committed";
-                        array.end_mirroring(&mirror, job.take(), JobState::Failed, what);
-                        array.rt.sleep_ns(AGAIN_NS).await;
-                    }
-                    continue;
-                }
-                let (state, what) = match array.copies(primary) {
-                    true => (JobState::Done, "the secondary is equal"),
-                    false => (JobState::Stopped, HALTED),
-                };
-                array.end_mirroring(&mirror, job.take(), state, what);
-                let seen = || mirror.has_ended() || array.stopping.get();
-                let wanted = || array.copies(primary) && (marks() || array.is_syncing(primary));
-                mirror.wake.wait_until(|| seen() || wanted()).await;
-            }
-            let what = "the pair ended, or the array stops";
-            array.end_mirroring(&mirror, job, JobState::Stopped, what);
-        }));
-    }
-
-    pub(super) fn is_syncing(&self, primary: VolumeNumber) -> bool {
-        let config = self.config.borrow();
-        config.backups.pair_of(primary).is_some_and(|p| p.status == PairStatus::Syncing)
-    }
-
-    /// Nothing differs any more: the secondary follows from now on. False if that could not be committed.
-    async fn call_duplex(self: &Rc<Self>, primary: VolumeNumber, mirror: &Rc<Mirror<E>>) -> bool {
-        let committed = self
-            .commit(|next| {
-                if let Some(pair) = next.backups.pair_of_mut(primary)
-                    && pair.status == PairStatus::Syncing
-                    && pair.id == mirror.pair.id
-                {
-                    pair.status = PairStatus::Duplex;
-                }
-            })
-            .await;
-        if committed.is_ok() {
-            let what = format!("the secondary of volume {primary} is equal to it and follows");
-            self.event(Severity::Info, "pair-duplex", None, None, what);
-        }
-        committed.is_ok()
     }
 }
 

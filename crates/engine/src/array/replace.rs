@@ -8,6 +8,7 @@ use std::rc::Rc;
 use super::Array;
 use super::avoidance::Raising;
 use super::disks::no_disk;
+use super::reversal::begin_syncing;
 use crate::config::{AvoidanceState, Configuration, DiskRole, DropReason, SlotState, Strategy};
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -186,6 +187,7 @@ impl<E: Env> Array<E> {
             match (next.backups.of_group_mut(number), raising) {
                 (Some(avoidance), _) if avoidance.state == AvoidanceState::WritingBack => {
                     avoidance.state = AvoidanceState::Entering;
+                    begin_syncing(next, number);
                 }
                 (None, Some(raising)) => Self::enter_shield(next, raising),
                 _ => {}

@@ -7,7 +7,9 @@
 use std::collections::BTreeMap;
 
 use super::secondaries::{NewSecondary, Secondaries};
-use crate::config::{BackupPlace, Configuration, GroupEntry, ShieldedVolume, Strategy};
+use crate::config::{
+    BackupPlace, Configuration, GroupEntry, PairEntry, PairStatus, ShieldedVolume, Strategy,
+};
 use crate::ids::{GroupNumber, VolumeNumber};
 
 /// What a place can take at this moment.
@@ -58,10 +60,20 @@ pub(super) fn choose(
             continue;
         }
         let mut chain = Vec::new();
+        let mut unused_pair = String::new();
         if matches!(wanted, Strategy::Auto | Strategy::Pair) {
-            match secondaries.add(volume) {
+            let taken = match config.backups.pair_of(number) {
+                Some(pair) => existing_pair(config, group, tolerance, pair, whole),
+                None => secondaries.add(volume),
+            };
+            match taken {
                 Ok(()) => chain.push(BackupPlace::Pair(number)),
-                Err(why) => refusals.push(why),
+                Err(why) => {
+                    if config.backups.pair_of(number).is_some() {
+                        unused_pair = format!(", since {why}");
+                    }
+                    refusals.push(why);
+                }
             }
         }
         for kind in [Strategy::WorkVolume, Strategy::WorkDisk] {
@@ -76,7 +88,7 @@ pub(super) fn choose(
             }
         }
         plan.why.push(match chain.first() {
-            Some(place) => format!("volume {number}: {place}"),
+            Some(place) => format!("volume {number}: {place}{unused_pair}"),
             None if wanted == Strategy::Direct => format!("volume {number}: direct, as asked"),
             None => format!("volume {number}: direct"),
         });
@@ -97,6 +109,44 @@ pub(super) fn choose(
         plan.why.extend(refusals);
     }
     Ok(plan)
+}
+
+/// Whether the secondary of a pair that is there already may take its primary's place.
+///
+/// A split or held pair may not: its secondary is kept as it was at some moment, at an operator's word, and would not stay so.
+fn existing_pair(
+    config: &Configuration,
+    home: &GroupEntry,
+    tolerance: u32,
+    pair: &PairEntry,
+    whole: &BTreeMap<GroupNumber, u32>,
+) -> Result<(), String> {
+    let PairEntry { primary, secondary, .. } = *pair;
+    let lies_in = config.volumes.iter().find(|v| v.number == secondary).map(|v| v.group);
+    let group = lies_in.ok_or_else(|| format!("volume {secondary} is not there"))?;
+    if pair.status == PairStatus::Split {
+        return Err(format!(
+            "the pair of volumes {primary} and {secondary} is split: its secondary is kept as it was; `forestall pair resync {primary}` \
+             lets it be used"
+        ));
+    }
+    if pair.hold {
+        return Err(format!(
+            "the pair of volumes {primary} and {secondary} is held: its bits stand still; `forestall pair release {primary}` lets it be used"
+        ));
+    }
+    if config.backups.of_group(group).is_some() {
+        return Err(format!("group {group} of the secondary {secondary} is shielded itself"));
+    }
+    match whole.get(&group) {
+        None => Err(format!("group {group} of the secondary {secondary} is not whole")),
+        Some(survives) if *survives < tolerance => Err(format!(
+            "group {group} of the secondary {secondary} survives {survives} failures and group {} survives {tolerance}: redirected data \
+             would be less safe than home",
+            home.number
+        )),
+        Some(_) => Ok(()),
+    }
 }
 
 /// What a volume is that holds other volumes' writes.
@@ -176,5 +226,51 @@ fn how_to(strategy: Strategy) -> &'static str {
         Strategy::WorkVolume => "make one with `forestall work-volume add VOLUME`",
         Strategy::WorkDisk => "make one with `forestall work-disk add N --legs PATH,PATH`",
         Strategy::Pair | Strategy::Auto | Strategy::Direct => "use --backup auto",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::WorkEntry;
+    use crate::format::samples;
+    use crate::ids::DiskNumber;
+
+    #[test]
+    fn the_secondary_of_a_pair_is_used_unless_it_is_kept_or_less_safe() {
+        let mut config = samples::configuration();
+        config.backups.avoidances.clear();
+        config.backups.work.clear();
+        let pair = &mut config.backups.pairs[0];
+        (pair.status, pair.hold, pair.temporary) = (PairStatus::Syncing, false, false);
+        let whole = |survives| [(GroupNumber(1), 2), (GroupNumber(2), survives)].into();
+        let choose = |config: &Configuration, whole: &BTreeMap<GroupNumber, u32>| {
+            let asked = Strategy::Pair;
+            super::choose(config, &config.groups[0], 2, asked, &BTreeMap::new(), whole)
+        };
+        let first = |plan: Plan| (plan.volumes[0].chain.clone(), plan.secondaries);
+        let used = choose(&config, &whole(2)).map(first);
+        assert_eq!(used, Ok((vec![BackupPlace::Pair(VolumeNumber(1))], Vec::new())));
+        let refused = |config: &Configuration, whole: &BTreeMap<GroupNumber, u32>, why: &str| {
+            let refused = choose(config, whole).expect_err(why);
+            assert!(refused.contains(why), "{refused}");
+        };
+        refused(&config, &whole(1), "group 2 of the secondary 3 survives 1 failures");
+        refused(&config, &[(GroupNumber(1), 2)].into(), "group 2 of the secondary 3 is not whole");
+        config.backups.pairs[0].hold = true;
+        refused(&config, &whole(2), "`forestall pair release 1` lets it be used");
+        config.backups.pairs[0].hold = false;
+        config.backups.pairs[0].status = PairStatus::Split;
+        refused(&config, &whole(2), "`forestall pair resync 1` lets it be used");
+        // Another place is taken, and the reason told.
+        let place = BackupPlace::WorkDisk(DiskNumber(600));
+        let legs = vec![DiskNumber(6)];
+        config.backups.work = vec![WorkEntry { place, legs, serves: Vec::new(), log: 0 }];
+        let offers = [(place, Offer { spare_copies: 2, free: 9 })].into();
+        let auto = Strategy::Auto;
+        let plan = super::choose(&config, &config.groups[0], 2, auto, &offers, &whole(2));
+        let plan = plan.expect("a work disk is there");
+        assert_eq!(plan.volumes[0].chain, [place]);
+        assert!(plan.why[0].contains("work disk 600, since the pair of volumes 1 and 3 is split"));
     }
 }

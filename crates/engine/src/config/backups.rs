@@ -1,7 +1,7 @@
 //! What the configuration keeps of failure avoidance: which groups are shielded, and where their writes go meanwhile.
 //!
 //! Owns the data model of avoidances, of the logs that back them and of pairs. Invariants: a group has at most one avoidance; the chain of a
-//! volume's backup storages only grows while its group is shielded (rule B1); a log in use and a pair have identities of their own, so that
+//! volume's backup storages only grows while its group is shielded (rule B1), but for a pair that ended and held nothing; a log in use and a pair have identities of their own, so that
 //! records of an earlier use are never taken for theirs; a volume is in one pair at most.
 
 use std::collections::BTreeMap;
@@ -264,6 +264,19 @@ impl BackupTable {
     #[must_use]
     pub fn pair_with(&self, volume: VolumeNumber) -> Option<&PairEntry> {
         self.pairs.iter().find(|pair| pair.primary == volume || pair.secondary == volume)
+    }
+
+    /// Whether a place is the secondary of a pair that was there before its primary was shielded.
+    #[must_use]
+    pub fn is_lasting_pair(&self, place: BackupPlace) -> bool {
+        let BackupPlace::Pair(primary) = place else { return false };
+        self.pair_of(primary).is_some_and(|pair| !pair.temporary)
+    }
+
+    /// Takes a place that holds nothing out of every chain.
+    pub fn leave_chains(&mut self, place: BackupPlace) {
+        let volumes = self.avoidances.iter_mut().flat_map(|a| &mut a.volumes);
+        volumes.for_each(|v| v.chain.retain(|p| *p != place));
     }
 
     /// Whether a volume is the secondary of a pair.

@@ -1,17 +1,19 @@
 //! A secondary that follows its primary: which blocks differ is noted before hosts write, and copied behind their backs.
 //!
-//! Owns the notes and the copying of one pair. Invariants (rule B2): the bit of a block is durable before a write to the primary begins; it is cleared
-//! only after a copy of what hosts read was made under the block's lock, both sides were flushed, and no write began since the copy; while the bits stand
-//! still nothing is cleared. When to copy is the array's matter.
+//! Owns the notes and the copying of one pair. Invariants (rule B2): the bit of a block is durable before a write to either side begins; it is cleared
+//! only after both sides were made equal under the block's lock, both were flushed, and no write began since; while the bits stand
+//! still nothing is cleared. Which side hosts' blocks are on while the primary's group is shielded is `sides.rs`'s matter, when to copy the array's.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use super::Pair;
+use super::sides::Leaving;
+use super::{Mode, Pair};
 use crate::buf::Buf;
 use crate::error::IoError;
 use crate::ids::BLOCK_SIZE;
@@ -20,10 +22,36 @@ use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, Hold};
 use crate::volume::VolumeRt;
 
-/// Blocks copied under one lock, at most.
-const WINDOW: u64 = (1 << 20) / BLOCK_SIZE;
+/// Bytes copied under one lock, at least; whole stripes.
+const WINDOW: u64 = 1 << 20;
 /// Blocks copied between two flushes.
 const FLUSH_EVERY: usize = (32 << 20) / BLOCK_SIZE as usize;
+
+/// A place in the order of copies that no flush covers.
+const NEVER: u64 = u64::MAX;
+
+/// A copy that failed.
+#[derive(Debug)]
+pub(crate) struct CopyError {
+    /// The first of the blocks that could not be copied, if it was not a flush.
+    pub(crate) block: Option<u64>,
+    pub(crate) error: IoError,
+}
+
+impl From<IoError> for CopyError {
+    fn from(error: IoError) -> Self {
+        Self { block: None, error }
+    }
+}
+
+impl fmt::Display for CopyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.block {
+            Some(block) => write!(f, "block {block}: {}", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
 
 /// What the array does with a pair whose bits cannot be made durable; completes with `true` when the primary may go on alone.
 pub(crate) type OnBroken = Rc<dyn Fn() -> Pin<Box<dyn Future<Output = bool>>>>;
@@ -34,10 +62,16 @@ pub(crate) struct Mirror<E: Env> {
     pub(crate) pair: Rc<Pair<E>>,
     /// Notified when there may be something to copy.
     pub(crate) wake: Event,
-    /// Blocks copied since the last flush, and not written since.
-    copied: RefCell<BTreeSet<u64>>,
-    on_broken: OnBroken,
-    copying: Cell<bool>,
+    pub(super) mode: Cell<Mode>,
+    /// Marked blocks that were made equal, and not written since; each with its place in the order in which they were.
+    copied: RefCell<BTreeMap<u64, u64>>,
+    copies: Cell<u64>,
+    /// The last copy failed: it cannot be relied on to come to an end.
+    stuck: Cell<bool>,
+    pub(super) on_broken: OnBroken,
+    pub(super) leaving: Leaving,
+    /// Copies under way.
+    copying: Cell<u32>,
     /// Of the job that makes both volumes equal, while it runs.
     progress: RefCell<Option<Rc<Progress>>>,
     /// Bytes a second that the job may copy; 0 for no limit.
@@ -51,9 +85,13 @@ impl<E: Env> Mirror<E> {
         Rc::new(Self {
             pair,
             wake: Event::default(),
+            mode: Cell::new(Mode::Follows),
             copied: RefCell::default(),
+            copies: Cell::new(0),
+            stuck: Cell::new(false),
             on_broken,
-            copying: Cell::new(false),
+            leaving: Leaving::default(),
+            copying: Cell::new(0),
             progress: RefCell::default(),
             limit: Cell::new(0),
             ended: Cell::new(false),
@@ -63,18 +101,17 @@ impl<E: Env> Mirror<E> {
 
     /// Notes that blocks of the primary are about to be written. The caller holds their locks.
     pub(crate) async fn note(&self, blocks: Range<u64>) -> Result<(), IoError> {
-        {
-            let mut copied = self.copied.borrow_mut();
-            for block in blocks.clone() {
-                copied.remove(&block);
-            }
-        }
-        self.pair.mark(blocks);
+        self.differ(blocks.clone());
+        let before = self.pair.marked_in(blocks.clone());
+        self.pair.mark(blocks.clone());
         self.wake.notify();
-        if self.pair.persist_bits().await.is_ok() || (self.on_broken)().await {
+        if self.pair.persist_bits().await.is_ok() {
             return Ok(());
         }
-        Err(IoError::Io)
+        // Nothing was written: what was equal still is.
+        self.pair.unmark(blocks);
+        before.into_iter().for_each(|block| self.pair.mark(block..block + 1));
+        if (self.on_broken)().await { Ok(()) } else { Err(IoError::Io) }
     }
 
     /// No more is copied from now on.
@@ -92,6 +129,11 @@ impl<E: Env> Mirror<E> {
         let progress = Progress::new(self.pair.marks() * BLOCK_SIZE, self.limit.get(), now_ns);
         *self.progress.borrow_mut() = Some(Rc::clone(&progress));
         progress
+    }
+
+    /// Of the job that makes both volumes equal; one that nobody looks at if there is none.
+    pub(crate) fn progress(&self) -> Rc<Progress> {
+        self.progress.borrow().clone().unwrap_or_default()
     }
 
     /// The job ended.
@@ -113,20 +155,26 @@ impl<E: Env> Mirror<E> {
         if let Some(progress) = &*self.progress.borrow() {
             progress.stop.set(true);
         }
-        self.rest.wait_until(|| !self.copying.get()).await;
+        self.rest.wait_until(|| self.copying.get() == 0).await;
     }
 
-    /// Copies every marked block, or as many until `goes_on` says no.
+    /// Whether the last copy failed.
+    pub(crate) fn is_stuck(&self) -> bool {
+        self.stuck.get()
+    }
+
+    /// Makes both sides equal in every marked block, or in as many until `goes_on` says no.
     pub(crate) async fn copy(
         &self,
         primary: &Rc<VolumeRt<E>>,
+        progress: &Progress,
         goes_on: &dyn Fn() -> bool,
-    ) -> Result<(), IoError> {
-        self.copying.set(true);
+    ) -> Result<(), CopyError> {
+        self.copying.set(self.copying.get() + 1);
         let goes_on = || !self.ended.get() && goes_on();
-        let result = self.copy_all(primary, &goes_on).await;
-        self.copied.take();
-        self.copying.set(false);
+        let result = self.copy_all(primary, progress, &goes_on).await;
+        self.stuck.set(result.is_err());
+        self.copying.set(self.copying.get() - 1);
         self.rest.notify();
         result
     }
@@ -134,68 +182,149 @@ impl<E: Env> Mirror<E> {
     async fn copy_all(
         &self,
         primary: &Rc<VolumeRt<E>>,
+        progress: &Progress,
         goes_on: &dyn Fn() -> bool,
-    ) -> Result<(), IoError> {
+    ) -> Result<(), CopyError> {
+        // Whole stripes of the primary, which are cheapest to write where that is what is copied to.
+        let window = WINDOW.next_multiple_of(primary.group().geometry.stripe_len()) / BLOCK_SIZE;
         let mut at = 0;
         while let Some(first) = self.pair.next_marked(at..u64::MAX) {
             if !goes_on() {
                 return Ok(());
             }
-            at = first / WINDOW * WINDOW + WINDOW;
+            at = first / window * window + window;
             let (served, begun) = (primary.requests(), primary.runtime().now_ns());
-            let moved = self.copy_window(primary, first..at).await?;
+            let copied = {
+                let len = (at - first) * BLOCK_SIZE;
+                let _guard = primary.lock(first * BLOCK_SIZE, len, Hold::Shared).await;
+                self.copy_marked(primary, first..at).await?
+            };
+            progress.done.set(progress.done.get() + copied * BLOCK_SIZE);
             if self.copied.borrow().len() >= FLUSH_EVERY {
                 self.settle(primary, goes_on).await?;
             }
+            progress.pace(primary.runtime(), copied * BLOCK_SIZE).await;
             if primary.requests() != served {
                 // Hosts are at work: they get as much time as the window took.
                 let took = primary.runtime().now_ns().saturating_sub(begun);
                 primary.runtime().sleep_ns(took).await;
             }
-            let progress = self.progress.borrow().clone();
-            if let Some(progress) = progress {
-                progress.done.set(progress.done.get() + moved);
-                progress.pace(primary.runtime(), moved).await;
-            }
         }
-        self.settle(primary, goes_on).await
+        Ok(self.settle(primary, goes_on).await?)
     }
 
-    async fn copy_window(
+    /// Makes both sides equal in the marked blocks of a range; answers how many there were. The caller holds their locks.
+    async fn copy_marked(
         &self,
         primary: &Rc<VolumeRt<E>>,
         blocks: Range<u64>,
-    ) -> Result<u64, IoError> {
-        let len = (blocks.end - blocks.start) * BLOCK_SIZE;
-        let _guard = primary.lock(blocks.start * BLOCK_SIZE, len, Hold::Shared).await;
-        let mut moved = 0;
-        for run in runs_of(&self.pair.marked_in(blocks)) {
+    ) -> Result<u64, CopyError> {
+        let mut differ = self.pair.marked_in(blocks);
+        differ.retain(|block| !self.copied.borrow().contains_key(block));
+        for run in runs_of(&differ) {
             let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
-            let data = Buf::joined(primary.read_blocks(bytes).await?);
-            self.pair.write(run.start, data).await?;
-            moved += (run.end - run.start) * BLOCK_SIZE;
-            self.copied.borrow_mut().extend(run);
+            let copy = async {
+                let data = Buf::joined(primary.read_blocks(bytes.clone()).await?);
+                if self.is_reversed() {
+                    primary.write_home(bytes.start, data).await
+                } else {
+                    self.pair.put(run.clone(), Some(data)).await
+                }
+            };
+            copy.await.map_err(|error| CopyError { block: Some(run.start), error })?;
+            self.made_equal(run);
         }
-        Ok(moved)
+        Ok(differ.len() as u64)
     }
 
-    /// Clears the bits of what was copied, once both sides are durable.
+    /// Both sides have the same: the bits may go once both are flushed. The caller holds the blocks' locks.
+    pub(super) fn made_equal(&self, blocks: Range<u64>) {
+        let order = self.copies.get() + 1;
+        self.copies.set(order);
+        let marked = self.pair.marked_in(blocks);
+        self.copied.borrow_mut().extend(marked.into_iter().map(|block| (block, order)));
+    }
+
+    /// Home alone has the newest of these marked blocks: no flush clears their bits. The caller holds the blocks' locks.
+    pub(super) fn only_home_has(&self, blocks: Range<u64>) {
+        self.copied.borrow_mut().extend(blocks.map(|block| (block, NEVER)));
+    }
+
+    /// What was made equal is so no more. The caller holds the blocks' locks.
+    pub(super) fn differ(&self, blocks: Range<u64>) {
+        let mut copied = self.copied.borrow_mut();
+        for block in blocks {
+            copied.remove(&block);
+        }
+    }
+
+    /// Marked blocks that home has not got yet, or, while the primary is newer, the secondary.
+    pub(crate) fn differing(&self) -> u64 {
+        self.pair.marks().saturating_sub(self.copied.borrow().len() as u64)
+    }
+
+    /// Makes both sides equal and durable while no host has a block, so that no bit is left. The caller holds the lock of the whole volume.
+    pub(crate) async fn finish(&self, primary: &Rc<VolumeRt<E>>) -> Result<(), CopyError> {
+        let result = self.finish_both(primary).await;
+        self.stuck.set(result.is_err());
+        result
+    }
+
+    async fn finish_both(&self, primary: &Rc<VolumeRt<E>>) -> Result<(), CopyError> {
+        self.copy_marked(primary, 0..u64::MAX).await?;
+        self.settle(primary, &|| true).await?;
+        // What was equal already may lie in a cache only, and in storages that are to be cleared.
+        primary.flush_all().await?;
+        self.pair.flush().await.map_err(CopyError::from)
+    }
+
+    /// Clears the bits of the blocks that were made equal, once both sides are durable.
     async fn settle(
         &self,
-        primary: &Rc<VolumeRt<E>>,
+        primary: &VolumeRt<E>,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<(), IoError> {
+        if self.is_reversed() {
+            return self.settle_home(primary).await;
+        }
         if self.copied.borrow().is_empty() {
             return Ok(());
         }
-        primary.flush_all().await?;
-        self.pair.flush().await?;
+        let covered = self.copies.get();
+        let flushed = match primary.flush_all().await {
+            Ok(()) => self.pair.flush().await,
+            failed => failed,
+        };
         // Held meanwhile: the bits stand still.
-        if !goes_on() {
+        if flushed.is_ok() && !goes_on() {
             return Ok(());
         }
-        let copied: Vec<u64> = self.copied.take().into_iter().collect();
-        for run in runs_of(&copied) {
+        self.clear_bits(covered, flushed).await
+    }
+
+    /// [`Mirror::settle`] of a pair that is reversed, of which the primary's own group is flushed.
+    pub(super) async fn settle_home(&self, home: &VolumeRt<E>) -> Result<(), IoError> {
+        let covered = self.copies.get();
+        // Where only the secondary fails home has what it took: the primary may go on alone.
+        self.pair.flush().await?;
+        let flushed = home.group().flush().await;
+        self.clear_bits(covered, flushed).await
+    }
+
+    /// Clears the bits of what was made equal before a flush of both sides, if that succeeded.
+    async fn clear_bits(&self, covered: u64, flushed: Result<(), IoError>) -> Result<(), IoError> {
+        if flushed.is_err() {
+            // What either side holds by now is not known: all of it is copied again.
+            self.copied.borrow_mut().clear();
+            return flushed;
+        }
+        let mut equal = Vec::new();
+        self.copied.borrow_mut().retain(|block, order| {
+            let settled = *order <= covered;
+            equal.extend(settled.then_some(*block));
+            !settled
+        });
+        for run in runs_of(&equal) {
             self.pair.unmark(run);
         }
         self.pair.persist_bits().await

@@ -1,6 +1,7 @@
 //! Pairs: a volume that hosts use and one of equal size in another group, with the bits that tell them apart.
 //!
-//! Owns the secondary as a backup of a shielded primary (rule B2); following a primary is `mirror.rs`'s matter. Invariants: a block is marked only after the secondary holds it; on disk a
+//! Owns the secondary made for one avoidance as a backup of a shielded primary (rule B2, new pair); following a primary is `mirror.rs`'s matter, taking
+//! its place while it is shielded `sides.rs`'s. Invariants: a block is marked only after the secondary holds it; on disk a
 //! bit is set only after what it tells of is durable, and cleared only after home is. The primary's block locks are held by whoever calls.
 
 use std::ops::Range;
@@ -17,11 +18,13 @@ use crate::volume::VolumeRt;
 mod bitmap;
 mod bits;
 mod mirror;
+mod sides;
 
 use bitmap::Bitmap;
 pub(crate) use bitmap::bitmap_bytes;
 pub(crate) use bits::Taken;
 pub(crate) use mirror::{Mirror, OnBroken};
+pub(crate) use sides::Mode;
 
 /// A pair at work.
 pub(crate) struct Pair<E: Env> {
@@ -105,18 +108,18 @@ impl<E: Env> Pair<E> {
 
     /// Stores consecutive blocks, with their data or as zeroes, and marks them.
     pub(crate) async fn store(&self, blocks: Range<u64>, data: Option<Buf>) -> Result<(), IoError> {
-        let bytes = blocks.start * BLOCK_SIZE..blocks.end * BLOCK_SIZE;
-        match data {
-            Some(data) => self.secondary.write_home(bytes.start, data).await?,
-            None => self.secondary.zero_home(bytes).await?,
-        }
+        self.put(blocks.clone(), data).await?;
         self.mark(blocks);
         Ok(())
     }
 
-    /// Writes whole blocks to the secondary.
-    async fn write(&self, first: u64, data: Buf) -> Result<(), IoError> {
-        self.secondary.write_home(first * BLOCK_SIZE, data).await
+    /// Writes consecutive blocks of the secondary, with their data or as zeroes.
+    async fn put(&self, blocks: Range<u64>, data: Option<Buf>) -> Result<(), IoError> {
+        let bytes = blocks.start * BLOCK_SIZE..blocks.end * BLOCK_SIZE;
+        match data {
+            Some(data) => self.secondary.write_home(bytes.start, data).await,
+            None => self.secondary.zero_home(bytes).await,
+        }
     }
 
     /// Marks blocks in memory.

@@ -146,7 +146,7 @@ impl<E: Env> Shield<E> {
     ) -> Result<bool, (u64, IoError)> {
         let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
         let Ok(bufs) = self.read(home, bytes.clone()).await else { return Ok(false) };
-        let written = home.write_home(bytes.start, Buf::joined(bufs)).await;
+        let written = home.write_kept(bytes.start, Buf::joined(bufs)).await;
         written.map_err(|error| (run.start, error))?;
         self.unmark_others(run, None);
         Ok(true)

@@ -3,7 +3,7 @@
 //! Owns the routing of one volume's blocks between home and its backups. Invariants: a block belongs to one backup at a time, and never
 //! moves to one earlier in the chain (rule B1); what a write stored in a backup is marked before it is answered; a block is unmarked only
 //! once home holds what is newer, and cleared on disk only once home is durable (rule B5). The caller holds the volume's block locks. What a
-//! storage looks like is `backup.rs`'s matter; when a group is shielded, the array's.
+//! storage looks like is `backup.rs`'s matter; when a group is shielded, the array's; that "home" is both sides of a pair, or the secondary, the volume's.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -135,7 +135,7 @@ impl<E: Env> Shield<E> {
             match source {
                 Source::Home => {
                     let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
-                    bufs.extend(home.read_home(bytes).await?);
+                    bufs.extend(home.read_kept(bytes).await?);
                 }
                 Source::Backup(at) => bufs.extend(self.chain[at].read(self.volume, run).await?),
             }
@@ -194,8 +194,8 @@ impl<E: Env> Shield<E> {
         }
         let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
         match data {
-            Some(data) => home.write_home(bytes.start, data).await?,
-            None => home.zero_home(bytes).await?,
+            Some(data) => home.write_kept(bytes.start, data).await?,
+            None => home.zero_kept(bytes).await?,
         }
         self.unmark_others(&run, None);
         Ok(())
@@ -216,7 +216,7 @@ impl<E: Env> Shield<E> {
             self.chain.iter().map(|backup| backup.begin_flush(self.volume)).collect();
         let flushed = async {
             let stored = join_all(self.chain.iter().map(Backup::flush)).await;
-            home.group().flush().await?;
+            home.flush_kept().await?;
             stored.into_iter().collect::<Result<(), IoError>>()?;
             for (backup, covered) in self.chain.iter().zip(&covered) {
                 backup.settle(self.volume, covered).await?;

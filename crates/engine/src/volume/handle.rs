@@ -154,8 +154,8 @@ impl<E: Env> VolumeHandle<E> {
     }
 
     fn is_fast_to_zero(&self, offset: u64, len: u64) -> bool {
-        if let Some(shield) = self.volume.shield() {
-            return self.volume.written_parts_under(&shield, offset..offset + len).is_empty();
+        if self.volume.shield().is_some() {
+            return self.volume.written_parts_under(offset..offset + len).is_empty();
         }
         let (_, edges) = self.volume.units_and_edges(offset..offset + len);
         edges.into_iter().all(|edge| self.volume.written_parts(edge).is_empty())
@@ -177,13 +177,13 @@ impl<E: Env> VolumeHandle<E> {
         }
         let group = &self.volume.group;
         let most = STRIPES_LOOKED_AT * group.geometry.stripe_len();
-        let shield = self.volume.shield();
+        let shielded = self.volume.shield().is_some();
         let mut at = offset;
         let mut runs: Vec<AllocationRun> = Vec::new();
         for part in self.volume.parts(offset..offset + len.min(most)) {
             for range in group.geometry.stripe_ranges(part.start, part.end - part.start) {
                 let len = range.within.end - range.within.start;
-                let redirected = shield.as_ref().is_some_and(|s| s.holds_any(at..at + len));
+                let redirected = shielded && self.volume.is_newer_elsewhere(at..at + len);
                 let hole = group.reads_zero(Stripe(range.stripe.0)) && !redirected;
                 at += len;
                 let full = runs.len() == max_runs.max(1);

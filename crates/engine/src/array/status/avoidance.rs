@@ -7,7 +7,7 @@ use super::{Array, job_words, name};
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, SlotState, WorkEntry,
 };
-use crate::ids::DiskNumber;
+use crate::ids::{DiskNumber, VolumeNumber};
 use crate::report::{
     AvoidanceReport, DiskReport, DiskState, GroupReport, Health, JobKind, JobReport, Problem,
     ShieldedReport,
@@ -42,13 +42,19 @@ impl<E: Env> Array<E> {
                 away_blocks: v
                     .chain
                     .iter()
-                    .filter_map(|place| logs.get(place))
-                    .map(|log| log.marks_of(v.volume))
+                    .map(|place| match place {
+                        BackupPlace::Pair(_) => self.away_in_pair(config, v.volume),
+                        _ => logs.get(place).map_or(0, |log| log.marks_of(v.volume)),
+                    })
                     .sum(),
             })
             .collect();
         let places = avoidance.volumes.iter().flat_map(|v| &v.chain);
-        let copies = places.filter_map(|place| logs.get(place)).map(|l| l.space().spare_copies());
+        let pairs = self.pairs.borrow();
+        let copies = places.filter_map(|place| match place {
+            BackupPlace::Pair(primary) => pairs.get(primary).map(|p| p.group().failures_left()),
+            _ => logs.get(place).map(|log| log.space().spare_copies()),
+        });
         AvoidanceReport {
             state: avoidance.state,
             paused: avoidance.paused,
@@ -62,6 +68,13 @@ impl<E: Env> Array<E> {
             spare_copies: copies.min(),
             volumes,
         }
+    }
+
+    /// Blocks of which the secondary of a volume has a newer version than home.
+    fn away_in_pair(&self, config: &Configuration, primary: VolumeNumber) -> u64 {
+        let pair = config.backups.pair_of(primary).filter(|pair| pair.temporary || pair.reversed);
+        let pairs = self.pairs.borrow();
+        pair.and_then(|_| pairs.get(&primary)).map_or(0, |pair| pair.marks())
     }
 
     fn why_avoided(&self, avoidance: &AvoidanceEntry, disk: Option<DiskNumber>) -> String {

@@ -152,6 +152,10 @@ fn check_pairs(config: &Configuration) -> Result<(), Invalid> {
         require(first.size == second.size && first.group != second.group, || {
             format!("volumes {primary} and {secondary} cannot be a pair")
         })?;
+        let used = config.backups.users_of(BackupPlace::Pair(primary)).next().is_some();
+        require(!pair.reversed || used && !pair.temporary, || {
+            format!("the pair {primary}, {secondary} is reversed and backs nothing")
+        })?;
         let group = config.group(second.group);
         let stripes = group.map_or(0, |group| group.stripes);
         let inside = |e: &Extent| {

@@ -118,7 +118,7 @@ type Spoil = fn(&mut Configuration);
 
 #[test]
 fn what_contradicts_itself_is_neither_written_nor_read() {
-    let cases: [(&str, Spoil); 42] = [
+    let cases: [(&str, Spoil); 44] = [
         ("a suspect that does not exist", |c| c.backups.suspected.push(DiskNumber(99))),
         ("a leg that is no leg", |c| c.disks[5].role = DiskRole::Free),
         ("a set named like a disk", |c| {
@@ -143,6 +143,11 @@ fn what_contradicts_itself_is_neither_written_nor_read() {
         ("a pair in one group", |c| c.backups.pairs[0].secondary = VolumeNumber(2)),
         ("a bitmap outside its group", |c| c.backups.pairs[0].bitmap[0].stripes = u64::MAX),
         ("a bitmap over its secondary", |c| c.backups.pairs[0].bitmap[0].start = 0),
+        ("a temporary pair reversed", |c| c.backups.pairs[0].reversed = true),
+        ("a reversed pair that backs nothing", |c| {
+            (c.backups.pairs[0].reversed, c.backups.pairs[0].temporary) = (true, false);
+            c.backups.avoidances.clear();
+        }),
         ("counted ahead", |c| c.counted_generation = 9),
         ("array name", |c| c.name = "tab\there".into()),
         ("array name empty", |c| c.name = String::new()),
