@@ -106,6 +106,8 @@ pub struct Array<E: Env> {
     /// Replacements that an operator has paused, by the disk being filled; until resumed, until the old member or the
     /// copy is gone, or until the array stops.
     paused: RefCell<BTreeSet<DiskNumber>>,
+    /// Slots whose disk was being copied, without a shield, to a spare that failed: the next spare starts over.
+    again: RefCell<BTreeSet<(GroupNumber, Slot)>>,
     log: events::EventLog,
     watches: health::Watches,
     /// Logs of redirected writes in use, or about to be.
@@ -157,6 +159,7 @@ impl<E: Env> Array<E> {
             stopping: Cell::new(false),
             jobs: jobs::Jobs::default(),
             paused: RefCell::default(),
+            again: RefCell::default(),
             log: events::EventLog::default(),
             watches: health::Watches::default(),
             logs: RefCell::default(),

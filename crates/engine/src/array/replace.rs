@@ -121,6 +121,7 @@ impl<E: Env> Array<E> {
         asked: Strategy,
     ) -> Result<(), CommandError> {
         let number = group.number;
+        self.again.borrow_mut().remove(&(number, slot));
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
         let drive = self
             .drives

@@ -113,6 +113,10 @@ impl<E: Env> Array<E> {
     /// If there is no such disk, it is not being replaced, the old member no longer answers, or the copy ended meanwhile.
     pub async fn cancel_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
         let _turn = self.command_turn.lock().await;
+        let place = self.config.borrow().slot_of(disk);
+        if place.is_some_and(|place| self.again.borrow_mut().remove(&place)) {
+            return Ok(()); // It waited for the next spare.
+        }
         let Replacing { group, slot, spare } = self.replacing(disk)?;
         // No copy starts between its stop and the commit.
         let was_paused = !self.paused.borrow_mut().insert(spare);

@@ -123,7 +123,7 @@ impl<E: Env> Array<E> {
         match (self.spare_for(&config, group, entry), avoidance) {
             (Some((slot, spare)), _) => Step::Engage(slot, spare),
             (None, Some(avoidance)) => self.next_of_avoidance(&config, group, entry, avoidance),
-            (None, None) => Step::Rest,
+            (None, None) => self.next_start_over(&config, group, entry),
         }
     }
 
@@ -160,6 +160,25 @@ impl<E: Env> Array<E> {
         match self.pick_spare(config, group.member_len()) {
             Some(spare) if waits => Step::Engage(avoidance.slot, spare),
             _ => Step::Leave,
+        }
+    }
+
+    /// A copy without a shield whose spare failed goes on with the next one.
+    fn next_start_over(
+        &self,
+        config: &Configuration,
+        group: &Rc<Group<E>>,
+        entry: &GroupEntry,
+    ) -> Step {
+        let is_due =
+            |slot: &SlotEntry| slot.state == SlotState::InSync && slot.replacement.is_none();
+        let settled = group.with_slots(|slots| slots.iter().all(|s| !s.uncommitted));
+        let again = self.again.borrow();
+        let mut slots = again.iter().filter(|(number, _)| *number == group.number);
+        let due = slots.find(|(_, slot)| settled && is_due(&entry.slots[usize::from(slot.0)]));
+        match (due, self.pick_spare(config, group.member_len())) {
+            (Some((_, slot)), Some(spare)) => Step::Engage(*slot, spare),
+            _ => Step::Rest,
         }
     }
 
@@ -203,9 +222,11 @@ impl<E: Env> Array<E> {
         match self.next_step(group) {
             Step::Engage(s, d) if (s, d) == (slot, spare) => {
                 // The next spare of the same avoidance is filled as fast as was asked for the first.
-                let goes_on = self.avoidance(group.number).is_some();
+                let again = self.again.borrow().contains(&(group.number, slot));
+                let goes_on = again || self.avoidance(group.number).is_some();
                 let rate = if goes_on { self.rate_of(group.number, slot) } else { 0 };
-                self.engage(group, slot, spare, rate, Strategy::Auto).await.is_ok()
+                let asked = if again { Strategy::Direct } else { Strategy::Auto };
+                self.engage(group, slot, spare, rate, asked).await.is_ok()
             }
             _ => true,
         }
@@ -233,6 +254,9 @@ impl<E: Env> Array<E> {
                 Err(error) => (JobState::Failed, error.to_string()),
             },
             FillEnd::TargetFailed => {
+                if kind == JobKind::Replace && self.avoidance(group.number).is_none() {
+                    self.again.borrow_mut().insert((group.number, slot));
+                }
                 (JobState::Failed, format!("disk {disk} failed while being filled"))
             }
             FillEnd::SourcesFailed(why) => {
