@@ -9,6 +9,7 @@
 //!
 //! ```text
 //! FORESTALL_KILL_CYCLES=200 cargo test -p forestall --test e2e crash -- --nocapture
+//! FORESTALL_KILL_CYCLES=250 cargo test -p forestall --test e2e volatile -- --nocapture
 //! ```
 
 mod bad_clients;
@@ -29,3 +30,4 @@ mod restarts;
 mod shield;
 mod tools;
 mod util;
+mod volatile;
