@@ -20,7 +20,7 @@ mod mirror;
 
 use bitmap::Bitmap;
 pub(crate) use bitmap::bitmap_bytes;
-pub(crate) use bits::Taken;
+pub(crate) use bits::{Bits, Taken};
 pub(crate) use mirror::{Mirror, OnBroken};
 
 /// A pair at work.
