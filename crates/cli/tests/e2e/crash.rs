@@ -6,6 +6,7 @@
 //!
 //! A few cycles run in the suite; `FORESTALL_KILL_CYCLES=200 cargo test -p forestall --test e2e crash::` runs the full number.
 
+use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,6 +17,8 @@ use rand_chacha::ChaCha8Rng;
 use crate::util::*;
 
 pub const SECTOR: usize = 512;
+/// Sectors of a block: what answers as a whole.
+pub const BLOCK: usize = 8;
 /// Sectors that one connection owns before the next one's begin: much less than a stripe, so connections meet in every stripe.
 const PIECE: usize = 24;
 const CONNECTIONS: usize = 4;
@@ -74,10 +77,25 @@ impl Model {
         }
     }
 
-    /// Compares a volume with the model; what is found is certain from here on.
-    pub fn settle(&mut self, data: &[u8], what: &str) {
+    /// Compares a volume with the model; what is found is certain from here on. Answers how many sectors had an answer that did not outlive
+    /// the crash, as none of them was flushed.
+    pub fn settle(&mut self, data: &[u8], what: &str) -> usize {
+        self.settle_but(data, &BTreeSet::new(), what)
+    }
+
+    /// The same, but for blocks that answered with an error: such a block must have been under way, and stays uncertain until it is written.
+    pub fn settle_but(&mut self, data: &[u8], holes: &BTreeSet<usize>, what: &str) -> usize {
+        for hole in holes {
+            let under_way = self.sectors[hole * BLOCK..(hole + 1) * BLOCK].iter();
+            let any = under_way.clone().any(|sector| !sector.open.is_empty());
+            assert!(any, "{what}: block {hole} gives an error, and nothing of it was under way");
+        }
+        let mut lost = 0;
         for (index, (sector, found)) in self.sectors.iter_mut().zip(data.chunks(SECTOR)).enumerate()
         {
+            if holes.contains(&(index / BLOCK)) {
+                continue;
+            }
             let mut allowed = std::iter::once(sector.certain).chain(sector.open.iter().copied());
             let Some(version) = allowed.find(|version| found == body(index, *version)) else {
                 let told = &found[..16];
@@ -88,7 +106,23 @@ impl Model {
                     whose(found, index)
                 );
             };
+            let order = |of: u32| sector.open.iter().position(|open| *open == of);
+            lost += usize::from(order(version) < order(sector.answered));
             *sector = Sector { certain: version, open: Vec::new(), answered: version };
+        }
+        lost
+    }
+
+    /// Writes a range whole, and makes it certain.
+    pub fn write(&mut self, server: &Server, first: usize, count: usize) {
+        let mut client = server.connect("vault");
+        for from in (first..first + count).step_by(MIB as usize / SECTOR) {
+            let some = (first + count - from).min(MIB as usize / SECTOR);
+            let version = self.ask(from, some, false);
+            client
+                .write((from * SECTOR) as u64, &bodies(from, some, version), true)
+                .expect("written");
+            self.answer(from, some, version, true);
         }
     }
 }
@@ -117,6 +151,10 @@ fn body(sector: usize, version: u32) -> [u8; SECTOR] {
         word.copy_from_slice(&state.to_le_bytes());
     }
     bytes
+}
+
+fn bodies(first: usize, count: usize, version: u32) -> Vec<u8> {
+    (first..first + count).flat_map(|sector| body(sector, version)).collect()
 }
 
 /// Words for what a wrong sector holds.
@@ -151,17 +189,17 @@ fn load(server: &Server, model: &Mutex<Model>, answers: &AtomicU64, connection: 
                 continue;
             }
             pieces.push(piece);
-            let first = piece * PIECE + random.random_range(0..PIECE);
-            let count = random.random_range(1..=PIECE - first % PIECE);
+            // Often a piece as a whole: with chunks of 4 KiB and three of data that is a full stripe.
+            let from = if random.random_bool(0.25) { 0 } else { random.random_range(0..PIECE) };
+            let first = piece * PIECE + from;
+            let count = if from == 0 { PIECE } else { random.random_range(1..=PIECE - from) };
             let (zero, fua) = (random.random_bool(0.1), random.random_bool(0.05));
             let version = model.lock().expect("nobody panicked").ask(first, count, zero);
             let (at, length) = ((first * SECTOR) as u64, (count * SECTOR) as u64);
             let cookie = if zero {
                 client.send_write_zeroes(at, length, ZeroOptions { fua, ..ZeroOptions::default() })
             } else {
-                let bytes: Vec<u8> =
-                    (first..first + count).flat_map(|sector| body(sector, version)).collect();
-                client.send_write(at, &bytes, fua)
+                client.send_write(at, &bodies(first, count, version), fua)
             };
             let Ok(cookie) = cookie else { return };
             sent.push((cookie, first, count, version, fua));
@@ -188,7 +226,7 @@ fn load(server: &Server, model: &Mutex<Model>, answers: &AtomicU64, connection: 
 }
 
 /// Loads the server until it has answered `enough` requests, and kills it in the middle.
-fn load_and_kill(server: Server, model: &Mutex<Model>, enough: u64, seed: u64) {
+pub fn load_and_kill(server: Server, model: &Mutex<Model>, enough: u64, seed: u64) {
     load_and_end(server, model, seed, "KILL", |_, answers| answers >= enough);
 }
 

@@ -9,9 +9,11 @@
 //!
 //! ```text
 //! FORESTALL_KILL_CYCLES=200 cargo test -p forestall --test e2e crash -- --nocapture
+//! FORESTALL_KILL_CYCLES=250 cargo test -p forestall --test e2e volatile -- --nocapture
 //! ```
 
 mod bad_clients;
+mod bad_day;
 mod bad_disks;
 mod bad_requests;
 mod block_devices;
@@ -29,3 +31,4 @@ mod restarts;
 mod shield;
 mod tools;
 mod util;
+mod volatile;

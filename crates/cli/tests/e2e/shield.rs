@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::crash::SECTOR;
 use crate::util::*;
 
-mod crashes;
+pub mod crashes;
 mod refusals;
 
 /// A RAID5 group of disks 1 to 4 with the volume `vault`, spare 5, and work disk 60 on two files beside them.

@@ -3,7 +3,8 @@
 //! Invariants: nothing outlives a test (servers and children are killed on drop), no wait is without a deadline, and what fails shows the
 //! command, its output and the server's log.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
@@ -169,12 +170,19 @@ pub fn forestall(args: &[&str]) -> Command {
 pub struct Dir {
     temp: TempDir,
     logs: Cell<u32>,
+    /// What servers find in their environment.
+    env: RefCell<Vec<(String, String)>>,
 }
 
 impl Dir {
     pub fn new() -> Self {
         let temp = tempfile::Builder::new().prefix("fs").tempdir().expect("a temporary folder");
-        Self { temp, logs: Cell::new(0) }
+        Self { temp, logs: Cell::new(0), env: RefCell::default() }
+    }
+
+    /// What servers find in their environment from the next start on.
+    pub fn set_env(&self, env: Vec<(String, String)>) {
+        *self.env.borrow_mut() = env;
     }
 
     pub fn root(&self) -> &Path {
@@ -243,6 +251,7 @@ impl Dir {
         let mut command = forestall(&["serve"]);
         command.args(paths).arg("--socket").arg(&socket);
         command.arg("--nbd").arg(format!("unix:{}", nbd.display())).args(more);
+        command.envs(self.env.borrow().iter().cloned());
         let what = format!("{command:?}");
         let errors = File::create(&log).expect("a new file");
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors).spawn();
@@ -398,6 +407,29 @@ impl Server {
             client.read(index as u64 * MIB, piece).expect("read");
         }
         data
+    }
+
+    /// All of an export but the blocks of 4 KiB that answer EIO, which are told by number.
+    #[track_caller]
+    pub fn read_around(&self, export: &str) -> (Vec<u8>, BTreeSet<usize>) {
+        const BLOCK: usize = 4096;
+        let mut client = self.connect(export);
+        let mut data = vec![0; client.export().size as usize];
+        let mut holes = BTreeSet::new();
+        for (index, piece) in data.chunks_mut(MIB as usize).enumerate() {
+            let at = index * MIB as usize;
+            if client.read(at as u64, piece).is_ok() {
+                continue;
+            }
+            for (block, bytes) in piece.chunks_mut(BLOCK).enumerate() {
+                let at = at + block * BLOCK;
+                if let Err(error) = client.read(at as u64, bytes) {
+                    assert!(error.to_string().contains("EIO"), "block at {at}: {error}");
+                    holes.insert(at / BLOCK);
+                }
+            }
+        }
+        (data, holes)
     }
 
     #[track_caller]

@@ -107,7 +107,7 @@ pub struct Array<E: Env> {
     /// copy is gone, or until the array stops.
     paused: RefCell<BTreeSet<DiskNumber>>,
     /// Slots whose disk was being copied, without a shield, to a spare that failed: the next spare starts over.
-    again: RefCell<BTreeSet<(GroupNumber, Slot)>>,
+    again: RefCell<BTreeSet<(GroupNumber, crate::ids::Slot)>>,
     log: events::EventLog,
     watches: health::Watches,
     /// Logs of redirected writes in use, or about to be.

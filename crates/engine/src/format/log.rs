@@ -13,7 +13,7 @@ pub const ENTRY_LEN: usize = 64;
 pub const ENTRIES_PER_PAGE: u64 = BLOCK_SIZE / ENTRY_LEN as u64;
 
 /// Where the checksum of an entry stands.
-const CRC_IN_ENTRY: usize = 0;
+pub const CRC_IN_ENTRY: usize = 0;
 
 /// What an entry says of its block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

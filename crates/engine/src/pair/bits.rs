@@ -21,7 +21,7 @@ struct Page {
 pub(crate) type Taken = BTreeMap<u64, Vec<u8>>;
 
 /// Bits of one pair.
-pub(super) struct Bits {
+pub(crate) struct Bits {
     len: u64,
     pages: BTreeMap<u64, Page>,
     changed: BTreeSet<u64>,
@@ -30,7 +30,7 @@ pub(super) struct Bits {
 
 impl Bits {
     /// `len` bits, none set.
-    pub(super) fn new(len: u64) -> Self {
+    pub(crate) fn new(len: u64) -> Self {
         Self { len, pages: BTreeMap::new(), changed: BTreeSet::new(), ones: 0 }
     }
 
@@ -40,7 +40,7 @@ impl Bits {
     }
 
     /// Takes a page's payload as read; bits past the end are dropped.
-    pub(super) fn load(&mut self, page: u64, payload: &[u8]) {
+    pub(crate) fn load(&mut self, page: u64, payload: &[u8]) {
         let mut payload = payload[..PAGE_PAYLOAD].to_vec();
         for bit in self.len.saturating_sub(page * BITS).min(BITS)..BITS {
             payload[(bit / 8) as usize] &= !(1 << (bit % 8));
@@ -79,12 +79,12 @@ impl Bits {
     }
 
     /// Bits that are set.
-    pub(super) fn ones(&self) -> u64 {
+    pub(crate) fn ones(&self) -> u64 {
         self.ones
     }
 
     /// The first set bit inside a range.
-    pub(super) fn next(&self, range: Range<u64>) -> Option<u64> {
+    pub(crate) fn next(&self, range: Range<u64>) -> Option<u64> {
         if range.is_empty() {
             return None;
         }
@@ -111,7 +111,7 @@ impl Bits {
     }
 
     /// The set bits inside a range, ascending.
-    pub(super) fn inside(&self, range: Range<u64>) -> Vec<u64> {
+    pub(crate) fn inside(&self, range: Range<u64>) -> Vec<u64> {
         let mut found = Vec::new();
         let mut at = range.start;
         while let Some(bit) = self.next(at..range.end) {

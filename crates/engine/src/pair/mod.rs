@@ -22,7 +22,7 @@ mod sides;
 
 use bitmap::Bitmap;
 pub(crate) use bitmap::bitmap_bytes;
-pub(crate) use bits::Taken;
+pub(crate) use bits::{Bits, Taken};
 pub(crate) use mirror::{Mirror, OnBroken};
 pub(crate) use sides::Mode;
 

@@ -14,7 +14,7 @@ use crate::util::*;
 const CYCLES: u64 = 5;
 
 /// Brings group 1 into `wanted`, and holds it there.
-fn hold(server: &Server, wanted: &str, (old, peers): (u32, &[u32])) {
+pub fn hold(server: &Server, wanted: &str, (old, peers): (u32, &[u32])) {
     let old = old.to_string();
     match wanted {
         "entering" => slow(server, peers, "flush", "800"),
@@ -31,7 +31,7 @@ fn hold(server: &Server, wanted: &str, (old, peers): (u32, &[u32])) {
 }
 
 /// Lets a copy that `hold` let stand still run to its end.
-fn let_go(server: &Server, old: u32) {
+pub fn let_go(server: &Server, old: u32) {
     server.ok(&["replace", "resume", &old.to_string()]);
     let job = wait_for("the copy to run", || {
         let jobs = server.json(&["jobs"]);

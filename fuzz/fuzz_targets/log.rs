@@ -1,0 +1,6 @@
+//! The table of a log that anyone may have written: any bytes, no panic, no unbounded memory.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| forestall_engine::fuzz::log(data));

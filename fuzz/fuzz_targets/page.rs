@@ -1,0 +1,6 @@
+//! A map page, a bitmap of a pair or an owner block that anyone may have written: any bytes, no panic, no unbounded memory.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| forestall_engine::fuzz::page(data));
