@@ -119,6 +119,10 @@ pub enum Command {
     Inject(InjectArgs),
     /// Show what is on a disk, without a server and without changing it
     Inspect(InspectArgs),
+    /// Look at a whole array without a server and without writing a byte: is it sound, repairable, or is something lost
+    Check(CheckArgs),
+    /// Write what is damaged anew from what is whole, without serving
+    Repair(RepairArgs),
     /// Wipe the labels of disks that no server uses; their data is gone for Forestall
     Destroy(DestroyArgs),
     /// Stop the server: drain, flush, close
@@ -379,6 +383,44 @@ pub struct EventsArgs {
 pub struct InspectArgs {
     /// File or block device
     pub path: String,
+}
+
+/// `check`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit codes: 0 sound, 3 repairable, 4 something is lost, 1 not to be looked at.\n\n\
+    Every disk is opened for reading only. Labels, configurations, every map page in both places, journals, logs and bitmaps\n\
+    are judged as a start would judge them; with --data every volume is read and copies and parity are compared, too."
+)]
+pub struct CheckArgs {
+    /// The array's disks, in any order
+    #[arg(value_name = "PATH", required_unless_present = "scan")]
+    pub paths: Vec<String>,
+    /// Look at every file and block device directly in these folders that carries a label
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    pub scan: Vec<PathBuf>,
+    /// Read all data, too
+    #[arg(long)]
+    pub data: bool,
+}
+
+/// `repair`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Says which regions of which disks it writes, then does so: as a start and an orderly stop of the array would. \
+    What a start refuses is refused, and disks in use are.\n\n\
+    Exit codes are those of `check`, for the array as it is afterwards (with --dry-run: as it is)."
+)]
+pub struct RepairArgs {
+    /// The array's disks, in any order
+    #[arg(value_name = "PATH", required_unless_present = "scan")]
+    pub paths: Vec<String>,
+    /// Take every file and block device directly in these folders that carries a label
+    #[arg(long, num_args = 1.., value_name = "DIR")]
+    pub scan: Vec<PathBuf>,
+    /// Only say what would be written
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// `destroy`.

@@ -5,6 +5,7 @@
 
 mod array;
 mod backups;
+mod check;
 mod events;
 mod health;
 mod inject;
@@ -47,6 +48,8 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(args) => array::serve(&session, args),
         Command::Destroy(args) => array::destroy(&session, &args.paths),
         Command::Inspect(args) => inspect::inspect(&session, &args.path),
+        Command::Check(args) => check::check(&session, &args),
+        Command::Repair(args) => check::repair(&session, &args),
         Command::Disk(command) => manage::disk(&session, command),
         Command::Group(command) => manage::group(&session, command),
         Command::Volume(command) => manage::volume(&session, command),

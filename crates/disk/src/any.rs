@@ -7,6 +7,7 @@ use std::io;
 use forestall_engine::{Buf, Disk, DiskFault};
 
 use crate::memory::MemoryDisk;
+use crate::overlay::OverlayDisk;
 use crate::ownership::OwnedFile;
 use crate::pread::PreadDisk;
 use crate::uring::{UringDisk, UringError};
@@ -15,6 +16,8 @@ use crate::uring::{UringDisk, UringError};
 pub enum AnyDisk {
     /// In memory.
     Memory(MemoryDisk),
+    /// A file or block device that is only read, with what is written kept in memory.
+    Overlay(OverlayDisk),
     /// A file or block device with plain system calls on threads.
     Pread(PreadDisk),
     /// A file or block device with io_uring.
@@ -45,6 +48,7 @@ impl Disk for AnyDisk {
     fn size(&self) -> u64 {
         match self {
             Self::Memory(disk) => disk.size(),
+            Self::Overlay(disk) => disk.size(),
             Self::Pread(disk) => disk.size(),
             Self::Uring(disk) => disk.size(),
         }
@@ -53,6 +57,7 @@ impl Disk for AnyDisk {
     async fn read(&self, offset: u64, buf: Buf) -> (Result<(), DiskFault>, Buf) {
         match self {
             Self::Memory(disk) => disk.read(offset, buf).await,
+            Self::Overlay(disk) => disk.read(offset, buf).await,
             Self::Pread(disk) => disk.read(offset, buf).await,
             Self::Uring(disk) => disk.read(offset, buf).await,
         }
@@ -61,6 +66,7 @@ impl Disk for AnyDisk {
     async fn write(&self, offset: u64, buf: Buf) -> Result<(), DiskFault> {
         match self {
             Self::Memory(disk) => disk.write(offset, buf).await,
+            Self::Overlay(disk) => disk.write(offset, buf).await,
             Self::Pread(disk) => disk.write(offset, buf).await,
             Self::Uring(disk) => disk.write(offset, buf).await,
         }
@@ -69,6 +75,7 @@ impl Disk for AnyDisk {
     async fn flush(&self) -> Result<(), DiskFault> {
         match self {
             Self::Memory(disk) => disk.flush().await,
+            Self::Overlay(disk) => disk.flush().await,
             Self::Pread(disk) => disk.flush().await,
             Self::Uring(disk) => disk.flush().await,
         }
@@ -77,6 +84,7 @@ impl Disk for AnyDisk {
     async fn discard(&self, offset: u64, len: u64) -> Result<(), DiskFault> {
         match self {
             Self::Memory(disk) => disk.discard(offset, len).await,
+            Self::Overlay(disk) => disk.discard(offset, len).await,
             Self::Pread(disk) => disk.discard(offset, len).await,
             Self::Uring(disk) => disk.discard(offset, len).await,
         }

@@ -1,6 +1,6 @@
 //! Disks for the Forestall engine: memory, files and block devices, and what stands between them and the engine.
 //!
-//! - [`MemoryDisk`], [`PreadDisk`] and [`UringDisk`] are the backends, [`AnyDisk`] is any of them;
+//! - [`MemoryDisk`], [`PreadDisk`] and [`UringDisk`] are the backends, [`OverlayDisk`] one that writes nothing, [`AnyDisk`] is any of them;
 //! - [`InjectedDisk`] puts errors, delays, stalls, corruption and death before any backend, by rules set at run time;
 //! - [`OwnedFile`] opens a path so that no second server can have it (rule C6);
 //! - [`probe`] says whose data lies on a disk, so that none is overwritten by mistake.
@@ -13,6 +13,7 @@ mod errno;
 mod foreign;
 mod kernel_buf;
 mod memory;
+mod overlay;
 mod ownership;
 mod past_cache;
 mod pread;
@@ -25,6 +26,7 @@ pub use errno::fault_of;
 pub use foreign::{Content, PROBE_LEN, probe};
 pub use kernel_buf::KernelBuf;
 pub use memory::MemoryDisk;
+pub use overlay::OverlayDisk;
 pub use ownership::{
     Access, FileId, FileKind, OwnError, OwnedFile, UsedBy, create_sparse, machine_id,
 };

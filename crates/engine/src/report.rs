@@ -268,9 +268,53 @@ pub struct JobReport {
     pub message: String,
 }
 
+/// Kinds of problems: fixed words for scripts, and the rows of a table in `docs/operations.md`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ProblemKind {
+    /// A group is shielded: a disk is copied away, or updates go home.
+    GroupShielded,
+    /// A member is not used, or not yet wholly.
+    MemberOut,
+    /// Host I/O waits (rule C3).
+    GroupPaused,
+    /// Not stopped cleanly, and not yet made whole.
+    GroupUnclean,
+    /// A scrub found copies or parity that differ.
+    CopiesDiffer,
+    /// Blocks that nothing gives.
+    BlocksLost,
+    /// A spare or free disk is missing or failed.
+    SpareOut,
+    /// A disk is ailing or sat out.
+    DiskIll,
+    /// A work disk lacks a leg.
+    LegOut,
+    /// A disk has done its service and may be taken out.
+    DiskSpent,
+}
+
+impl ProblemKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::GroupShielded,
+        Self::MemberOut,
+        Self::GroupPaused,
+        Self::GroupUnclean,
+        Self::CopiesDiffer,
+        Self::BlocksLost,
+        Self::SpareOut,
+        Self::DiskIll,
+        Self::LegOut,
+        Self::DiskSpent,
+    ];
+}
+
 /// Something wrong, with what is being done about it; with the health `healthy`, something to do that concerns no data.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Problem {
+    /// A fixed word for scripts.
+    pub kind: ProblemKind,
     /// How bad.
     pub health: Health,
     /// What is wrong, naming group, disk, path and serial where known.

@@ -43,6 +43,8 @@ pub struct Inspection {
     pub events: usize,
     /// What is damaged, and what that means; empty if nothing.
     pub damage: Vec<String>,
+    /// What is damaged and missed by nobody: it is overwritten in the course of time.
+    pub notes: Vec<String>,
 }
 
 /// What a label says.
@@ -182,6 +184,7 @@ pub fn inspect(path: &str) -> io::Result<Inspection> {
         maps: Vec::new(),
         events: 0,
         damage: Vec::new(),
+        notes: Vec::new(),
     };
     let Some(label) = labels(&file, &mut found)? else { return Ok(found) };
     if size < label.disk_size {
@@ -199,7 +202,7 @@ pub fn inspect(path: &str) -> io::Result<Inspection> {
             len: region.len,
         })
         .collect();
-    found.owner = owner(&file, &label.layout, &mut found.damage)?;
+    found.owner = owner(&file, &label.layout, &mut found.notes)?;
     if let Some(newest) = configurations(&file, &label, &mut found)? {
         maps(&file, &label, &newest, &mut found)?;
     }
@@ -267,7 +270,7 @@ fn labels(file: &File, found: &mut Inspection) -> io::Result<Option<Label>> {
     Ok(label)
 }
 
-fn owner(file: &File, layout: &Layout, damage: &mut Vec<String>) -> io::Result<String> {
+fn owner(file: &File, layout: &Layout, notes: &mut Vec<String>) -> io::Result<String> {
     Ok(match Owner::decode(&read(file, layout.owner)?) {
         Ok(None) => "nobody".into(),
         Ok(Some(owner)) => format!(
@@ -275,7 +278,7 @@ fn owner(file: &File, layout: &Layout, damage: &mut Vec<String>) -> io::Result<S
             owner.owner, owner.beat, owner.period_ms
         ),
         Err(error) => {
-            damage.push(format!("{error}; the next server writes it anew"));
+            notes.push(format!("{error}; the next server writes it anew"));
             error.to_string()
         }
     })
@@ -390,6 +393,12 @@ fn maps(
             map.torn += u64::from(torn && valid);
             map.damaged += u64::from(torn && !valid);
         }
+        if map.torn != 0 {
+            found.notes.push(format!(
+                "{} pages of the map of {name} are damaged in one of two places; the other one serves",
+                map.torn
+            ));
+        }
         if map.damaged != 0 {
             found.damage.push(format!(
                 "{} pages of the map of {name} cannot be read in either place",
@@ -412,7 +421,7 @@ fn event_log(file: &File, label: &Label, found: &mut Inspection) -> io::Result<(
         }
     }
     if damaged != 0 {
-        found.damage.push(format!(
+        found.notes.push(format!(
             "{damaged} pages of the event log are damaged; other disks keep the log too"
         ));
     }

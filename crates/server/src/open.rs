@@ -11,6 +11,7 @@ pub mod owner;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -307,6 +308,17 @@ pub fn open_now(path: &str, io: IoChoice) -> Result<Opened, OpenError> {
     };
     let note = note.map(|note| format!("{path}: {note}"));
     Ok(Opened { disk: InjectedDisk::new(disk), identity, note })
+}
+
+/// Opens what is at `path` for reading only. Nobody else may have it meanwhile.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_read_only(path: &str) -> Result<(Rc<PreadDisk>, DiskIdentity), OpenError> {
+    let file = OwnedFile::open(Path::new(path), Access::Read)?;
+    let identity = file.identity().clone();
+    let failed = |error| OpenError::Io { path: path.into(), error };
+    Ok((Rc::new(PreadDisk::new(file).map_err(failed)?), identity))
 }
 
 /// Opens a disk that will be labelled: makes a missing file sparse with `size`, and refuses what holds somebody's data unless

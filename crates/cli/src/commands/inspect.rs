@@ -33,6 +33,7 @@ fn page(found: &Inspection) -> String {
         text += "no damage found\n";
     }
     text.extend(found.damage.iter().map(|line| format!("DAMAGE: {line}\n")));
+    text.extend(found.notes.iter().map(|line| format!("note: {line}\n")));
     for (place, slot) in found.configurations.iter().enumerate() {
         let _ = write!(text, "\nconfiguration slot {place}: {}", slot.state);
         match &slot.configuration {

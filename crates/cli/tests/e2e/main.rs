@@ -13,6 +13,7 @@
 //! ```
 
 mod bad_clients;
+mod bad_day;
 mod bad_disks;
 mod bad_requests;
 mod block_devices;

@@ -6,7 +6,9 @@
 use super::{Array, AtStart};
 use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
 use crate::ids::{DiskNumber, GroupNumber};
-use crate::report::{DiskReport, DiskState, GroupReport, Health, JobKind, JobState, Problem};
+use crate::report::{
+    DiskReport, DiskState, GroupReport, Health, JobKind, JobState, Problem, ProblemKind,
+};
 use crate::runtime::Env;
 use crate::words;
 
@@ -51,6 +53,7 @@ impl<E: Env> Array<E> {
             spent.filter_map(|d| Some((d, config.disk(d.number).filter(|e| was_member(e))?)));
         spent
             .map(|(disk, entry)| Problem {
+                kind: ProblemKind::DiskSpent,
                 health: Health::Healthy,
                 what: self.why_spent(disk, entry),
                 action: format!(
@@ -79,6 +82,7 @@ impl<E: Env> Array<E> {
                 && job.state == JobState::Done
         })?;
         (last.kind == JobKind::Check && last.mismatches > 0).then(|| Problem {
+            kind: ProblemKind::CopiesDiffer,
             health: Health::Degraded,
             what: format!(
                 "group {number} ({}): the last scrub found {} where copies or parity differ",

@@ -134,7 +134,11 @@ impl<E: Env> Array<E> {
         let last = all.last().map_or(0, |e| e.sequence);
         self.log.last.set(last);
         self.log.stored.set(last);
-        *self.log.events.borrow_mut() = all;
+        // What the start told so far comes behind what is kept.
+        let early = std::mem::replace(&mut *self.log.events.borrow_mut(), all);
+        for Event { severity, kind, disk, group, message, .. } in early {
+            self.event(severity, &kind, disk, group, message);
+        }
     }
 
     /// Kept events with a sequence above `after`, oldest first.

@@ -12,7 +12,8 @@ use crate::config::{
 use crate::disk::DiskIdentity;
 use crate::ids::{DiskNumber, SlotSet, VolumeNumber};
 use crate::report::{
-    ArrayReport, DiskReport, DiskState, GroupReport, Health, JobReport, JobState, Problem, T1Row,
+    ArrayReport, DiskReport, DiskState, GroupReport, Health, JobReport, JobState, Problem,
+    ProblemKind, T1Row,
 };
 use crate::runtime::{Env, Runtime};
 use crate::words;
@@ -217,6 +218,7 @@ impl<E: Env> Array<E> {
                 None => spare_words(&self.outlook(config, number), disk.number),
             };
             problems.push(Problem {
+                kind: ProblemKind::MemberOut,
                 health: group.health.max(Health::Degraded),
                 what: format!("group {number} ({level}): {}", absent_words(disk, found)),
                 action,
@@ -225,6 +227,7 @@ impl<E: Env> Array<E> {
         }
         if group.paused {
             problems.push(Problem {
+                kind: ProblemKind::GroupPaused,
                 health: Health::Failed,
                 what: format!("group {number} ({level}): host I/O is paused, too many disks failed at once"),
                 action: format!(
@@ -236,6 +239,7 @@ impl<E: Env> Array<E> {
         if group.dirty_regions > 0 {
             let job = jobs.iter().find(|j| j.group == number && j.kind == crate::JobKind::Resync);
             problems.push(Problem {
+                kind: ProblemKind::GroupUnclean,
                 health: Health::Degraded,
                 what: format!(
                     "group {number} ({level}): not stopped cleanly, {} to resync",
@@ -246,14 +250,7 @@ impl<E: Env> Array<E> {
             });
         }
         problems.extend(self.scrub_problem(group));
-        if group.lost_blocks > 0 {
-            problems.push(Problem {
-                health: Health::Failed,
-                what: format!("group {number} ({level}): {} of 4 KiB lost", words::counted(group.lost_blocks, "block")),
-                action: "they answer with an error until they are written again; restore them from a backup".into(),
-                risk,
-            });
-        }
+        problems.extend(lost_problem(group, risk));
         problems
     }
 
@@ -281,6 +278,20 @@ impl<E: Env> Array<E> {
     }
 }
 
+/// Blocks that nothing gives any more.
+fn lost_problem(group: &GroupReport, risk: String) -> Option<Problem> {
+    let lost = words::counted(group.lost_blocks, "block");
+    (group.lost_blocks > 0).then(|| Problem {
+        kind: ProblemKind::BlocksLost,
+        health: Health::Failed,
+        what: format!("group {} ({}): {lost} of 4 KiB lost", group.number, group.level),
+        action:
+            "they answer with an error until they are written again; restore them from a backup"
+                .into(),
+        risk,
+    })
+}
+
 /// Spares and free disks that failed concern nobody's data.
 fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Problem> {
     disks
@@ -289,6 +300,7 @@ fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Probl
         .filter(|d| matches!(d.state, DiskState::Failed | DiskState::Missing))
         .filter(|d| config.disk(d.number).is_some_and(|e| !was_member(e)))
         .map(|d| Problem {
+            kind: ProblemKind::SpareOut,
             health: Health::Degraded,
             what: format!(
                 "{} is {}",

@@ -2,8 +2,8 @@
 
 use forestall_engine::{
     AccessCounts, AvoidanceReport, AvoidanceState, BackupPlace, DiskIdentity, DiskNumber, DiskRole,
-    ErrorCounts, GroupNumber, JobKind, JobState, Level, ShieldedReport, Strategy, T1Row,
-    VolumeNumber, VolumeReport,
+    ErrorCounts, GroupNumber, JobKind, JobState, Level, ProblemKind, ShieldedReport, Strategy,
+    T1Row, VolumeNumber, VolumeReport,
 };
 
 use super::*;
@@ -80,6 +80,7 @@ fn degraded() -> ArrayReport {
     let mut report = healthy();
     report.health = Health::Degraded;
     report.problems = vec![Problem {
+        kind: ProblemKind::MemberOut,
         health: Health::Degraded,
         what: "Group 1 lacks disk 3 (/dev/sdc, serial ZX81), which failed 4 min ago".into(),
         action: "disk 6 is being rebuilt in its place, 41 %, 2 min left".into(),
@@ -161,6 +162,7 @@ fn a_group_without_redundancy_is_named_and_the_others_are_not_blamed() {
 fn a_healthy_array_has_notes_and_no_problems() {
     let mut report = healthy();
     report.problems = vec![Problem {
+        kind: ProblemKind::MemberOut,
         health: Health::Healthy,
         what: "disk 3 is no longer used: write error".into(),
         action: "take it out with `forestall disk remove 3`".into(),

@@ -12,7 +12,9 @@ use crate::config::Configuration;
 use crate::error::CommandError;
 use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict, percent};
 use crate::ids::DiskNumber;
-use crate::report::{DiskReport, Health, HealthReport, JobReport, Problem, Severity, T3Row};
+use crate::report::{
+    DiskReport, Health, HealthReport, JobReport, Problem, ProblemKind, Severity, T3Row,
+};
 use crate::runtime::Env;
 
 impl<E: Env> Array<E> {
@@ -31,7 +33,13 @@ impl<E: Env> Array<E> {
             let what = finding.words(&disk.identity.path);
             let action = health_action(config, watch, disk.number, jobs);
             let risk = "it still answers: nothing is lost if it fails before its copy is done, as long as its group may lose a disk";
-            Some(Problem { health: Health::Degraded, what, action, risk: risk.into() })
+            Some(Problem {
+                kind: ProblemKind::DiskIll,
+                health: Health::Degraded,
+                what,
+                action,
+                risk: risk.into(),
+            })
         });
         ill.collect()
     }

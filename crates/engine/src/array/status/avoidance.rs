@@ -10,7 +10,7 @@ use crate::config::{
 use crate::ids::DiskNumber;
 use crate::report::{
     AvoidanceReport, DiskReport, DiskState, GroupReport, Health, JobKind, JobReport, Problem,
-    ShieldedReport,
+    ProblemKind, ShieldedReport,
 };
 use crate::runtime::Env;
 use crate::words;
@@ -118,6 +118,7 @@ pub(super) fn avoidance_problem(
         Some(n) => format!("; redirected writes survive {}", words::counted(n.into(), "failure")),
     };
     Some(Problem {
+        kind: ProblemKind::GroupShielded,
         health: group.health.max(Health::Degraded),
         what: format!("group {} ({}) is shielded: {what}", group.number, group.level),
         action: format!("{how_far}; {}; {away}", where_writes_go(avoidance)),
@@ -213,6 +214,7 @@ fn lost_leg_words(
         ),
     };
     Problem {
+        kind: ProblemKind::LegOut,
         health: Health::Degraded,
         what: format!(
             "work disk {set} has {left} of {}: {}",
