@@ -7,6 +7,7 @@
 mod ci;
 mod deny;
 mod fuzz;
+mod mutants;
 mod run;
 mod setup;
 mod suite;
@@ -26,6 +27,9 @@ usage: cargo xtask COMMAND
   tidy                the style rules that a program can check
   deny                licences, sources and bans of the dependencies
   fuzz [--seconds N]  every fuzz target for N seconds (default 10)
+  mutants [--minutes M] [--random-only] [NAME...]
+                      plants known defects (all, or those that begin with NAME) and shows that the
+                      simulator finds each within M minutes of search (default 3); not part of ci
 ";
 
 fn main() -> ExitCode {
@@ -42,6 +46,10 @@ fn main() -> ExitCode {
             Ok(n) if n > 0 => fuzz::run(Duration::from_secs(n)),
             _ => return usage(&format!("--seconds takes a whole number above 0, not `{n}`")),
         },
+        ["mutants", rest @ ..] => match mutants_options(rest) {
+            Ok(options) => mutants::run(&options),
+            Err(problem) => return usage(&problem),
+        },
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
@@ -50,6 +58,26 @@ fn main() -> ExitCode {
         _ => return usage(&format!("not understood: {}", words.join(" "))),
     };
     finish_one(outcome)
+}
+
+fn mutants_options(words: &[&str]) -> Result<mutants::Options, String> {
+    let mut options = mutants::Options::default();
+    let mut words = words.iter();
+    while let Some(&word) = words.next() {
+        match word {
+            "--random-only" => options.random_only = true,
+            "--minutes" => {
+                let value = words.next().copied().unwrap_or_default();
+                options.minutes = value.parse().unwrap_or_default();
+                if !(options.minutes > 0.0 && options.minutes < 1e6) {
+                    return Err(format!("--minutes takes a number above 0, not `{value}`"));
+                }
+            }
+            _ if word.starts_with('-') => return Err(format!("not understood: {word}")),
+            name => options.names.push(name.to_owned()),
+        }
+    }
+    Ok(options)
 }
 
 /// Prints what one step on its own found, and turns it into the exit code.

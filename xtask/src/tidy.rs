@@ -95,7 +95,8 @@ fn check_file(root: &Path, path: &str, files: &Files) -> Result<Vec<Finding>> {
 pub struct Files(BTreeSet<String>);
 
 impl Files {
-    fn list(root: &Path) -> Result<Self> {
+    /// Lists them.
+    pub fn list(root: &Path) -> Result<Self> {
         // A checkout owned by another user is still only read here.
         let mut git = Command::new("git");
         git.args(["-c", "safe.directory=*", "ls-files", "-coz", "--exclude-standard"]);
@@ -111,7 +112,8 @@ impl Files {
         Ok(Self(listed))
     }
 
-    fn iter(&self) -> impl Iterator<Item = &String> {
+    /// Each path, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &String> {
         self.0.iter()
     }
 

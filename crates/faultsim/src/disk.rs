@@ -6,7 +6,7 @@
 //! a handle of before a crash reaches the disk no more. A request runs to its end even if its future is dropped.
 
 use std::cell::{Cell, Ref, RefCell, RefMut};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -65,7 +65,11 @@ struct Inner {
     data: RefCell<Range<u64>>,
     accesses: Cell<Accesses>,
     injected: RefCell<BTreeMap<Injected, u64>>,
+    last_written: RefCell<VecDeque<u64>>,
 }
+
+/// How many places of writes are remembered.
+const REMEMBERED: usize = 16;
 
 impl Drive {
     /// A drive of `size` zero bytes.
@@ -89,6 +93,7 @@ impl Drive {
             data: RefCell::new(0..size),
             accesses: Cell::default(),
             injected: RefCell::default(),
+            last_written: RefCell::default(),
         }))
     }
 
@@ -136,6 +141,12 @@ impl Drive {
     #[must_use]
     pub fn injected(&self) -> BTreeMap<Injected, u64> {
         self.0.injected.borrow().clone()
+    }
+
+    /// Where the last few writes began.
+    #[must_use]
+    pub fn last_written(&self) -> Vec<u64> {
+        self.0.last_written.borrow().iter().copied().collect()
     }
 
     /// Whether anything stands on the block at `offset`.
@@ -251,6 +262,11 @@ impl Drive {
     fn count(&self, request: &Request, range: &Range<u64>) {
         let data = self.0.data.borrow();
         let in_data = range.start < data.end && data.start < range.end;
+        if matches!(request, Request::Write { .. }) {
+            let mut last = self.0.last_written.borrow_mut();
+            last.truncate(REMEMBERED - 1);
+            last.push_front(range.start);
+        }
         let mut counts = self.0.accesses.get();
         match (request, in_data) {
             (Request::Read { .. }, true) => counts.data_reads += 1,

@@ -43,6 +43,8 @@ struct Shared {
     now_ns: Cell<u64>,
     numbers: Cell<u64>,
     stopped: Cell<bool>,
+    /// Steps until the run is cut, once somebody has asked for that.
+    fuse: Cell<Option<u64>>,
     spawned: RefCell<Vec<Task>>,
     events: RefCell<BTreeMap<EventKey, Event>>,
     schedule: RefCell<Rng>,
@@ -65,6 +67,11 @@ impl SimRuntime {
     #[must_use]
     pub fn trace(&self) -> &Trace {
         &self.0.trace
+    }
+
+    /// Cuts the run after so many more steps, as if its limit had been reached.
+    pub fn cut_after(&self, steps: u64) {
+        self.0.fuse.set(Some(steps));
     }
 
     /// Whether the run has been stopped by a crash.
@@ -233,6 +240,7 @@ impl Executor {
             now_ns: Cell::new(start_ns),
             numbers: Cell::new(0),
             stopped: Cell::new(false),
+            fuse: Cell::new(None),
             spawned: RefCell::default(),
             events: RefCell::default(),
             schedule: RefCell::new(schedule),
@@ -274,9 +282,10 @@ impl Executor {
             if let Some(value) = result.take() {
                 return Ended::Done(value);
             }
-            if self.steps >= limits.last_step {
+            if self.steps >= limits.last_step || self.shared.fuse.get() == Some(0) {
                 return Ended::OutOfSteps;
             }
+            self.shared.fuse.set(self.shared.fuse.get().map(|steps| steps - 1));
             if self.shared.now_ns.get() > limits.last_ns {
                 return Ended::OutOfTime;
             }

@@ -109,6 +109,7 @@ impl Faults {
             || self.full
             || self.failing_writes > 0
             || self.failing_flushes > 0
+            || self.unreached > 0
             || !self.bad.is_empty()
             || !self.unwritable.is_empty()
     }
@@ -208,6 +209,8 @@ pub enum Injected {
     Gone,
     /// A request was held up by a stall.
     Stall,
+    /// A disk became slow.
+    Slow,
     /// A request did not reach the disk.
     Transport,
     /// A write met a full file system.
@@ -220,6 +223,23 @@ pub enum Injected {
     Crash,
 }
 
+impl Injected {
+    /// All of them.
+    pub const ALL: [Self; 11] = [
+        Self::LatentSector,
+        Self::WriteError,
+        Self::FlushFailure,
+        Self::Gone,
+        Self::Stall,
+        Self::Slow,
+        Self::Transport,
+        Self::NoSpace,
+        Self::Withheld,
+        Self::Death,
+        Self::Crash,
+    ];
+}
+
 impl fmt::Display for Injected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -228,6 +248,7 @@ impl fmt::Display for Injected {
             Self::FlushFailure => "flushes failed",
             Self::Gone => "requests met a dead disk",
             Self::Transport => "requests did not reach their disk",
+            Self::Slow => "disks became slow",
             Self::Stall => "requests held up by a stall",
             Self::NoSpace => "writes met a full disk",
             Self::Withheld => "disks left out of a start",

@@ -21,9 +21,16 @@ pub async fn injector(machine: Machine, mut rng: Rng, count: u64) {
         let bays: Vec<_> =
             machine.world.shelf.all().into_iter().filter(|b| !b.removed.get()).collect();
         let bay = &bays[rng.index(bays.len())];
-        if rng.percent(15) {
-            stall(&machine, bay, rng.log_scaled(200_000_000));
-            continue;
+        match rng.below(100) {
+            0..15 => {
+                stall(&machine, bay, rng.log_scaled(200_000_000));
+                continue;
+            }
+            15..22 => {
+                slow_down(&machine, bay, rng.within(2..60));
+                continue;
+            }
+            _ => {}
         }
         let report = machine.array.report();
         let redundant = report.groups.iter().any(|g| g.level != Level::Raid0);
@@ -43,6 +50,13 @@ fn stall(machine: &Machine, bay: &Bay, ns: u64) {
     bay.drive.faults_mut().stall(machine.runtime.now_ns() + ns);
 }
 
+/// The disk does all it should, and takes its time until it is looked after between two runs.
+fn slow_down(machine: &Machine, bay: &Bay, times: u64) {
+    machine.say(format_args!("fault: {} takes {times} times as long", bay.drive.name()));
+    bay.drive.faults_mut().slow_down(times);
+    machine.world.count(Injected::Slow);
+}
+
 /// One fault that may cost the array the disk.
 fn strike(machine: &Machine, bay: &Bay, member: bool, rng: &mut Rng) {
     let name = bay.drive.name();
@@ -52,15 +66,25 @@ fn strike(machine: &Machine, bay: &Bay, member: bool, rng: &mut Rng) {
         0..30 => {
             // An unreadable sector alone makes no suspect: once it is rewritten, the disk is as good as before.
             bay.suspect.set(false);
+            // Half of them where something was written a moment ago: journals, maps and configurations lie there, and little of a disk is theirs.
+            let written = bay.drive.last_written();
             for _ in 0..rng.within(1..4) {
-                let from = rng.below(bay.drive.size() / 512) * 512;
+                let anywhere = rng.below(bay.drive.size() / 512) * 512;
+                let from = match written.is_empty() || rng.coin() {
+                    true => anywhere,
+                    false => rng.pick(&written) + rng.below(8) * 512,
+                };
                 faults.spoil(from..(from + rng.log_scaled(64) * 512).min(bay.drive.size()));
             }
             "sectors become unreadable"
         }
-        30..45 => {
+        30..40 => {
             faults.fail_writes(rng.within(1..4));
             "the next writes fail"
+        }
+        40..45 => {
+            faults.lose_on_the_way(rng.within(1..8));
+            "the next requests do not reach it"
         }
         // On a spare it would lie hidden until the spare is a member, and then be one fault more than its group survives.
         45..55 if member => {
@@ -88,4 +112,5 @@ fn strike(machine: &Machine, bay: &Bay, member: bool, rng: &mut Rng) {
         }
     };
     machine.say(format_args!("fault: {name} {what}"));
+    machine.moment();
 }

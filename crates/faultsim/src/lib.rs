@@ -8,6 +8,7 @@
 mod avoidance;
 mod catch;
 mod client;
+mod coverage;
 mod disk;
 mod doubts;
 mod executor;
@@ -34,20 +35,23 @@ mod search;
 mod shape;
 mod shelf;
 mod shield;
+mod shrink;
 mod stage;
 mod target;
 mod trace;
 mod work;
 
 pub use avoidance::{
-    AVOIDANCE_SCENARIOS, Cell, EXISTING_PAIR_SCENARIOS, all_scenarios, cells, play_cell,
+    AVOIDANCE_SCENARIOS, Cell as MatrixCell, EXISTING_PAIR_SCENARIOS, all_scenarios, cells,
+    play_cell,
 };
 pub use catch::caught;
 pub use client::{Budget, Habits, Host, break_off, connection};
+pub use coverage::{Cell, Counts};
 pub use disk::{Accesses, Drive, SimDisk};
 pub use executor::{Ended, Executor, Happening, Limits, SimRuntime};
 pub use faults::{Faults, Injected};
-pub use machine::{Doubt, Latch, Machine, Tally, World};
+pub use machine::{Doubt, Latch, Machine, Tally, Trigger, World};
 pub use maps::{Change, lost_list};
 pub use medium::{Loss, Medium, SECTOR};
 pub use oracle::{Operation, Oracle, Outcome, Request, Violation};
@@ -57,9 +61,10 @@ pub use rng::Rng;
 pub use run::{Failure, Options, Report, level_number, simulate};
 pub use scenarios::{SCENARIOS, Scenario, erring_member, play};
 pub use script::{Script, stage_journaled, stage_of, stage_sized};
-pub use search::{Search, search, search_matrix};
+pub use search::{Search, play_all, search, search_matrix};
 pub use shape::{GroupShape, Shape, data_members, has_write_hole, survives};
 pub use shelf::{Bay, Shelf};
+pub use shrink::{Caps, shrink};
 pub use stage::{RunEnd, Stage};
 pub use target::{SimEnv, Target, Zeroing};
 pub use trace::{Lines, Trace};

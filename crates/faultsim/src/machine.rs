@@ -10,11 +10,12 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use forestall_engine::{
-    Array, ArrayReport, CommandError, GroupReport, JobState, JournalMode, Level, Runtime,
+    Array, ArrayReport, CommandError, Event, GroupReport, JobState, JournalMode, Level, Runtime,
     VolumeHandle,
 };
 
 use crate::client::Host;
+use crate::coverage;
 use crate::executor::SimRuntime;
 use crate::faults::Injected;
 use crate::oracle::Oracle;
@@ -80,6 +81,17 @@ pub struct World {
     pub full: Rc<Cell<bool>>,
     /// Counts.
     pub tally: Rc<RefCell<Tally>>,
+    /// When the running machine crashes, if something that happens is to bring it about.
+    pub trigger: Rc<Cell<Option<Trigger>>>,
+}
+
+/// A crash soon after something happened: what is half done then, no crash at a random step is likely to meet.
+#[derive(Clone, Copy, Debug)]
+pub struct Trigger {
+    /// How many faults and events come before the one that counts.
+    pub skip: u64,
+    /// Steps from it to the crash.
+    pub steps: u64,
 }
 
 impl World {
@@ -242,22 +254,41 @@ impl Machine {
         }
     }
 
-    /// Writes the array's events into the trace as they come.
-    pub async fn reporter(self) {
+    /// Writes the array's events from now on into the trace as they come.
+    pub fn reporter(self) -> impl Future<Output = ()> {
         let mut last = self.array.events_after(0).last().map_or(0, |e| e.sequence);
-        while !self.stopped.get() {
-            for event in self.array.events_after(last) {
-                last = event.sequence;
-                self.say(format_args!("event: {}: {}", event.kind, event.message));
-                let mut tally = self.world.tally.borrow_mut();
-                if event.kind == "shield-raised" && event.message.contains("the secondary of") {
-                    *tally.avoidances.entry("shield-raised by pairs".into()).or_default() += 1;
+        async move {
+            while !self.stopped.get() {
+                for event in self.array.events_after(last) {
+                    last = event.sequence;
+                    self.note_event(&event);
                 }
-                if matches!(event.kind.as_str(), "shield-raised" | "write-back-ended") {
-                    *tally.avoidances.entry(event.kind).or_default() += 1;
-                }
+                self.array.wait_event(last).await;
             }
-            self.array.wait_event(last).await;
+        }
+    }
+
+    /// Something has happened: perhaps what a crash waits for.
+    pub fn moment(&self) {
+        let Some(Trigger { skip, steps }) = self.world.trigger.get() else { return };
+        if skip > 0 {
+            self.world.trigger.set(Some(Trigger { skip: skip - 1, steps }));
+            return;
+        }
+        self.world.trigger.set(None);
+        self.runtime.cut_after(steps);
+    }
+
+    fn note_event(&self, event: &Event) {
+        self.moment();
+        self.say(format_args!("event: {}: {}", event.kind, event.message));
+        coverage::told(event, &self.array.report());
+        let mut tally = self.world.tally.borrow_mut();
+        if event.kind == "shield-raised" && event.message.contains("the secondary of") {
+            *tally.avoidances.entry("shield-raised by pairs".into()).or_default() += 1;
+        }
+        if matches!(event.kind.as_str(), "shield-raised" | "write-back-ended") {
+            *tally.avoidances.entry(event.kind.clone()).or_default() += 1;
         }
     }
 

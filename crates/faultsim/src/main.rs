@@ -2,13 +2,14 @@
 //!
 //! Owns the command line alone. Exits with 0 when nothing was found, 1 when something was, 2 on wrong usage.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Parser, Subcommand};
 use forestall_engine::Level;
 use forestall_faultsim::{
-    Lines, Options, Search, all_scenarios, cells, play, play_cell, search, search_matrix, simulate,
+    Caps, Failure, Lines, Options, Search, all_scenarios, cells, play, play_all, play_cell, search,
+    search_matrix, shrink, simulate,
 };
 
 /// The shipped engine under simulated disks, hosts, faults and crashes; one seed decides everything.
@@ -16,11 +17,11 @@ use forestall_faultsim::{
 #[command(name = "forestall-faultsim", version)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Sub,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Sub {
     /// Simulates one seed and says what it did or found.
     Run {
         /// The seed.
@@ -52,6 +53,13 @@ enum Command {
         /// How many failures end the search.
         #[arg(long, default_value_t = 1)]
         failures: usize,
+        /// Plays every scripted scenario too, and fails if a cell of the avoidance event table, a path of recovery or a kind of fault was
+        /// never reached.
+        #[arg(long)]
+        coverage: bool,
+        /// Leaves what is found as large as it is.
+        #[arg(long)]
+        no_shrink: bool,
         #[command(flatten)]
         shape: ShapeArgs,
     },
@@ -64,6 +72,12 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Plays every scripted scenario on all cores.
+    Scenarios {
+        /// Under so many seeds each.
+        #[arg(long, default_value_t = 1)]
+        seeds: u64,
+    },
     /// Names the scripted scenarios.
     List,
 }
@@ -73,22 +87,90 @@ struct ShapeArgs {
     /// Groups of this level alone: 0, 1, 5, 6 or 10.
     #[arg(long, value_parser = parse_level)]
     level: Option<Level>,
+    /// At most so many runs of the machine.
+    #[arg(long)]
+    runs: Option<u64>,
+    /// Only the first groups.
+    #[arg(long)]
+    groups: Option<usize>,
+    /// At most so many operator's commands in each run.
+    #[arg(long)]
+    commands: Option<u64>,
+    /// At most so many faults in each run.
+    #[arg(long)]
+    faults: Option<u64>,
+    /// At most so many host requests in each run.
+    #[arg(long)]
+    requests: Option<u64>,
+}
+
+impl ShapeArgs {
+    fn options(&self, lines: Lines) -> Options {
+        let Self { level, runs, groups, commands, faults, requests } = *self;
+        Options { lines, level, caps: Caps { runs, groups, commands, faults, requests } }
+    }
+}
+
+/// A simulation that does not end cannot be left, only reported.
+fn hung(seed: u64) {
+    eprintln!(
+        "found by seed {seed}: the simulation does not end; replay it with `run --seed {seed}` and a debugger"
+    );
+    std::process::exit(1);
+}
+
+/// How long a failure is shrunk.
+const SHRINK: Duration = Duration::from_secs(60);
+
+/// Tells a failure, which commit it is of, and with `shrinks` the smallest simulation of its seed that still finds something.
+fn tell(failure: &Failure, options: Options, shrinks: bool) {
+    eprintln!("{failure}");
+    eprintln!("commit: {}", commit());
+    if !shrinks {
+        return;
+    }
+    match shrink(failure.seed, options, SHRINK) {
+        Some((small, _)) if small.caps == options.caps => eprintln!("nothing of it can be cut"),
+        Some((_, small)) => eprintln!("\nshrunk: {small}"),
+        None => {
+            eprintln!("it found nothing when it was run again: the simulation is not deterministic")
+        }
+    }
+}
+
+/// The commit that is checked out, and whether files differ from it.
+fn commit() -> String {
+    let git = |args: &[&str]| {
+        let output =
+            Command::new("git").args(["-C", env!("CARGO_MANIFEST_DIR")]).args(args).output();
+        let output = output.ok().filter(|o| o.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "HEAD"]) else { return "unknown (no git here)".into() };
+    match git(&["status", "--porcelain"]) {
+        Some(changes) if changes.is_empty() => commit,
+        _ => commit + ", with changes that are not committed",
+    }
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
-        Command::Run { seed, scenario: None, cell: None, trace, shape } => {
-            let lines = if trace { Lines::Print } else { Lines::Keep };
-            match simulate(seed, Options { lines, level: shape.level }) {
+        Sub::Run { seed, scenario: None, cell: None, trace, shape } => {
+            let options = shape.options(if trace { Lines::Print } else { Lines::Keep });
+            match simulate(seed, options) {
                 Ok(report) => {
                     print!("{report}");
                     println!("{:016x} hash of the trace", report.hash);
                     ExitCode::SUCCESS
                 }
-                Err(failure) => fail(&failure.to_string()),
+                Err(failure) if trace => fail(&failure.to_string()),
+                Err(failure) => {
+                    tell(&failure, options, true);
+                    ExitCode::FAILURE
+                }
             }
         }
-        Command::Run { seed, scenario: Some(name), trace, .. } => {
+        Sub::Run { seed, scenario: Some(name), trace, .. } => {
             let lines = if trace { Lines::Print } else { Lines::Keep };
             match play(&name, seed, lines) {
                 None => {
@@ -102,12 +184,16 @@ fn main() -> ExitCode {
                 Some(Err(failure)) => fail(&failure.to_string()),
             }
         }
-        Command::Search { minutes, seeds, from, failures, shape } => {
-            let options = Options { lines: Lines::Off, level: shape.level };
+        Sub::Search { minutes, seeds, from, failures, coverage, no_shrink, shape } => {
+            let options = shape.options(Lines::Off);
             let time = Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9));
-            run_search(Search { first: from, seeds, time, options, failures })
+            run_search(
+                Search { first: from, seeds, time, options, failures, hung },
+                coverage,
+                !no_shrink,
+            )
         }
-        Command::Run { seed, cell: Some(cell), trace, .. } => {
+        Sub::Run { seed, cell: Some(cell), trace, .. } => {
             let lines = if trace { Lines::Print } else { Lines::Keep };
             let Some(what) = cells().get(cell).copied() else {
                 eprintln!("there are {} cells", cells().len());
@@ -121,7 +207,7 @@ fn main() -> ExitCode {
                 Err(failure) => fail(&failure.to_string()),
             }
         }
-        Command::Matrix { minutes, seed } => {
+        Sub::Matrix { minutes, seed } => {
             let time = Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9));
             let (passed, failed) = search_matrix(seed, time, |failure| eprintln!("{failure}\n"));
             println!(
@@ -130,7 +216,14 @@ fn main() -> ExitCode {
             );
             if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Command::List => {
+        Sub::Scenarios { seeds } => match play_all(seeds) {
+            (played, _, None) => {
+                println!("{played} plays found nothing");
+                ExitCode::SUCCESS
+            }
+            (_, _, Some(failure)) => fail(&failure.to_string()),
+        },
+        Sub::List => {
             for scenario in all_scenarios() {
                 println!("{:<32} {}", scenario.name, scenario.story);
             }
@@ -139,14 +232,31 @@ fn main() -> ExitCode {
     }
 }
 
-fn run_search(what: Search) -> ExitCode {
+fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
     let start = Instant::now();
-    let (passed, report, failures) = search(what, |failure| eprintln!("{failure}\n"));
+    let (passed, mut report, failures) =
+        search(what, |failure| eprintln!("found by seed {}: {}", failure.seed, failure.what));
     let seconds = start.elapsed().as_secs_f64().max(1e-9);
+    failures.iter().for_each(|failure| tell(failure, what.options, shrinks));
+    let mut well = failures.is_empty();
+    if coverage {
+        let (_, cells, failure) = play_all(1);
+        report.add_cells(&cells);
+        if let Some(failure) = failure {
+            eprintln!("{failure}\n");
+            well = false;
+        }
+    }
     print!("{report}");
     println!("{passed:>12} seeds found nothing, in {seconds:.1} s");
     println!("{:>12.0} host requests a second", report.requests as f64 / seconds);
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if coverage {
+        for what in report.unreached() {
+            eprintln!("never reached: {what}");
+            well = false;
+        }
+    }
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn fail(text: &str) -> ExitCode {

@@ -4,7 +4,7 @@
 //! the same trace, bit for bit. A broken promise, a failed assertion of the engine, a hang and an array that does not
 //! come up are failures alike.
 
-use std::cell::Cell;
+use std::cell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -15,16 +15,18 @@ use forestall_engine::{
 
 use crate::catch::caught;
 use crate::client::Budget;
+use crate::coverage::{self, Cell, Counts};
 use crate::faults::Injected;
 use crate::followers::settle_pairs;
 use crate::injector::injector;
-use crate::machine::{Latch, Machine};
+use crate::machine::{Latch, Machine, Trigger};
 use crate::operator::{
     connect_all, crash_is_safe, create_volume, operator, settle_doubts, volume_size,
 };
 use crate::rng::Rng;
 use crate::shape::{Shape, has_write_hole, survives};
 use crate::shelf::Shelf;
+use crate::shrink::Caps;
 use crate::stage::{RunEnd, Stage};
 use crate::trace::{Lines, Trace};
 use crate::work::{add_set, add_volume, check_released, settle_avoidances, settle_work};
@@ -36,6 +38,8 @@ pub struct Options {
     pub lines: Lines,
     /// Groups of this level alone.
     pub level: Option<Level>,
+    /// What the simulation is cut down to.
+    pub caps: Caps,
 }
 
 /// What a simulation that found nothing did.
@@ -57,6 +61,8 @@ pub struct Report {
     pub clean_scrubs: u64,
     /// Events of avoidances, by name.
     pub avoidances: BTreeMap<String, u64>,
+    /// Cells of the table of avoidance events and paths of recovery.
+    pub cells: Counts,
     /// Hash of the event trace.
     pub hash: u64,
 }
@@ -78,9 +84,25 @@ impl Report {
         for (name, &count) in &other.avoidances {
             *self.avoidances.entry(name.clone()).or_default() += count;
         }
+        self.add_cells(&other.cells);
         for (&name, &count) in &other.refused {
             *self.refused.entry(name).or_default() += count;
         }
+    }
+
+    /// Adds cells that something else reached.
+    pub fn add_cells(&mut self, cells: &Counts) {
+        for (&cell, &count) in cells {
+            *self.cells.entry(cell).or_default() += count;
+        }
+    }
+
+    /// Cells and fault kinds that were never reached, in words.
+    #[must_use]
+    pub fn unreached(&self) -> Vec<String> {
+        let cells = Cell::ALL.into_iter().filter(|c| !self.cells.contains_key(c));
+        let kinds = Injected::ALL.into_iter().filter(|k| !self.injected.contains_key(k));
+        cells.map(|c| c.to_string()).chain(kinds.map(|k| format!("fault: {k}"))).collect()
     }
 }
 
@@ -95,6 +117,9 @@ impl fmt::Display for Report {
         }
         for (kind, count) in &self.avoidances {
             writeln!(f, "{count:>12} {kind}")?;
+        }
+        for (cell, count) in &self.cells {
+            writeln!(f, "{count:>12} {cell}")?;
         }
         for (name, count) in &self.commands {
             let refused = self.refused.get(name).copied().unwrap_or(0);
@@ -137,19 +162,21 @@ impl fmt::Display for Failure {
 /// What was found.
 pub fn simulate(seed: u64, options: Options) -> Result<Report, Box<Failure>> {
     let trace = Trace::new(options.lines);
-    let setting = Rc::new(Cell::new(String::new()));
+    let setting = Rc::new(cell::Cell::new(String::new()));
+    let _ = coverage::taken();
     let result = caught(|| {
         let mut simulation = Simulation::new(seed, options, trace.clone(), Rc::clone(&setting));
         simulation.create();
         let last = simulation.rng.within(2..7);
+        let last = last.min(options.caps.runs.unwrap_or(u64::MAX).max(1));
         for epoch in 1..=last {
             simulation.epoch(epoch, epoch == last);
         }
         simulation.report()
     });
     result.map_err(|what| {
-        let arguments =
-            options.level.map_or_else(String::new, |l| format!(" --level {}", level_number(l)));
+        let level = options.level.map(|l| format!(" --level {}", level_number(l)));
+        let arguments = level.unwrap_or_default() + &options.caps.to_string();
         Box::new(Failure { seed, arguments, setting: setting.take(), what, trace: trace.kept() })
     })
 }
@@ -170,9 +197,13 @@ struct Simulation {
     shape: Shape,
     stage: Stage,
     rng: Rng,
-    setting: Rc<Cell<String>>,
+    setting: Rc<cell::Cell<String>>,
     timeout_ms: u64,
+    caps: Caps,
 }
+
+/// Steps of the executor after which a run crashes at the latest, if it is to crash.
+const STEPS: u64 = 30_000;
 
 /// What one run of the machine is to do.
 #[derive(Clone, Debug)]
@@ -187,14 +218,27 @@ struct Plan {
     last: bool,
 }
 
+impl Plan {
+    /// The same draw, cut down: chance is drawn as ever, so that what is left happens as it did as far as it can.
+    fn capped(self, caps: &Caps) -> Self {
+        Self {
+            requests: self.requests.min(caps.requests.unwrap_or(u64::MAX)),
+            faults: self.faults.min(caps.faults.unwrap_or(u64::MAX)),
+            commands: self.commands.min(caps.commands.unwrap_or(u64::MAX)),
+            ..self
+        }
+    }
+}
+
 impl Simulation {
-    fn new(seed: u64, options: Options, trace: Trace, setting: Rc<Cell<String>>) -> Self {
+    fn new(seed: u64, options: Options, trace: Trace, setting: Rc<cell::Cell<String>>) -> Self {
         let mut rng = Rng::new(seed, 10);
-        let shape = Shape::random(options.level, &mut rng);
+        let mut shape = Shape::random(options.level, &mut rng);
+        shape.keep_groups(options.caps.groups.unwrap_or(usize::MAX));
         let timeout_ms = rng.pick(&[0, 1000, 5000]);
         setting.set(format!("{shape:?}, creation"));
         let stage = Stage::new(seed, trace, &shape.disk_sizes);
-        Self { shape, stage, rng, setting, timeout_ms }
+        Self { shape, stage, rng, setting, timeout_ms, caps: options.caps }
     }
 
     /// Makes the array, its groups and volumes, undisturbed.
@@ -226,7 +270,15 @@ impl Simulation {
     /// One run of the machine, ended by a crash or in good order.
     fn epoch(&mut self, number: u64, last: bool) {
         self.ready_the_shelf(last);
-        let crash_at = self.crash_step(last);
+        let mut crash_at = self.crash_step(last);
+        let trigger = (crash_at.is_some() && self.rng.coin()).then(|| Trigger {
+            skip: self.rng.log_scaled(24) - 1,
+            steps: self.rng.log_scaled(400),
+        });
+        if trigger.is_some() {
+            crash_at = Some(STEPS);
+        }
+        self.stage.world.trigger.set(trigger);
         let open = self.shape.groups.iter().any(|g| has_write_hole(g.level, g.journal));
         let losses = !last && (crash_at.is_none() || !open);
         let rng = &mut self.rng;
@@ -239,9 +291,12 @@ impl Simulation {
             lose_some: last && rng.coin(),
             stop: last || open || rng.coin(),
             last,
-        };
-        self.setting
-            .set(format!("{:?}, run {number}, {plan:?}, crash at step {crash_at:?}", self.shape));
+        }
+        .capped(&self.caps);
+        self.setting.set(format!(
+            "{:?}, run {number}, {plan:?}, crash at step {crash_at:?} or {trigger:?}",
+            self.shape
+        ));
         let stops = plan.stop;
         let chance = Rng::new(self.rng.word(), 11);
         let options = self.options();
@@ -260,13 +315,16 @@ impl Simulation {
     fn ready_the_shelf(&mut self, last: bool) {
         for bay in self.stage.world.shelf.all() {
             bay.withheld.set(false);
+            bay.drive.faults_mut().slow_down(1);
             if bay.drive.faults().dead() && (last || self.rng.coin()) {
                 bay.drive.faults_mut().repair();
             }
         }
         let report = self.stage.world.last_report.borrow().clone();
         let clean = !self.stage.world.unclean.get();
-        if let (Some(report), true) = (&report, !last && self.rng.percent(30)) {
+        // Together with a crash more often: that is what journals are for.
+        let percent = if clean { 25 } else { 50 };
+        if let (Some(report), true) = (&report, !last && self.rng.percent(percent)) {
             self.withhold(report, clean);
         }
     }
@@ -287,9 +345,15 @@ impl Simulation {
                 .iter()
                 .any(|d| d.identity.path == bay.drive.name() && d.state == DiskState::Rebuilding);
             if allowed && !filling && !bay.impaired() && self.rng.percent(30) {
-                bay.withheld.set(true);
                 bay.suspect.set(true);
-                self.stage.world.count(Injected::Withheld);
+                // Gone for good, or back at the next start, stale.
+                if self.rng.percent(30) {
+                    bay.drive.faults_mut().set_dead(true);
+                    self.stage.world.count(Injected::Death);
+                } else {
+                    bay.withheld.set(true);
+                    self.stage.world.count(Injected::Withheld);
+                }
             }
         }
     }
@@ -303,7 +367,7 @@ impl Simulation {
             .borrow()
             .as_ref()
             .is_none_or(|r| crash_is_safe(&self.stage.world.shelf, r));
-        (!last && safe && self.rng.percent(70)).then(|| self.rng.log_scaled(30_000))
+        (!last && safe && self.rng.percent(70)).then(|| self.rng.log_scaled(STEPS))
     }
 
     fn report(&self) -> Report {
@@ -323,6 +387,7 @@ impl Simulation {
             refused: tally.refused.clone(),
             clean_scrubs: tally.clean_scrubs,
             avoidances: tally.avoidances.clone(),
+            cells: coverage::taken(),
             hash: self.stage.trace().hash(),
         }
     }

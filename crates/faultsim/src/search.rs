@@ -1,16 +1,19 @@
-//! Many simulations, one after another on every core.
+//! Many simulations or scripted scenarios, one after another on every core.
 //!
 //! Owns the handing out of seeds. Invariant: which seeds are run depends on the first seed and their number alone; time only
 //! decides how many. Simulations share nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::available_parallelism;
 use std::time::{Duration, Instant};
 
-use crate::avoidance::{cells, play_cell};
+use crate::avoidance::{all_scenarios, cells, play_cell};
+use crate::coverage::{self, Counts};
 use crate::run::{Failure, Options, Report, simulate};
+use crate::scenarios::play;
 use crate::trace::Lines;
 
 /// What to search.
@@ -26,6 +29,46 @@ pub struct Search {
     pub options: Options,
     /// How many failures end the search.
     pub failures: usize,
+    /// Told of a seed whose simulation does not end, which no step or time of its own shows: the engine runs in a circle without ever waiting.
+    /// Its thread cannot be stopped, so this should end the process.
+    pub hung: fn(u64),
+}
+
+/// Real time after which a simulation counts as one that does not end; most take less than a second.
+const ENDLESS: Duration = Duration::from_secs(90);
+
+/// Simulations under way, by seed.
+#[derive(Default)]
+struct Watch(Mutex<BTreeMap<u64, Instant>>, AtomicBool);
+
+impl Watch {
+    fn over<T>(&self, seed: u64, simulation: impl FnOnce() -> T) -> T {
+        let under_way = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way().insert(seed, Instant::now());
+        let result = simulation();
+        under_way().remove(&seed);
+        result
+    }
+
+    /// Does `work` and meanwhile tells of a simulation that does not end.
+    fn until_end(&self, hung: &(impl Fn(u64) + Sync), work: impl FnOnce()) {
+        std::thread::scope(|scope| {
+            let watcher = scope.spawn(|| {
+                while !self.1.load(Ordering::Relaxed) {
+                    let under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                    let endless = under_way.iter().find(|(_, since)| since.elapsed() > ENDLESS);
+                    if let Some((seed, _)) = endless {
+                        hung(*seed);
+                    }
+                    // Between two looks of this poll; the end wakes it early.
+                    std::thread::park_timeout(Duration::from_secs(1));
+                }
+            });
+            work();
+            self.1.store(true, Ordering::Relaxed);
+            watcher.thread().unpark();
+        });
+    }
 }
 
 /// Runs simulations on every core until seeds, time or patience end. Answers how many seeds passed, the sum of what
@@ -36,13 +79,14 @@ pub fn search(what: Search, tell: impl Fn(&Failure) + Sync) -> (u64, Report, Vec
     let enough = AtomicBool::new(false);
     let found = Mutex::new((0, Report::default(), Vec::new()));
     let start = Instant::now();
+    let watch = Watch::default();
     let work = || {
         while start.elapsed() < what.time && !enough.load(Ordering::Relaxed) {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             if seed - what.first >= what.seeds {
                 return;
             }
-            let result = simulate(seed, what.options);
+            let result = watch.over(seed, || simulate(seed, what.options));
             if let Err(failure) = &result {
                 tell(failure);
             }
@@ -59,11 +103,7 @@ pub fn search(what: Search, tell: impl Fn(&Failure) + Sync) -> (u64, Report, Vec
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
-        }
-    });
+    watch.until_end(&what.hung, || on_every_core(work));
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.2.sort_by_key(|f| f.seed);
     found
@@ -88,10 +128,39 @@ pub fn search_matrix(first: u64, time: Duration, tell: impl Fn(&Failure) + Sync)
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..available_parallelism().map_or(1, usize::from) {
-            scope.spawn(work);
+    on_every_core(work);
+    (passed.into_inner(), failed.into_inner() as usize)
+}
+
+/// Plays every scripted scenario under seeds 1 to `seeds` on every core, until one finds something. Answers how many were played, the cells that
+/// they reached, and what was found.
+#[must_use]
+pub fn play_all(seeds: u64) -> (u64, Counts, Option<Failure>) {
+    let plays: Vec<_> = (1..=seeds).flat_map(|s| all_scenarios().map(move |n| (n, s))).collect();
+    let (next, played) = (AtomicU64::new(0), AtomicU64::new(0));
+    let found = Mutex::new((Report::default(), None));
+    on_every_core(|| {
+        let _ = coverage::taken();
+        while let Some((scenario, seed)) = plays.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+        {
+            let result = play(scenario.name, *seed, Lines::Keep).expect("it is on the list");
+            played.fetch_add(1, Ordering::Relaxed);
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.0.add_cells(&coverage::taken());
+            if let Err(failure) = result {
+                next.store(plays.len() as u64, Ordering::Relaxed);
+                found.1 = Some(*failure);
+            }
         }
     });
-    (passed.into_inner(), failed.into_inner() as usize)
+    let (report, failure) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (played.into_inner(), report.cells, failure)
+}
+
+fn on_every_core(work: impl Fn() + Sync) {
+    std::thread::scope(|scope| {
+        for _ in 0..available_parallelism().map_or(1, usize::from) {
+            scope.spawn(&work);
+        }
+    });
 }

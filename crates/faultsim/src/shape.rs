@@ -101,8 +101,9 @@ impl GroupShape {
         };
         let chunk = rng.pick(&[4, 8, 16, 32, 64]) * 1024;
         let volumes = rng.pick(&[1, 1, 2, 3]);
-        let modes =
-            [JournalMode::Partial, JournalMode::Partial, JournalMode::Full, JournalMode::Off];
+        // Without a journal nothing is lost together with a crash; most groups keep one.
+        let (partial, full) = (JournalMode::Partial, JournalMode::Full);
+        let modes = [partial, partial, partial, full, full, JournalMode::Off];
         let journal = match level {
             Level::Raid5 | Level::Raid6 => rng.pick(&modes),
             Level::Raid0 | Level::Raid1 | Level::Raid10 => JournalMode::Off,
@@ -166,6 +167,17 @@ impl Shape {
             _ => tolerance.max(1),
         };
         Self { groups, spares, legs, work_volume, disk_sizes }
+    }
+}
+
+impl Shape {
+    /// Drops all groups but the first `count`, at least one, with their disks.
+    pub fn keep_groups(&mut self, count: usize) {
+        let gone = self.groups.split_off(count.clamp(1, self.groups.len()));
+        let kept: usize = self.groups.iter().map(|g| g.members).sum();
+        let members: usize = gone.iter().map(|g| g.members).sum();
+        self.disk_sizes.drain(kept..kept + members);
+        self.work_volume &= self.groups.len() > 1;
     }
 }
 

@@ -3,11 +3,13 @@
 //! Owns the scripts; [`crate::scenarios`] lists them. Invariant: counts of disk accesses are compared over stretches in which nothing but the
 //! hosts and the copy is at work.
 
+use forestall_engine::format::layout::Layout;
 use forestall_engine::{
     AccessCounts, ArrayReport, AssembleOptions, AvoidanceState, DiskNumber, DiskRole, DiskState,
     GroupNumber, GroupSpec, JournalMode, Level, Strategy, VolumeSpec,
 };
 
+use crate::coverage::{Cell, reached};
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
 use crate::stage::Stage;
@@ -303,12 +305,21 @@ pub(crate) fn log_fills_up(seed: u64, trace: Trace) {
         s.replace(1, SLOW, Strategy::WorkDisk).await;
         s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "pause");
         s.copying().await;
+        // While the log has room, nothing is written to the members' data.
+        let layout = Layout::for_size(s.bay("d2").drive.size()).expect("it has a layout");
+        s.bay("d2").drive.set_data(layout.data.offset..layout.data.offset + layout.data.len);
+        let written = |s: &Script| s.bay("d2").drive.accesses().data_writes;
+        let before = written(&s);
         for round in 0..60 {
             s.scribble(10).await;
             if round % 3 == 0 {
                 s.flush().await;
             }
         }
+        if written(&s) == before {
+            s.machine.complain("the log never filled up".into());
+        }
+        reached(Cell::CopyingBackupFull);
         s.verify().await;
         s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
         s.scribble(20).await;

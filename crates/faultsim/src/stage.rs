@@ -11,6 +11,7 @@ use std::rc::Rc;
 use forestall_engine::{Array, AssembleOptions, CreateSpec, NewDisk, Runtime};
 
 use crate::client::break_off;
+use crate::coverage;
 use crate::executor::{Ended, Executor, Limits, SimRuntime};
 use crate::faults::Injected;
 use crate::machine::{Machine, World};
@@ -195,8 +196,14 @@ fn there(world: &World, runtime: &SimRuntime) -> Vec<NewDisk<SimEnv>> {
 
 /// Starts the array on every labelled drive that is there.
 async fn assemble(world: &World, runtime: &SimRuntime, options: AssembleOptions) -> Machine {
+    let begun_ms = runtime.unix_ms();
     match Array::<SimEnv>::assemble(runtime.clone(), there(world, runtime), options).await {
         Ok(array) => {
+            let report = array.report();
+            coverage::started(&report, &array.pairs(), world.unclean.get());
+            for event in array.events_after(0).iter().filter(|e| e.at_ms >= begun_ms) {
+                coverage::told(event, &report);
+            }
             *world.running.borrow_mut() = Some(Rc::clone(&array));
             Machine::new(world.clone(), array, runtime.clone())
         }

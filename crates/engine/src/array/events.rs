@@ -132,13 +132,15 @@ impl<E: Env> Array<E> {
         all.sort_by_key(|e| e.sequence);
         all.dedup_by_key(|e| e.sequence);
         let last = all.last().map_or(0, |e| e.sequence);
-        self.log.last.set(last);
-        self.log.stored.set(last);
-        // What the start told so far comes behind what is kept.
-        let early = std::mem::replace(&mut *self.log.events.borrow_mut(), all);
-        for Event { severity, kind, disk, group, message, .. } in early {
-            self.event(severity, &kind, disk, group, message);
+        // What this start has told of already comes after what earlier ones did, and is written with what follows.
+        let mut told = self.log.events.take();
+        for (event, sequence) in told.iter_mut().zip(last + 1..) {
+            event.sequence = sequence;
         }
+        self.log.last.set(last + told.len() as u64);
+        self.log.stored.set(last);
+        all.extend(told);
+        *self.log.events.borrow_mut() = all;
     }
 
     /// Kept events with a sequence above `after`, oldest first.

@@ -3,13 +3,14 @@
 //! Owns the scripts; the list is in `avoidance.rs`. The cells that the first stories tell (the spare dies in Copying, another member dies in
 //! Copying, a leg dies in Copying, the log fills up) are in `shield.rs`.
 
-use std::cell::Cell;
+use std::cell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use forestall_engine::format::layout::Layout;
 use forestall_engine::{AssembleOptions, AvoidanceState, DiskNumber, DiskState, Level, Strategy};
 
+use crate::coverage::{Cell, reached};
 use crate::scenarios::{act, degraded};
 use crate::script::Script;
 use crate::shield::{LEVELS, SLOW, stage};
@@ -149,6 +150,7 @@ pub(super) fn unreadable_on_ailing_and_peer(seed: u64, trace: Trace) {
             if lost.is_empty() || !all_gone || listed == 0 || listed > 2 {
                 s.machine.complain(format!("{listed} blocks are listed, {lost:?} do not read"));
             }
+            reached(Cell::CopyingUnreadableTwice);
             if level == Level::Raid1 && lost.len() as u64 != listed {
                 s.machine.complain(format!("{listed} blocks are listed, {lost:?} do not read"));
             }
@@ -167,7 +169,7 @@ pub(super) fn orderly_stop_in_each_state(seed: u64, trace: Trace) {
     for (level, members, tolerance) in LEVELS {
         for state in states {
             let mut stage = stage(seed, &trace, level, members);
-            let met = Rc::new(Cell::new(false));
+            let met = Rc::new(cell::Cell::new(false));
             let note = Rc::clone(&met);
             act(&mut stage, AssembleOptions::default(), move |mut s| async move {
                 s.add_work_disk(tolerance + 1).await;
