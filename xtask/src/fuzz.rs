@@ -16,7 +16,7 @@ use crate::ci::Outcome;
 use crate::{run, setup};
 
 /// How long each target runs unless told otherwise.
-pub const DEFAULT_TIME: Duration = Duration::from_secs(10);
+pub const DEFAULT_TIME: Duration = Duration::from_secs(5);
 
 /// A decoder that needs more than this for one small input allocates by an unchecked length.
 const MEMORY_MIB: u32 = 512;

@@ -26,7 +26,7 @@ usage: cargo xtask COMMAND
   test [ARG...]       the tests of the whole workspace; ARGs go to `cargo test`
   tidy                the style rules that a program can check
   deny                licences, sources and bans of the dependencies
-  fuzz [--seconds N]  every fuzz target for N seconds (default 10)
+  fuzz [--seconds N]  every fuzz target for N seconds (default 5)
   mutants [--minutes M] [--random-only] [NAME...]
                       plants known defects (all, or those that begin with NAME) and shows that the
                       simulator finds each within M minutes of search (default 3); not part of ci
