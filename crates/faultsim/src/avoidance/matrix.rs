@@ -238,9 +238,10 @@ impl Cell {
                 s.scribble(5).await;
                 s.flush().await;
                 if self.strategy == Strategy::Direct {
-                    // Nothing but the copy itself was under way: whoever asked for it asks again.
-                    s.expect(1, DiskState::InSync).await;
-                    s.replace(1, 4 * SLOW, self.strategy).await;
+                    // No shield waits for the next spare: the copy goes on with it all the same.
+                    let next = self.members as u32 + 2;
+                    let in_place = move |s: &Script| s.in_state(next, DiskState::InSync);
+                    s.await_that("the next spare", in_place).await;
                 }
             }
             Happening::AilingDies => {

@@ -143,12 +143,11 @@ pub(super) fn flush_waits_for_a_lost_leg(seed: u64, trace: Trace) {
     });
 }
 
-/// Blocks of the data space that are listed where one is lost: all its copies, or it and its parity.
+/// Blocks of members that are listed where one of the data space is lost: all its copies. Parity agrees with them and is not listed.
 fn listed(level: Level) -> u64 {
     match level {
-        Level::Raid0 => 1,
-        Level::Raid1 | Level::Raid5 | Level::Raid10 => 2,
-        Level::Raid6 => 3,
+        Level::Raid0 | Level::Raid5 | Level::Raid6 => 1,
+        Level::Raid1 | Level::Raid10 => 2,
     }
 }
 
