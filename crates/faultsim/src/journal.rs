@@ -3,6 +3,7 @@
 //! Owns the scripts; [`crate::scenarios`] lists them. Invariant: members are lost between a crash and the next start, as many as the level
 //! survives, so that nothing but the journal tells what was under way.
 
+use forestall_engine::format::layout::Layout;
 use forestall_engine::{AssembleOptions, DiskNumber, JournalMode, Level};
 
 use crate::machine::Latch;
@@ -190,5 +191,39 @@ pub(crate) fn crash_while_copied_directly(seed: u64, trace: Trace) {
                 s.verify_after_loss().await;
             });
         }
+    }
+}
+
+/// Full stripes are cut by a crash, one member is lost, and another does not read its blocks of them (rule J4): what both held is computed from
+/// parity that may fit neither. It is the old version, the new one, or an error, also on the member that is there.
+pub(crate) fn cut_stripe_and_bad_sectors(seed: u64, trace: Trace) {
+    const STRIPE: u64 = 48 * 1024;
+    for round in 0..30 {
+        let shape = (Level::Raid6, 5, 0);
+        let mut stage =
+            stage_journaled(seed * 100 + round, trace.clone(), shape, DISK, JournalMode::Partial);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            s.write(0, 8 * STRIPE).await;
+            s.flush().await;
+        });
+        let cut = stage.rng.within(300..1200);
+        stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+            let s = Script::new(&machine);
+            for stripe in (0..8).cycle() {
+                s.write(stripe * STRIPE, STRIPE).await;
+            }
+        });
+        stage.end(false);
+        let out = leave_out(&mut stage, 5, 1);
+        let bays = stage.world.shelf.all();
+        let there: Vec<_> = bays.iter().filter(|b| !out.contains(&b.drive.name().into())).collect();
+        let bad = there[stage.rng.index(there.len())];
+        let data = Layout::for_size(DISK).expect("a disk").data;
+        bad.suspect.set(true);
+        bad.drive.faults_mut().spoil(data.offset..data.offset + 8 * 16 * 1024);
+        act(&mut stage, degraded(), |s| async move {
+            s.verify_after_loss().await;
+            s.verify_after_loss().await;
+        });
     }
 }

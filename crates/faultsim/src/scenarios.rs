@@ -22,7 +22,8 @@ use crate::hung::{
     hung_member_is_read_around, hung_member_under_writes, slow_parity_is_not_left_behind,
 };
 use crate::journal::{
-    crash_and_loss, crash_in_a_replay, crash_while_copied_directly, trimmed_and_written_again,
+    crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,
+    trimmed_and_written_again,
 };
 use crate::mirrors::{crash_while_mirroring, no_such_pair, secondary_follows, secondary_is_lost};
 use crate::pairs::{
@@ -69,6 +70,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "trimmed-and-written-again",
         story: "what was written after a trim is not overwritten by a record from before it",
         script: trimmed_and_written_again,
+    },
+    Scenario {
+        name: "cut-stripe-and-bad-sectors",
+        story: "a crash cuts full stripes, one member is lost, another does not read its part of them",
+        script: cut_stripe_and_bad_sectors,
     },
     Scenario {
         name: "crash-while-copied-directly",

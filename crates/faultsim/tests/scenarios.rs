@@ -33,6 +33,7 @@ scenarios! {
     j1_a_crash_and_a_loss = "crash-and-loss",
     j2_a_crash_in_a_replay = "crash-in-a-replay",
     j2_trimmed_and_written_again = "trimmed-and-written-again",
+    j4_a_cut_stripe_and_bad_sectors = "cut-stripe-and-bad-sectors",
     j5_a_crash_while_copied_directly = "crash-while-copied-directly",
     fail_and_readd = "fail-and-readd",
     a_spare_dies_in_rebuild = "spare-dies-in-rebuild",

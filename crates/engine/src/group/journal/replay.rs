@@ -233,7 +233,11 @@ impl<E: Env> Group<E> {
                 expected(slot).is_none_or(|told| told == crc)
             });
             if proved {
-                return self.write_row(&row, &candidate).await.map(|()| 0);
+                self.write_row(&row, &candidate).await?;
+                for slot in erased.iter() {
+                    self.lost.overwritten(slot, row.address, BLOCK_SIZE);
+                }
+                return Ok(0);
             }
         }
         self.give_row_up(&row).await
@@ -284,7 +288,6 @@ impl<E: Env> Group<E> {
                 self.write_slot(slot, row.address, wanted.clone())
                     .await
                     .map_err(|_| IoError::Io)?;
-                self.lost.overwritten(slot, row.address, BLOCK_SIZE);
             }
         }
         Ok(())
