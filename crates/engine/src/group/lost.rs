@@ -1,7 +1,8 @@
 //! The lost-block map: blocks of a slot that nothing can give any more (rule M5).
 //!
 //! Owns runs of lost blocks per slot. Invariants: a lost block is an erasure for every plan; an entry is durable before a flush that
-//! relies on it is answered (rule F1); blocks that only nothing proves (rule J4) are listed beside, as errors for hosts and no erasures; it is cleared by a whole-block write, on disk only after that write is durable. One writer at a time
+//! relies on it is answered (rule F1); it is cleared by a whole-block write, on disk only after that write is durable. Blocks that agree with their
+//! peers and that nothing proves (rule J4) are listed beside: errors for hosts, no erasures. One writer at a time
 //! changes the pages on disk, and one change only adds entries or only takes some away, which `pair` needs to order the two writes so
 //! that an entry that is due is on one of them at any crash. What does not fit fails the member.
 

@@ -251,7 +251,7 @@ impl<E: Env> Group<E> {
 
     /// Whether every block can be asked for: what does not read is then gone.
     pub(crate) fn answers(&self) -> bool {
-        self.geometry.still_whole(self.missing()) && self.silent().is_empty()
+        self.is_readable() && self.silent().is_empty()
     }
 
     /// Whether there is anything to compare.

@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::around::Patience;
+use super::journal::Journal;
 use super::{Group, OnFull};
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
@@ -187,8 +188,10 @@ impl<E: Env> Group<E> {
                 continue;
             }
             self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);
-            let with_data = self.journals_data(&plan.bands);
-            let written = self.write_journaled(stripe, writes, with_data).await;
+            let written = match &self.journal {
+                Some(journal) => self.write_journaled(journal, stripe, writes, &plan.bands).await,
+                None => self.execute(stripe, writes).await,
+            };
             if written.is_ok() {
                 self.overwritten_by_peers(stripe, &within);
             }
@@ -198,23 +201,23 @@ impl<E: Env> Group<E> {
 
     /// Whether the journal takes the data of these bands: not of full stripes of a whole group, unless that was asked for. Where a member is
     /// missing the data is what keeps its blocks from being lost by a crash alone.
-    fn journals_data(&self, bands: &[Band]) -> bool {
+    fn journals_data(&self, journal: &Journal<E>, bands: &[Band]) -> bool {
         let full = bands.iter().all(|band| band.method == Method::Full);
-        !full
-            || !self.missing().is_empty()
-            || self.journal.as_ref().is_none_or(super::journal::Journal::is_full)
+        !full || journal.is_full() || !self.missing().is_empty()
     }
 
     /// Does the writes of one stripe, each part of its rows once it is durable in the journal (rule J1).
     async fn write_journaled(
         self: &Rc<Self>,
+        journal: &Journal<E>,
         stripe: Stripe,
         writes: Vec<SlotWrite>,
-        with_data: bool,
+        bands: &[Band],
     ) -> Result<(), IoError> {
+        let with_data = self.journals_data(journal, bands);
         let mut outcome = Ok(());
         for window in self.windows(writes, with_data) {
-            let _in_place = self.log_writes(&window, with_data).await?;
+            let _in_place = self.log_writes(journal, &window, with_data).await?;
             outcome = outcome.and(self.execute(stripe, window).await);
         }
         outcome
@@ -222,9 +225,13 @@ impl<E: Env> Group<E> {
 
     /// What peers alone hold now of a slot that is missing is known again.
     fn overwritten_by_peers(&self, stripe: Stripe, within: &Range<u64>) {
+        let missing = self.missing();
+        if missing.is_empty() {
+            return;
+        }
         for (column, rows, _) in column_parts(u64::from(self.geometry.chunk()), within.clone()) {
             let address = self.geometry.member_address(stripe, rows.start as u32);
-            for slot in self.geometry.copies(stripe, column).and(self.missing()).iter() {
+            for slot in self.geometry.copies(stripe, column).and(missing).iter() {
                 self.lost.overwritten(slot, address, rows.len() as u64);
             }
         }

@@ -36,17 +36,10 @@ pub(super) struct Counting {
     pub(super) pieces: Vec<(Piece, Source)>,
 }
 
-/// What a start has to make good.
-#[derive(Debug, Default)]
-pub(super) struct Decision {
-    /// Records newest first; those of one batch never overlap.
-    pub(super) records: Vec<Counting>,
-}
-
-/// Decides from what each slot's member holds; `None`: the member is not there, or holds nothing that may be believed.
-pub(super) fn decide(slots: &[Option<Vec<Found>>]) -> Decision {
+/// The records that a start has to make good, newest first, those of one batch never overlapping, from what each slot's member holds; `None`: the member is not there, or holds nothing that may be believed.
+pub(super) fn decide(slots: &[Option<Vec<Found>>]) -> Vec<Counting> {
     let frames = || slots.iter().flatten().flatten().map(|found| &found.frame);
-    let Some(epoch) = frames().map(|f| f.epoch).max() else { return Decision::default() };
+    let Some(epoch) = frames().map(|f| f.epoch).max() else { return Vec::new() };
     let of_epoch = || frames().filter(|f| f.epoch == epoch);
     let tail = of_epoch().map(|f| f.tail).max().unwrap_or(0);
     let newest = of_epoch().map(|f| f.batch).max().unwrap_or(0);
@@ -88,7 +81,7 @@ pub(super) fn decide(slots: &[Option<Vec<Found>>]) -> Decision {
             records.push(Counting { pieces });
         }
     }
-    Decision { records }
+    records
 }
 
 #[cfg(test)]
@@ -108,7 +101,7 @@ mod tests {
     }
 
     /// One word for each record, one letter for each piece.
-    fn sources(decision: &Decision) -> Vec<String> {
+    fn sources(records: &[Counting]) -> Vec<String> {
         let letter = |source: &Source| match source {
             Source::Payload(_) => 'p',
             Source::InPlace => 'i',
@@ -116,7 +109,7 @@ mod tests {
             Source::Missing => 'm',
         };
         let word = |r: &Counting| r.pieces.iter().map(|(_, source)| letter(source)).collect();
-        decision.records.iter().map(word).collect()
+        records.iter().map(word).collect()
     }
 
     #[test]
@@ -126,13 +119,13 @@ mod tests {
         let both = decide(&[Some(vec![d.clone()]), Some(vec![]), Some(vec![p.clone()])]);
         assert_eq!(sources(&both), ["pp"]);
         let torn = decide(&[Some(vec![]), Some(vec![]), Some(vec![p.clone()])]);
-        assert!(torn.records.is_empty(), "its writes in place never began");
+        assert!(torn.is_empty(), "its writes in place never began");
         let lost = decide(&[None, Some(vec![]), Some(vec![p])]);
         assert_eq!(sources(&lost), ["mp"]);
         let mut damaged = d;
         damaged.payload.clear();
         let p = found(3, 1, &pieces, &[1]);
-        assert!(decide(&[Some(vec![damaged]), Some(vec![]), Some(vec![p])]).records.is_empty());
+        assert!(decide(&[Some(vec![damaged]), Some(vec![]), Some(vec![p])]).is_empty());
     }
 
     #[test]
@@ -148,11 +141,11 @@ mod tests {
     fn what_the_tail_has_passed_and_what_an_earlier_start_left_count_no_more() {
         let pieces = [piece(0, 7, true)];
         let (old, new) = (found(3, 1, &pieces, &[0]), found(4, 4, &pieces, &[0]));
-        assert_eq!(decide(&[Some(vec![old.clone(), new])]).records.len(), 1);
+        assert_eq!(decide(&[Some(vec![old.clone(), new])]).len(), 1);
         let mut opening = found(1, 1, &[], &[]);
         (opening.frame.epoch, opening.frame.records) = (6, Vec::new());
-        assert!(decide(&[Some(vec![old, opening])]).records.is_empty());
-        assert!(decide(&[Some(vec![]), None]).records.is_empty());
+        assert!(decide(&[Some(vec![old, opening])]).is_empty());
+        assert!(decide(&[Some(vec![]), None]).is_empty());
     }
 
     #[test]
@@ -161,7 +154,7 @@ mod tests {
         let (a, b) = (found(3, 1, &pieces, &[]), found(3, 1, &pieces, &[]));
         let decision = decide(&[Some(vec![a.clone()]), Some(vec![b])]);
         assert_eq!(sources(&decision), ["ii"]);
-        assert!(decide(&[Some(vec![a.clone()]), Some(vec![])]).records.is_empty());
+        assert!(decide(&[Some(vec![a.clone()]), Some(vec![])]).is_empty());
         assert_eq!(sources(&decide(&[Some(vec![a]), None])), ["im"]);
     }
 }

@@ -125,14 +125,37 @@ impl<E: Env> Journal<E> {
         self.batches.borrow_mut().flushed(settled);
     }
 
-    /// The longest frame that is written to a drive: a few of them fit into its ring.
-    fn frame_max(&self, drive: &Drive<E>) -> u64 {
-        ring_blocks(drive) / 3
-    }
-
     fn with_ring<T>(&self, drive: &Drive<E>, act: impl FnOnce(&mut Ring) -> T) -> T {
         let mut rings = self.rings.borrow_mut();
         act(rings.entry(drive.number).or_insert_with(|| Ring::new(ring_blocks(drive))))
+    }
+
+    /// Takes as many of the records that wait, in their order, as one frame on each drive can hold.
+    fn gather(&self) -> (Vec<Pending<E>>, Vec<Part<E>>) {
+        let mut parts: BTreeMap<DiskNumber, Part<E>> = BTreeMap::new();
+        let mut pieces = 0;
+        let mut waiting = self.pending.borrow_mut();
+        let mut taken = 0;
+        for pending in waiting.iter() {
+            let record = pending.record(taken as u16);
+            pieces += record.pieces.len();
+            let fits = |staged: &Staged<E>| {
+                staged.drives.iter().all(|drive| {
+                    let part = parts.get(&drive.number);
+                    let header = part.map_or(0, |p| p.header_len) + record.encoded_len();
+                    let more = record.payload_blocks(staged.piece.slot);
+                    let blocks = part.map_or(1, |p| p.blocks) + more;
+                    header <= RECORDS_LEN && blocks <= frame_max(drive)
+                })
+            };
+            if taken > 0 && (pieces > PIECES_MAX || !pending.staged.iter().all(fits)) {
+                break;
+            }
+            add_to_parts(&mut parts, pending, &record);
+            taken += 1;
+        }
+        let batch = waiting.drain(..taken).collect();
+        (batch, parts.into_values().collect())
     }
 
     /// A durable tail frees the frames of earlier batches.
@@ -144,6 +167,11 @@ impl<E: Env> Journal<E> {
 /// Blocks of a drive's journal for frames with records.
 fn ring_blocks<E: Env>(drive: &Drive<E>) -> u64 {
     replay::region_blocks(&drive.layout) - OPENINGS
+}
+
+/// The longest frame that is written to a drive: a few of them fit into its ring.
+fn frame_max<E: Env>(drive: &Drive<E>) -> u64 {
+    ring_blocks(drive) / 3
 }
 
 /// The parts of one batch on one drive.
@@ -158,12 +186,11 @@ struct Part<E: Env> {
 impl<E: Env> Group<E> {
     /// Cuts writes to one stripe by rows into parts that a record can hold each.
     pub(super) fn windows(&self, writes: Vec<SlotWrite>, with_data: bool) -> Vec<Vec<SlotWrite>> {
-        let Some(journal) = &self.journal else { return vec![writes] };
         let told = (RECORDS_LEN - RECORD_LEN) / writes.len().max(1);
         let mut rows = (told.saturating_sub(PIECE_LEN) / 4).max(1) as u64;
         if with_data {
             let drives = self.drives_in_service();
-            let frame = drives.iter().map(|drive| journal.frame_max(drive)).min().unwrap_or(2);
+            let frame = drives.iter().map(|drive| frame_max(drive)).min().unwrap_or(2);
             rows = rows.min(frame.max(2) - 1);
         }
         let first = writes.iter().map(|w| w.address).min().unwrap_or(0);
@@ -179,10 +206,10 @@ impl<E: Env> Group<E> {
     /// Makes a record of `writes` durable (rule J1). They may be done in place until the answer is dropped, and have ended then.
     pub(super) async fn log_writes(
         self: &Rc<Self>,
+        journal: &Journal<E>,
         writes: &[SlotWrite],
         with_data: bool,
-    ) -> Result<Option<InPlace<E>>, IoError> {
-        let Some(journal) = &self.journal else { return Ok(None) };
+    ) -> Result<InPlace<E>, IoError> {
         let stage = |write: &SlotWrite| {
             let (main, filler) = self.drives_at(write.slot, write.address);
             let crcs = checksums(&write.buf);
@@ -203,64 +230,35 @@ impl<E: Env> Group<E> {
             self.rt.spawn(Box::pin(async move { group.run_journal().await }));
         }
         let batch = taker.take().await.unwrap_or(Err(IoError::Stopped))?;
-        Ok(Some(InPlace { group: Rc::clone(self), batch }))
+        Ok(InPlace { group: Rc::clone(self), batch })
     }
 
     async fn run_journal(self: Rc<Self>) {
         let Some(journal) = &self.journal else { return };
         loop {
             let _turn = journal.turn.lock().await;
-            let (batch, parts) = self.gather();
+            let (batch, parts) = journal.gather();
             if batch.is_empty() {
                 journal.running.set(false);
                 return;
             }
-            let result = self.write_batch(&batch, parts).await;
+            let result = self.write_batch(journal, &batch, parts).await;
             batch.into_iter().for_each(|pending| pending.giver.give(result));
         }
-    }
-
-    /// Takes as many of the records that wait, in their order, as one frame on each drive can hold.
-    fn gather(self: &Rc<Self>) -> (Vec<Pending<E>>, Vec<Part<E>>) {
-        let Some(journal) = &self.journal else { return Default::default() };
-        let mut parts: BTreeMap<DiskNumber, Part<E>> = BTreeMap::new();
-        let mut pieces = 0;
-        let mut waiting = journal.pending.borrow_mut();
-        let mut taken = 0;
-        for pending in waiting.iter() {
-            let record = pending.record(taken as u16);
-            pieces += record.pieces.len();
-            let fits = |staged: &Staged<E>| {
-                staged.drives.iter().all(|drive| {
-                    let part = parts.get(&drive.number);
-                    let header = part.map_or(0, |p| p.header_len) + record.encoded_len();
-                    let more = record.payload_blocks(staged.piece.slot);
-                    let blocks = part.map_or(1, |p| p.blocks) + more;
-                    header <= RECORDS_LEN && blocks <= journal.frame_max(drive)
-                })
-            };
-            if taken > 0 && (pieces > PIECES_MAX || !pending.staged.iter().all(fits)) {
-                break;
-            }
-            add_to_parts(&mut parts, pending, &record);
-            taken += 1;
-        }
-        let batch = waiting.drain(..taken).collect();
-        (batch, parts.into_values().collect())
     }
 
     /// Makes a batch durable and answers its number. The caller has the turn.
     async fn write_batch(
         self: &Rc<Self>,
+        journal: &Journal<E>,
         batch: &[Pending<E>],
         parts: Vec<Part<E>>,
     ) -> Result<u64, IoError> {
-        let Some(journal) = &self.journal else { return Err(IoError::Io) };
         if journal.unopened.get() {
-            self.reopen().await?;
+            self.reopen(journal).await?;
         }
         let pieces = batch.iter().map(|pending| pending.staged.len()).sum();
-        self.make_room(pieces, &parts).await?;
+        self.make_room(journal, pieces, &parts).await?;
         let (number, tail) = {
             let batches = journal.batches.borrow();
             (batches.next(), batches.tail())
@@ -319,8 +317,12 @@ impl<E: Env> Group<E> {
     }
 
     /// Waits until `pieces` more may be in flight and every part fits its ring.
-    async fn make_room(self: &Rc<Self>, pieces: usize, parts: &[Part<E>]) -> Result<(), IoError> {
-        let Some(journal) = &self.journal else { return Err(IoError::Io) };
+    async fn make_room(
+        self: &Rc<Self>,
+        journal: &Journal<E>,
+        pieces: usize,
+        parts: &[Part<E>],
+    ) -> Result<(), IoError> {
         let fits =
             || parts.iter().all(|part| journal.with_ring(&part.drive, |r| r.fits(part.blocks)));
         let few = || {
@@ -338,15 +340,14 @@ impl<E: Env> Group<E> {
             journal.ended.wait_until(ready).await;
             self.flush_drives().await?;
             if !fits() {
-                self.write_opening().await?;
+                self.write_opening(journal).await?;
             }
         }
         Ok(())
     }
 
     /// Writes a frame without records everywhere: what the tail has passed counts no more. The caller has the turn.
-    async fn write_opening(self: &Rc<Self>) -> Result<(), IoError> {
-        let Some(journal) = &self.journal else { return Ok(()) };
+    async fn write_opening(self: &Rc<Self>, journal: &Journal<E>) -> Result<(), IoError> {
         let (batch, tail) = {
             let batches = journal.batches.borrow();
             (batches.next(), batches.tail())
@@ -366,15 +367,14 @@ impl<E: Env> Group<E> {
     }
 
     /// Makes durable that nothing in the journal counts any more. The caller has the turn.
-    async fn reopen(self: &Rc<Self>) -> Result<(), IoError> {
-        let Some(journal) = &self.journal else { return Ok(()) };
+    async fn reopen(self: &Rc<Self>, journal: &Journal<E>) -> Result<(), IoError> {
         let all = || {
             let batches = journal.batches.borrow();
             batches.settled() == batches.next()
         };
         journal.ended.wait_until(all).await;
         self.flush_drives().await?;
-        self.write_opening().await?;
+        self.write_opening(journal).await?;
         journal.unopened.set(false);
         Ok(())
     }
@@ -387,7 +387,7 @@ impl<E: Env> Group<E> {
         Box::pin(async move {
             let Some(journal) = &self.journal else { return Ok(()) };
             let _turn = journal.turn.lock().await;
-            self.reopen().await
+            self.reopen(journal).await
         })
     }
 

@@ -179,7 +179,7 @@ fn replay(history: &History, crash: Crash, weak: Weak) -> Row {
         .collect();
     let mut row = blocks(history, crash);
     let mut seen = [false; 3];
-    for record in decide(&journals).records {
+    for record in decide(&journals) {
         for (piece, source) in record.pieces {
             let slot = usize::from(piece.slot.0);
             if let (false, Source::Payload(data)) =

@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::super::Group;
 use super::super::write::SlotWrite;
-use super::decide::{Decision, Found, Source, decide};
+use super::decide::{Counting, Found, Source, decide};
 use crate::buf::Buf;
 use crate::drive::Drive;
 use crate::error::IoError;
@@ -65,16 +65,16 @@ impl<E: Env> Group<E> {
             return Ok(done);
         }
         let mut found = Vec::new();
-        for main in mains {
+        for (slot, main) in (0..).map(Slot).zip(mains) {
             found.push(match main {
-                Some(drive) => Some(self.read_frames(&drive).await),
+                Some(drive) => Some(self.read_frames(slot, &drive).await),
                 None => None,
             });
         }
-        let decision = decide(&found);
+        let records = decide(&found);
         drop(found);
-        done.records = decision.records.len() as u64;
-        let (writes, doubts) = self.sort_out(decision);
+        done.records = records.len() as u64;
+        let (writes, doubts) = self.sort_out(records);
         for write in writes {
             let len = write.buf.len() as u64;
             self.write_slot(write.slot, write.address, write.buf).await.map_err(|_| IoError::Io)?;
@@ -87,8 +87,8 @@ impl<E: Env> Group<E> {
         Ok(done)
     }
 
-    /// Every frame of this group on a drive, with the payload that fits.
-    async fn read_frames(self: &Rc<Self>, drive: &Rc<Drive<E>>) -> Vec<Found> {
+    /// Every frame of this group on the drive of `slot`, with the payload that fits.
+    async fn read_frames(&self, slot: Slot, drive: &Rc<Drive<E>>) -> Vec<Found> {
         let blocks = region_blocks(&drive.layout);
         let mut bytes = Vec::with_capacity((blocks * BLOCK_SIZE) as usize);
         while (bytes.len() as u64) < blocks * BLOCK_SIZE {
@@ -106,10 +106,6 @@ impl<E: Env> Group<E> {
                 }
             }
         }
-        let slot = self.with_slots(|slots| {
-            slots.iter().position(|s| s.main.as_ref().is_some_and(|m| Rc::ptr_eq(m, drive)))
-        });
-        let slot = Slot(slot.unwrap_or_default() as u8);
         let block = BLOCK_SIZE as usize;
         let headers = bytes.chunks(block).zip(0..);
         let frames: Vec<Frame> =
@@ -129,11 +125,11 @@ impl<E: Env> Group<E> {
     }
 
     /// What to write, and what is left in doubt: of each block the newest record counts.
-    fn sort_out(&self, decision: Decision) -> (Vec<SlotWrite>, Doubts) {
+    fn sort_out(&self, records: Vec<Counting>) -> (Vec<SlotWrite>, Doubts) {
         let mut seen = BTreeSet::new();
         let mut writes = Vec::new();
         let mut doubts = Doubts::default();
-        for (piece, source) in decision.records.into_iter().flat_map(|record| record.pieces) {
+        for (piece, source) in records.into_iter().flat_map(|record| record.pieces) {
             for (at, crc) in piece.crcs.iter().enumerate() {
                 let block = piece.start + at as u64;
                 let address = block * BLOCK_SIZE;
