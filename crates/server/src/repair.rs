@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use forestall_engine::{Array, AssembleOptions};
+use forestall_engine::{Array, AssembleError, AssembleOptions};
 use serde::Serialize;
 
 use crate::check::{self, CheckError, CheckReport, Finding, Grade, Looked};
@@ -34,7 +34,7 @@ pub enum RepairError {
     Check(#[from] CheckError),
     /// A start refuses; nothing was written.
     #[error("nothing was written, because the array does not start like this: {0}")]
-    Refused(#[from] forestall_engine::AssembleError),
+    Refused(AssembleError),
     /// A disk is missing: a start would take it out.
     #[error(
         "nothing was written: {0}. Give all disks of the array, or start it without those that are gone with `forestall serve`"
@@ -43,6 +43,13 @@ pub enum RepairError {
     /// It began and could not end.
     #[error("the repair did not end well: {0}; look with `forestall check`")]
     Failed(forestall_engine::CommandError),
+}
+
+// Not by `#[from]`: its text stands in ours already, and a cause is told again by whoever prints the chain.
+impl From<AssembleError> for RepairError {
+    fn from(error: AssembleError) -> Self {
+        Self::Refused(error)
+    }
 }
 
 impl From<OpenError> for RepairError {
