@@ -15,7 +15,10 @@
 //! | cancel | `cancel-in-every-state`, `cancel-while-shielded` | `cancel-in-every-state`, `a6-cancel-refused-once-dead` |
 //! | orderly stop | `orderly-stop-in-each-state` | `orderly-stop-in-each-state` |
 
-use forestall_faultsim::{AVOIDANCE_SCENARIOS, Lines, all_scenarios, play};
+mod stories;
+
+use forestall_faultsim::{AVOIDANCE_SCENARIOS, all_scenarios};
+use stories::stories;
 
 /// Stories named in the table above, cell by cell.
 fn cells() -> Vec<Vec<&'static str>> {
@@ -37,34 +40,8 @@ fn each_cell_of_the_table_has_a_story() {
     }
 }
 
-fn all(name: &str, seeds: u64) {
-    for seed in 1..=seeds {
-        if let Err(failure) = play(name, seed, Lines::Keep).expect("a scenario of that name") {
-            panic!("{failure}");
-        }
-    }
-}
-
-macro_rules! stories {
-    ($($test:ident = $name:literal x $seeds:literal),* $(,)?) => {
-        $(
-            #[test]
-            fn $test() {
-                all($name, $seeds);
-            }
-        )*
-
-        #[test]
-        fn each_story_is_tested() {
-            let tested = [$($name),*];
-            let names = AVOIDANCE_SCENARIOS.iter().map(|s| s.name);
-            let untested: Vec<_> = names.filter(|n| !tested.contains(n)).collect();
-            assert!(untested.is_empty(), "without a test: {untested:?}");
-        }
-    };
-}
-
 stories! {
+    AVOIDANCE_SCENARIOS;
     b1_one_backup_at_a_time = "b1-one-backup-at-a-time" x 3,
     b3_leg_that_missed_writes = "b3-leg-that-missed-writes" x 4,
     b3_earlier_use_of_the_log = "b3-earlier-use-of-the-log" x 8,

@@ -1,35 +1,12 @@
 //! Every story of a pair that takes its primary's place, under a few seeds each.
 
-use forestall_faultsim::{EXISTING_PAIR_SCENARIOS, Lines, play};
+mod stories;
 
-fn all(name: &str, seeds: u64) {
-    for seed in 1..=seeds {
-        if let Err(failure) = play(name, seed, Lines::Keep).expect("a scenario of that name") {
-            panic!("{failure}");
-        }
-    }
-}
-
-macro_rules! stories {
-    ($($test:ident = $name:literal x $seeds:literal),* $(,)?) => {
-        $(
-            #[test]
-            fn $test() {
-                all($name, $seeds);
-            }
-        )*
-
-        #[test]
-        fn each_story_is_tested() {
-            let tested = [$($name),*];
-            let names = EXISTING_PAIR_SCENARIOS.iter().map(|s| s.name);
-            let untested: Vec<_> = names.filter(|n| !tested.contains(n)).collect();
-            assert!(untested.is_empty(), "without a test: {untested:?}");
-        }
-    };
-}
+use forestall_faultsim::EXISTING_PAIR_SCENARIOS;
+use stories::stories;
 
 stories! {
+    EXISTING_PAIR_SCENARIOS;
     b2_silent_group = "b2-existing-pair-silent-group" x 4,
     b2_bit_first = "b2-existing-pair-bit-first" x 2,
     b2_crash_anywhere = "b2-existing-pair-crash-anywhere" x 2,

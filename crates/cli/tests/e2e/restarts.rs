@@ -222,14 +222,20 @@ fn a_start_waits_for_disks() {
     assert_eq!(server.health(), "degraded");
 }
 
-#[test]
-fn too_many_disks_at_once_pause_hosts_until_an_operator_lets_them_go_on() {
+/// A mirror of five disks of which three die: too few are left to go on unasked (rule C3).
+fn three_of_five_die() -> (Dir, Server) {
     let dir = Dir::new();
     dir.create(5, "16MiB", &["--level", "1", "--allow-injection"]);
     let server = dir.serve(5);
     for disk in ["3", "4", "5"] {
         server.ok(&["inject", "disk", disk, "--kind", "death"]);
     }
+    (dir, server)
+}
+
+#[test]
+fn too_many_disks_at_once_pause_hosts_until_an_operator_lets_them_go_on() {
+    let (_dir, server) = three_of_five_die();
     // Rule C3: two of five is too few to go on unasked, although one copy would do.
     let mut client = server.connect("vault");
     let writer = std::thread::spawn(move || client.write(0, &[7; 4096], true));
@@ -252,12 +258,7 @@ fn too_many_disks_at_once_pause_hosts_until_an_operator_lets_them_go_on() {
 
 #[test]
 fn a_volume_that_is_deleted_while_hosts_are_paused_keeps_nobody_from_going_on() {
-    let dir = Dir::new();
-    dir.create(5, "16MiB", &["--level", "1", "--allow-injection"]);
-    let server = dir.serve(5);
-    for disk in ["3", "4", "5"] {
-        server.ok(&["inject", "disk", disk, "--kind", "death"]);
-    }
+    let (_dir, server) = three_of_five_die();
     let mut client = server.connect("vault");
     let writer = std::thread::spawn(move || client.write(0, &[7; 4096], true));
     let paused = || server.json(&["group", "list"])[0]["paused"] == true;
