@@ -107,8 +107,14 @@ impl BenchArray {
             };
             disks.iter().map(new).collect::<Vec<_>>()
         };
-        let group =
-            CreateGroup { level, chunk: CHUNK, journal: JournalMode::Off, spares: 0, volume: None };
+        let group = CreateGroup {
+            level,
+            chunk: CHUNK,
+            journal: JournalMode::Off,
+            checksums: true,
+            spares: 0,
+            volume: None,
+        };
         let spec = CreateSpec { name: "bench".into(), allow_injection: false, group: Some(group) };
         rt.run(Array::<MemoryEnv>::create(rt.clone(), spec, handles()))?;
         let assembled = rt.run(Array::assemble(rt.clone(), handles(), AssembleOptions::default()));

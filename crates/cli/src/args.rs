@@ -203,6 +203,9 @@ pub struct CreateArgs {
     /// Journal of that group, if it has parity
     #[arg(long, value_enum, default_value_t, requires = "level")]
     pub journal: JournalWord,
+    /// Keep no checksums of that group's blocks: what a disk gives wrong is then found by scrubs at best
+    #[arg(long, requires = "level")]
+    pub no_checksums: bool,
     /// How many of the last disks become spares
     #[arg(long, default_value_t = 0, requires = "level", value_name = "N")]
     pub spares: usize,

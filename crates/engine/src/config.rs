@@ -196,6 +196,8 @@ pub struct GroupEntry {
     pub unwritten_unit: u32,
     /// Its journal; [`JournalMode::Off`] for levels without parity.
     pub journal: JournalMode,
+    /// Whether every block has a checksum (rules K).
+    pub checksums: bool,
     /// The members in order.
     pub slots: Vec<SlotEntry>,
     /// Set by an orderly stop: intent bits then only say what an absent member missed (rules M2, M3), not what is dirty.

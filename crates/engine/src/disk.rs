@@ -49,6 +49,8 @@ pub enum FaultKind {
     Gone,
     /// The way to the disk failed (cable, controller): the request may be tried again.
     Transport,
+    /// The disk gave something, but a block of it does not fit its checksum (rule K1). Found by the engine, never answered by a [`Disk`].
+    Checksum,
 }
 
 /// One failed request of one disk.
@@ -76,6 +78,7 @@ impl fmt::Display for DiskFault {
             FaultKind::TimedOut => "timed out",
             FaultKind::Gone => "disk does not answer",
             FaultKind::Transport => "transport error on the way to the disk",
+            FaultKind::Checksum => "checksum mismatch",
         };
         if self.errno == 0 { f.write_str(what) } else { write!(f, "{what} (errno {})", self.errno) }
     }

@@ -19,10 +19,12 @@ use crate::report::{AccessCounts, ErrorCounts};
 use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, First, race};
 
+mod checksums;
 mod read;
 mod unflushed;
 mod write;
 
+use checksums::Checksums;
 pub(crate) use read::Soon;
 use unflushed::Unflushed;
 
@@ -60,6 +62,7 @@ pub(crate) struct Drive<E: Env> {
     flushing: RefCell<Vec<(u64, u64)>>,
     /// What a failed flush left unknown, whoever asked for it, until the group draws the consequence (rule F2).
     doomed: RefCell<Vec<(u64, u64)>>,
+    checksums: Checksums,
     /// Requests so far.
     pub(crate) accesses: Cell<AccessCounts>,
     /// Errors so far.
@@ -133,6 +136,7 @@ impl<E: Env> Drive<E> {
             flushes: Cell::new(0),
             flushing: RefCell::default(),
             doomed: RefCell::default(),
+            checksums: Checksums::default(),
             accesses: Cell::default(),
             errors: Cell::default(),
             latencies: RefCell::default(),
@@ -179,6 +183,7 @@ impl<E: Env> Drive<E> {
                 self.unflushed.borrow_mut().take();
                 self.flushing.take();
                 self.doomed.take();
+                self.checksums.clear();
                 Ok(())
             }
             late => Err(format!(

@@ -68,6 +68,9 @@ pub struct ErrorCounts {
     /// Requests that failed on the way to the disk; each try counts.
     #[serde(default)]
     pub transports: u64,
+    /// Blocks that did not fit their checksum.
+    #[serde(default)]
+    pub checksums: u64,
 }
 
 /// Requests a disk took since the array started.
@@ -129,6 +132,9 @@ pub struct GroupReport {
     /// What its journal holds.
     #[serde(default)]
     pub journal: JournalMode,
+    /// Whether every block has a checksum.
+    #[serde(default)]
+    pub checksums: bool,
     /// Its health.
     pub health: Health,
     /// Members in slot order.

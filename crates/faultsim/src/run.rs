@@ -249,6 +249,7 @@ impl Simulation {
             level: shape.groups[0].level,
             chunk: shape.groups[0].chunk,
             journal: shape.groups[0].journal,
+            checksums: shape.groups[0].checksums,
             spares: shape.spares,
             volume: Some("v1".into()),
         });
@@ -398,8 +399,13 @@ async fn make_groups(machine: &Machine, shape: &Shape) {
     for group in &shape.groups {
         let disks = (first..first + group.members as u32).map(DiskNumber).collect();
         first += group.members as u32;
-        let spec =
-            GroupSpec { level: group.level, disks, chunk: group.chunk, journal: group.journal };
+        let spec = GroupSpec {
+            level: group.level,
+            disks,
+            chunk: group.chunk,
+            journal: group.journal,
+            checksums: group.checksums,
+        };
         let number = match machine.array.create_group(spec).await {
             Ok((number, _)) => number,
             Err(error) => machine.complain(format!("the group was not made: {error}")),

@@ -59,7 +59,14 @@ pub fn stage_journaled(
     journal: JournalMode,
 ) -> Stage {
     let mut stage = Stage::new(seed, trace, &vec![disk; members + spares]);
-    let group = CreateGroup { level, chunk: 16 * 1024, journal, spares, volume: Some("v1".into()) };
+    let group = CreateGroup {
+        level,
+        chunk: 16 * 1024,
+        journal,
+        checksums: true,
+        spares,
+        volume: Some("v1".into()),
+    };
     let spec = CreateSpec { name: "sim".into(), allow_injection: false, group: Some(group) };
     stage.create(spec, |machine| async move {
         let size = volume_size(&machine, "v1");

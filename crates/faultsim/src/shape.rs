@@ -18,6 +18,8 @@ pub struct GroupShape {
     pub chunk: u32,
     /// Its journal.
     pub journal: JournalMode,
+    /// Whether its blocks have checksums.
+    pub checksums: bool,
     /// How many volumes share it; none in a group for secondaries.
     pub volumes: usize,
 }
@@ -108,7 +110,8 @@ impl GroupShape {
             Level::Raid5 | Level::Raid6 => rng.pick(&modes),
             Level::Raid0 | Level::Raid1 | Level::Raid10 => JournalMode::Off,
         };
-        Self { level, members: members as usize, chunk, journal, volumes }
+        let checksums = rng.below(4) > 0;
+        Self { level, members: members as usize, chunk, journal, checksums, volumes }
     }
 }
 

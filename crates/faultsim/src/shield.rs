@@ -52,7 +52,13 @@ impl Script {
                 self.machine.array.add_disk(bay.hand_over(&self.machine.runtime), DiskRole::Free);
             disks.push(self.must(added.await, "disk add"));
         }
-        let spec = GroupSpec { level, disks, chunk: 16 * 1024, journal: JournalMode::default() };
+        let spec = GroupSpec {
+            level,
+            disks,
+            chunk: 16 * 1024,
+            journal: JournalMode::default(),
+            checksums: true,
+        };
         self.must(self.machine.array.create_group(spec).await, "group create").0
     }
 

@@ -39,6 +39,7 @@ fn on_the_array<F: Future<Output = ()> + 'static>(act: impl FnOnce(Machine) -> F
                 disks,
                 chunk: 64 * 1024,
                 journal: JournalMode::default(),
+                checksums: true,
             };
             let (group, _) = machine.array.create_group(spec).await.expect("a group");
             for number in *volumes {

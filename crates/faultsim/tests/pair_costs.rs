@@ -92,8 +92,13 @@ async fn pair_up(s: &Script, size: u64) {
         s.must(added, "disk add");
     }
     let disks = [4, 5].map(DiskNumber).to_vec();
-    let spec =
-        GroupSpec { level: Level::Raid1, disks, chunk: 16 * 1024, journal: JournalMode::Off };
+    let spec = GroupSpec {
+        level: Level::Raid1,
+        disks,
+        chunk: 16 * 1024,
+        journal: JournalMode::Off,
+        checksums: true,
+    };
     s.must(array.create_group(spec).await, "group create");
     let group = GroupNumber(2);
     let spec = VolumeSpec { name: "s".into(), group, size: Some(size), number: None };

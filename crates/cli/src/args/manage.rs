@@ -72,6 +72,9 @@ pub enum GroupCommand {
         /// Its journal, if it has parity
         #[arg(long, value_enum, default_value_t)]
         journal: JournalWord,
+        /// Keep no checksums of its blocks: what a disk gives wrong is then found by scrubs at best
+        #[arg(long)]
+        no_checksums: bool,
     },
     /// Delete a group without volumes; its disks become free
     Delete {

@@ -27,6 +27,7 @@ pub fn create(session: &Session, args: CreateArgs) -> Result<ExitCode> {
         level: level.into(),
         chunk: args.chunk,
         journal: args.journal.into(),
+        checksums: !args.no_checksums,
         spares: args.spares,
         volume: args.volume,
     });
@@ -87,8 +88,9 @@ pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
         memory: Some(CreateGroup {
             level: args.level.unwrap_or(LevelWord::Raid0).into(),
             chunk: args.chunk.unwrap_or(64 << 10),
-            // Memory survives no crash.
+            // Memory survives no crash and keeps what it was given.
             journal: JournalMode::Off,
+            checksums: false,
             spares: 0,
             volume: Some(args.volume.unwrap_or_else(|| "memory".into())),
         }),

@@ -54,9 +54,15 @@ pub fn disk(session: &Session, command: DiskCommand) -> Result<ExitCode> {
 pub fn group(session: &Session, command: GroupCommand) -> Result<ExitCode> {
     let client = session.client()?;
     match command {
-        GroupCommand::Create { level, disks, chunk, journal } => {
+        GroupCommand::Create { level, disks, chunk, journal, no_checksums } => {
             let disks = disks.into_iter().map(DiskNumber).collect();
-            let spec = GroupSpec { level: level.into(), disks, chunk, journal: journal.into() };
+            let spec = GroupSpec {
+                level: level.into(),
+                disks,
+                chunk,
+                journal: journal.into(),
+                checksums: !no_checksums,
+            };
             let made: GroupMade = client.post("/v1/groups/create", &spec)?;
             session.print(&made, || {
                 let mut text: String = made.notes.iter().map(|note| format!("{note}\n")).collect();

@@ -90,6 +90,7 @@ impl Bench {
                 level: Level::Raid5,
                 chunk: 64 << 10,
                 journal: JournalMode::Off,
+                checksums: true,
                 spares: SPARES as usize,
                 volume: Some(VOLUME.into()),
             }),

@@ -82,6 +82,7 @@ fn errors(disk: &DiskReport) -> String {
         (e.flushes, "flush", "flushes"),
         (e.timeouts, "timeout", "timeouts"),
         (e.transports, "transport error", "transport errors"),
+        (e.checksums, "checksum mismatch", "checksum mismatches"),
     ];
     let some: Vec<String> = classes
         .into_iter()

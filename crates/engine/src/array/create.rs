@@ -160,9 +160,15 @@ fn plan_group_and_volume<E: Env>(
     let shape: Vec<(&DiskEntry, Layout)> =
         blanks[..members].iter().map(|b| (&b.entry, b.layout)).collect();
     let uuid = Uuid::from_random(rt.random_u64(), rt.random_u64());
-    let (entry, notes) =
-        groups::plan_group(GroupNumber(1), uuid, group.level, group.chunk, group.journal, &shape)
-            .map_err(CreateError::Refused)?;
+    let (entry, notes) = groups::plan_group(
+        GroupNumber(1),
+        uuid,
+        group.level,
+        group.chunk,
+        (group.journal, group.checksums),
+        &shape,
+    )
+    .map_err(CreateError::Refused)?;
     let needs = entry.stripes * u64::from(entry.chunk);
     if let Some(small) = blanks[members..].iter().find(|b| b.entry.data_len < needs) {
         return refuse(format!(

@@ -33,7 +33,7 @@ pub(super) fn plan_group(
     uuid: Uuid,
     level: Level,
     chunk: u32,
-    journal: JournalMode,
+    (journal, checksums): (JournalMode, bool),
     members: &[(&DiskEntry, Layout)],
 ) -> Result<(GroupEntry, Notes), String> {
     if !chunk.is_power_of_two() || !(CHUNK_MIN..=CHUNK_MAX).contains(&chunk) {
@@ -92,6 +92,7 @@ pub(super) fn plan_group(
         intent_region: region,
         unwritten_unit: unit as u32,
         journal: if geometry.parity_columns() > 0 { journal } else { JournalMode::Off },
+        checksums,
         slots,
         clean: true,
     };
@@ -121,9 +122,15 @@ impl<E: Env> Array<E> {
             .find(|n| config.group(*n).is_none())
             .expect("numbers do not run out");
         let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
-        let (mut entry, notes) =
-            plan_group(number, uuid, spec.level, spec.chunk, spec.journal, &members)
-                .map_err(CommandError::Refused)?;
+        let (mut entry, notes) = plan_group(
+            number,
+            uuid,
+            spec.level,
+            spec.chunk,
+            (spec.journal, spec.checksums),
+            &members,
+        )
+        .map_err(CommandError::Refused)?;
         entry.clean = false;
         // The pages come first: nobody reads them before the group counts.
         let blank = Group::<E>::new(self.rt.clone(), &entry, Rc::new(|_, _, _| ()));
@@ -299,7 +306,7 @@ mod tests {
             Uuid::default(),
             Level::Raid5,
             65536,
-            JournalMode::Partial,
+            (JournalMode::Partial, true),
             &members,
         )
         .expect("possible");
@@ -321,7 +328,7 @@ mod tests {
                     Uuid::default(),
                     Level::Raid1,
                     chunk,
-                    JournalMode::Partial,
+                    (JournalMode::Partial, true),
                     &members,
                 ) else {
                     assert!(

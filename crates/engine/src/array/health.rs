@@ -66,7 +66,7 @@ pub(super) struct Watches {
 }
 
 /// New errors by class since the counts were last seen.
-fn news(seen: &ErrorCounts, now: &ErrorCounts) -> [(ErrorClass, u64); 5] {
+fn news(seen: &ErrorCounts, now: &ErrorCounts) -> [(ErrorClass, u64); 6] {
     // A disk that was opened anew counts from nothing.
     let new = |now: u64, seen: u64| now.checked_sub(seen).unwrap_or(now);
     [
@@ -75,6 +75,7 @@ fn news(seen: &ErrorCounts, now: &ErrorCounts) -> [(ErrorClass, u64); 5] {
         (ErrorClass::WriteError, new(now.writes, seen.writes) + new(now.flushes, seen.flushes)),
         (ErrorClass::Timeout, new(now.timeouts, seen.timeouts)),
         (ErrorClass::Transport, new(now.transports, seen.transports)),
+        (ErrorClass::Checksum, new(now.checksums, seen.checksums)),
     ]
 }
 

@@ -29,6 +29,8 @@ pub struct CreateGroup {
     pub chunk: u32,
     /// Its journal, if it has parity.
     pub journal: JournalMode,
+    /// Whether every block gets a checksum (rules K).
+    pub checksums: bool,
     /// How many disks at the end become spares.
     pub spares: usize,
     /// Name of the volume over all of it; the array's name if none is given.
@@ -71,6 +73,9 @@ pub struct GroupSpec {
     /// Its journal, if it has parity.
     #[serde(default)]
     pub journal: JournalMode,
+    /// Whether every block gets a checksum (rules K).
+    #[serde(default = "yes")]
+    pub checksums: bool,
 }
 
 /// A new volume.
@@ -84,4 +89,8 @@ pub struct VolumeSpec {
     pub size: Option<u64>,
     /// Its number; the lowest free one if none is given.
     pub number: Option<VolumeNumber>,
+}
+
+fn yes() -> bool {
+    true
 }

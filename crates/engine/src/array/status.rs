@@ -175,6 +175,7 @@ impl<E: Env> Array<E> {
             level: entry.level,
             chunk: entry.chunk,
             journal: entry.journal,
+            checksums: entry.checksums,
             health,
             members: entry.slots.iter().map(|s| s.disk).collect(),
             absent,

@@ -57,18 +57,22 @@ impl<E: Env> Drive<E> {
 
     /// Whether data was written since the last flush began, or is unknown because one failed.
     pub(crate) fn is_unflushed(&self) -> bool {
-        !self.unflushed.borrow().is_empty() || !self.doomed.borrow().is_empty()
+        !self.unflushed.borrow().is_empty()
+            || !self.doomed.borrow().is_empty()
+            || self.checksums.is_unflushed()
     }
 
     /// The data written so far is the matter of the flush that begins now.
     pub(crate) fn begin_flush(&self) {
         let ranges = self.unflushed.borrow_mut().take();
         self.flushing.borrow_mut().extend(ranges);
+        self.checksums.begin_flush();
     }
 
     /// That flush has ended.
-    pub(crate) fn end_flush(&self) {
+    pub(crate) fn end_flush(&self, well: bool) {
         self.flushing.take();
+        self.checksums.end_flush(well);
     }
 
     /// Whether a failed flush left data unknown and nobody has drawn the consequence yet.

@@ -15,6 +15,32 @@ pub fn crc32c(bytes: &[u8]) -> u32 {
     crc_fast::checksum(CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
+/// A CRC-32C under way; each step answers a new one, so that a common beginning is computed once.
+#[derive(Clone, Copy)]
+pub struct Crc32c(crc_fast::Digest);
+
+impl Crc32c {
+    /// Of nothing yet.
+    #[must_use]
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi))
+    }
+
+    /// With `bytes` behind it.
+    #[must_use]
+    pub fn update(mut self, bytes: &[u8]) -> Self {
+        self.0.update(bytes);
+        self
+    }
+
+    /// The checksum.
+    #[must_use]
+    pub fn finish(self) -> u32 {
+        self.0.finalize() as u32
+    }
+}
+
 /// CRC-32C of `bytes` as if the four bytes at `field`, where the checksum itself stands, were zero.
 ///
 /// # Panics

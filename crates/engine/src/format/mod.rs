@@ -4,6 +4,7 @@
 //! take any bytes, never panic and never allocate by a length they have not checked. Nothing here does I/O or decides what to believe:
 //! that is `quorum`'s and `assemble`'s matter. `docs/on-disk-format.md` explains the same and is checked against it.
 
+pub mod checksum;
 pub mod codec;
 pub mod config;
 pub mod events;

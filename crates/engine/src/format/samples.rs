@@ -108,6 +108,7 @@ fn group(number: u32, level: Level, slots: Vec<SlotEntry>) -> GroupEntry {
         } else {
             JournalMode::Off
         },
+        checksums: true,
         slots,
         clean: true,
     }

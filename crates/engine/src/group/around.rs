@@ -11,7 +11,7 @@ use super::Group;
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::drive::{Drive, Soon};
-use crate::ids::{Slot, SlotSet};
+use crate::ids::{BLOCK_SIZE, Slot, SlotSet};
 use crate::runtime::{Env, Runtime};
 
 /// How long to stay with a slot that does not answer.
@@ -44,7 +44,7 @@ pub(super) struct Missed {
 const LATE_READS_MAX: u32 = 4;
 
 impl<E: Env> Group<E> {
-    /// Reads from one slot: its main, else its filler.
+    /// Reads from one slot: its main, else its filler. The caller holds the row lock.
     pub(super) async fn read_slot(
         self: &Rc<Self>,
         slot: Slot,
@@ -53,7 +53,12 @@ impl<E: Env> Group<E> {
     ) -> Result<Buf, DiskFault> {
         match self.read_slot_with(Patience::Long, slot, address, len).await {
             Ok(buf) => Ok(buf),
-            Err(Unread::Fault(fault)) => Err(fault),
+            Err(Unread::Fault(fault)) => {
+                if len as u64 == BLOCK_SIZE {
+                    self.count_mismatch(slot, address, fault);
+                }
+                Err(fault)
+            }
             Err(Unread::Slow) => unreachable!("nobody leaves a slot before the time limit"),
         }
     }
@@ -71,6 +76,7 @@ impl<E: Env> Group<E> {
         }
         let mut why = Unread::Fault(DiskFault::new(FaultKind::Gone));
         for drive in main.into_iter().chain(filler) {
+            self.want_checksums(&drive, address, len);
             let result = match drive.read_data_soon(address, Buf::scratch(len)).await {
                 Soon::Done(result) => result,
                 Soon::Slow(rest) if patience == Patience::Short && self.can_do_without(slot) => {
@@ -82,6 +88,10 @@ impl<E: Env> Group<E> {
                     continue;
                 }
                 Soon::Slow(rest) => rest.await,
+            };
+            let result = match result {
+                Ok(buf) => self.verify(&drive, slot, address, buf).await,
+                fault => fault,
             };
             self.draw_consequence(&drive, address, &result);
             match result {

@@ -11,6 +11,7 @@ use std::rc::Rc;
 use super::Group;
 use super::ranges::Ranges;
 use crate::buf::Buf;
+use crate::disk::FaultKind;
 use crate::drive::Drive;
 use crate::error::IoError;
 use crate::format::page::encode_cursors;
@@ -120,6 +121,11 @@ impl<E: Env> Group<E> {
                 return FillEnd::Stopped;
             }
             let Some((window, turn)) = self.next_window(slot) else { break };
+            if self.make_whole_before_copy(&window).await.is_err() {
+                return FillEnd::SourcesFailed(
+                    "what was being written at the last stop could not be made whole".into(),
+                );
+            }
             let guard = self.rows.lock(window.clone(), Hold::Exclusive).await;
             if !alive() {
                 return FillEnd::TargetFailed;
@@ -194,7 +200,7 @@ impl<E: Env> Group<E> {
                 None => self.copy_blocks(slot, &run, progress).await?,
             };
             moved += buf.len() as u64;
-            if let Err(fault) = self.write_drive(target, run.start, buf).await {
+            if let Err(fault) = self.write_drive(target, slot, run.start, buf).await {
                 self.give_up(
                     target,
                     format!("{fault} on write at {} of its data space", run.start),
@@ -249,7 +255,7 @@ impl<E: Env> Group<E> {
         }
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         if let Some(main) = main {
-            return main.read_data(run.start, Buf::scratch(len)).await.ok();
+            return self.read_verified(&main, slot, run.start, len).await.ok();
         }
         let chunk = u64::from(self.geometry.chunk());
         let not = SlotSet::one(slot);
@@ -319,12 +325,23 @@ impl<E: Env> Group<E> {
         let address = self.geometry.member_address(stripe, rows.start);
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         let main = main.filter(|_| !was_lost);
-        if let Some(main) = &main
-            && let Ok(buf) = main.read_data(address, Buf::scratch(rows.len())).await
-        {
-            return Ok(buf);
+        let mut mismatch = false;
+        if let Some(main) = &main {
+            match self.read_verified(main, slot, address, rows.len()).await {
+                Ok(buf) => return Ok(buf),
+                Err(fault) => {
+                    mismatch = fault.kind == FaultKind::Checksum;
+                    self.count_mismatch(slot, address, fault);
+                }
+            }
         }
-        let found = self.slot_contents(stripe, slot, rows.clone(), SlotSet::one(slot)).await;
+        let unknown = self.is_unknown(slot, address);
+        let mut found = self.slot_contents(stripe, slot, rows.clone(), SlotSet::one(slot)).await;
+        if let (Err(_), true, Some(main)) = (&found, unknown, &main) {
+            // Nothing was known of it, and by now it was believed.
+            let read = self.read_verified(main, slot, address, rows.len()).await;
+            found = read.map_err(|_| IoError::Io);
+        }
         match (found, main) {
             (Ok(buf), None) if was_lost => {
                 // The peers can give it after all: it is whole again wherever the slot lives.
@@ -334,7 +351,9 @@ impl<E: Env> Group<E> {
                 Ok(buf)
             }
             (Ok(buf), Some(main)) => {
-                main.count_error(|e| e.recovered_reads += 1);
+                if !mismatch {
+                    main.count_error(|e| e.recovered_reads += 1);
+                }
                 Ok(buf)
             }
             (found, _) => found,
@@ -365,7 +384,11 @@ impl<E: Env> Group<E> {
             // a crash the two would differ unmarked. The cursor stays behind until it is.
             return Ok(());
         }
-        if let Err(fault) = target.flush().await {
+        let flushed = match self.write_checksums(target).await {
+            Ok(()) => target.flush().await,
+            Err(fault) => Err(fault),
+        };
+        if let Err(fault) = flushed {
             self.give_up(target, format!("{fault} on flush"));
             return Err(IoError::Io);
         }

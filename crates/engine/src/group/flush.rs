@@ -110,8 +110,11 @@ impl<E: Env> Group<E> {
         // The consequence of a failure is drawn at once, not when the slowest flush has ended: what a drive lost must not be read.
         let results = join_all(drives.iter().map(|drive| async {
             drive.begin_flush();
-            let result = self.flush_drive(drive).await;
-            drive.end_flush();
+            let result = match self.write_checksums(drive).await {
+                Ok(()) => self.flush_drive(drive).await,
+                Err(fault) => Err(fault),
+            };
+            drive.end_flush(result.is_ok());
             match result {
                 Ok(()) if !drive.has_doomed() => true,
                 Ok(()) => self.flush_failed(drive, "an earlier flush failed".into()),

@@ -117,7 +117,7 @@ impl<E: Env> Group<E> {
         self: &Rc<Self>,
         address: u64,
     ) -> Result<Option<Busy<E>>, IoError> {
-        if !self.has_two_of_anything() {
+        if !self.needs_intent() {
             return Ok(None);
         }
         let region = self.intent.region_of(address);

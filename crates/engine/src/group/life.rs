@@ -100,7 +100,7 @@ impl<E: Env> Group<E> {
             })
             .await?;
         // What a journal covers is made good by replaying it, whatever the bits say (rule J1).
-        if !clean && self.has_redundancy() && !self.is_journaled() {
+        if !clean && self.needs_intent() && !self.is_journaled() {
             self.intent.set_dirty(self.intent.marked());
         }
         let end = self.member_len();

@@ -442,7 +442,7 @@ impl<E: Env> Group<E> {
         if !self.lost.overlaps(slot, address, BLOCK_SIZE) {
             return false; // A host wrote it meanwhile.
         }
-        let Ok(buf) = old.read_data(address, Buf::scratch(BLOCK_SIZE as usize)).await else {
+        let Ok(buf) = self.read_verified(old, slot, address, BLOCK_SIZE as usize).await else {
             return false;
         };
         let Ok(_busy) = self.begin_write(address).await else { return false };

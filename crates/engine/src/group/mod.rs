@@ -23,6 +23,7 @@ use crate::sync::{Event, Mutex, RangeLocks, oneshot};
 
 mod around;
 mod bitmap;
+mod checksums;
 mod fill;
 mod first_write;
 mod flush;
@@ -113,6 +114,8 @@ pub(crate) struct Group<E: Env> {
     cursors: Pages,
     /// What makes a crash together with a loss safe, if the group keeps one.
     journal: Option<Journal<E>>,
+    /// Every block has a checksum (rules K).
+    checksums: bool,
     checkpoints: RefCell<fill::Checkpoints>,
     flushes: flush::FlushGate,
     flush_turn: Mutex,
@@ -151,6 +154,7 @@ impl<E: Env> Group<E> {
             lost: Lost::new(),
             cursors: Pages::new(crate::format::page::PageKind::Cursor, 1),
             journal: Journal::of(entry),
+            checksums: entry.checksums,
             checkpoints: RefCell::new([0; crate::ids::MEMBERS_MAX]),
             flushes: flush::FlushGate::default(),
             flush_turn: Mutex::default(),
@@ -179,6 +183,11 @@ impl<E: Env> Group<E> {
     /// Whether a write goes to more than one place: also a group without redundancy has two while a disk is copied.
     fn has_two_of_anything(&self) -> bool {
         self.has_redundancy() || self.slots.borrow().iter().any(|slot| slot.filler.is_some())
+    }
+
+    /// Whether a write is to be told of before it begins: it goes to two places, or leaves a block and its checksum apart when it is cut.
+    fn needs_intent(&self) -> bool {
+        self.has_two_of_anything() || self.checksums
     }
 
     fn has_parity(&self) -> bool {
@@ -350,7 +359,7 @@ impl<E: Env> Group<E> {
         let (main, filler) = self.drives_at(slot, address);
         let to_filler = async {
             let Some(drive) = &filler else { return Ok(()) };
-            let Err(fault) = self.write_drive(drive, address, buf.clone()).await else {
+            let Err(fault) = self.write_drive(drive, slot, address, buf.clone()).await else {
                 return Ok(());
             };
             // A filler can be spared, the slot is as it was before it (rule F4), unless it has become the main meanwhile.
@@ -363,7 +372,7 @@ impl<E: Env> Group<E> {
         };
         let to_main = async {
             for _ in 0..WRITE_TRIES {
-                let Err(fault) = self.write_drive(drive, address, buf.clone()).await else {
+                let Err(fault) = self.write_drive(drive, slot, address, buf.clone()).await else {
                     return Ok(());
                 };
                 if on_full == OnFull::Report && fault.kind == FaultKind::NoSpace {
@@ -387,17 +396,21 @@ impl<E: Env> Group<E> {
         of_main.and(of_filler)
     }
 
-    /// One write to one drive. A write that outlives the time limit fails the drive first if it can be spared (rule F3);
+    /// One write to one drive of a slot. A write that outlives the time limit fails the drive first if it can be spared (rule F3);
     /// else it is waited for, so that nothing else is written there meanwhile.
     async fn write_drive(
         self: &Rc<Self>,
         drive: &Rc<Drive<E>>,
+        slot: Slot,
         address: u64,
         buf: Buf,
     ) -> Result<(), DiskFault> {
-        let mut timed = drive.write_data(address, buf).await;
+        let mut timed = drive.write_data(address, buf.clone()).await;
         loop {
             match timed {
+                Timed::Done(Ok(())) => {
+                    return self.note_checksums(drive, slot, address, &buf).await;
+                }
                 Timed::Done(result) => return result,
                 Timed::Late(request) => {
                     if self

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::Group;
 use super::around::{Missed, Patience, Unread};
 use crate::buf::Buf;
-use crate::disk::FaultKind;
+use crate::disk::{DiskFault, FaultKind};
 use crate::error::IoError;
 use crate::geometry::Piece;
 use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
@@ -61,7 +61,10 @@ impl<E: Env> Group<E> {
             let slot = self.pick_copy(slots, address);
             match self.read_slot_with(Patience::Short, slot, address, len).await {
                 Ok(buf) => return Ok(buf),
-                Err(Unread::Fault(fault)) if fault.kind == FaultKind::Medium => {
+                Err(Unread::Fault(DiskFault {
+                    kind: FaultKind::Medium | FaultKind::Checksum,
+                    ..
+                })) => {
                     // Mended as a task of the engine: it writes, so it must not stop half-way.
                     let group = Rc::clone(self);
                     return self
@@ -103,6 +106,7 @@ impl<E: Env> Group<E> {
     ) -> Result<Buf, IoError> {
         let address = self.geometry.member_address(stripe, rows.start);
         let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
+        let never = not;
         loop {
             let view = self.view(stripe, rows.clone());
             let view = View { readable: view.readable.minus(not).minus(slow), ..view };
@@ -111,6 +115,10 @@ impl<E: Env> Group<E> {
                 ReadPlan::Rebuild { reads } => (reads, false),
                 ReadPlan::Lost if !slow.is_empty() => {
                     (patience, slow) = (Patience::Long, SlotSet::EMPTY);
+                    continue;
+                }
+                ReadPlan::Lost if self.believe_unknown(stripe, rows.clone()).await => {
+                    not = never;
                     continue;
                 }
                 ReadPlan::Lost => return Err(IoError::Io),
@@ -150,7 +158,12 @@ impl<E: Env> Group<E> {
             match result {
                 Ok(buf) => bufs.push((slot, buf)),
                 Err(Unread::Slow) => missed.slow = missed.slow.with(slot),
-                Err(Unread::Fault(_)) => missed.failed = missed.failed.with(slot),
+                Err(Unread::Fault(fault)) => {
+                    if rows.len() as u64 == BLOCK_SIZE {
+                        self.count_mismatch(slot, address, fault);
+                    }
+                    missed.failed = missed.failed.with(slot);
+                }
             }
         }
         if missed == Missed::default() { Ok(bufs) } else { Err(missed) }
@@ -232,16 +245,22 @@ impl<E: Env> Group<E> {
                 Ok(buf) => return Ok(buf),
                 Err(fault) => {
                     not = SlotSet::one(slot);
-                    let found = self.slot_contents(stripe, slot, rows.clone(), not).await;
+                    let unknown = self.is_unknown(slot, address);
+                    let mut found = self.slot_contents(stripe, slot, rows.clone(), not).await;
+                    if unknown && found.is_err() {
+                        // By now it was believed.
+                        let read = self.read_slot(slot, address, rows.len()).await;
+                        found = read.map_err(|_| IoError::Io);
+                    }
                     let drive = self.drives_at(slot, address).0;
-                    if let Some(drive) = &drive {
+                    if let Some(drive) = drive.filter(|_| fault.kind != FaultKind::Checksum) {
                         match &found {
                             Ok(_) => drive.count_error(|e| e.recovered_reads += 1),
                             Err(_) => drive.count_error(|e| e.unrecovered_reads += 1),
                         }
                     }
                     let buf = found?;
-                    if fault.kind == FaultKind::Medium {
+                    if matches!(fault.kind, FaultKind::Medium | FaultKind::Checksum) {
                         // Rewriting makes most disks put the sector elsewhere; if it cannot, the member is failed or, with
                         // nobody to spare it, the data was had all the same.
                         let _ = self.write_slot(slot, address, buf.clone()).await;

@@ -36,11 +36,25 @@ impl<E: Env> Group<E> {
         address: u64,
     ) -> Result<(), IoError> {
         let region = self.intent.region_of(address);
-        if self.has_parity() || !self.intent.is_dirty(region) {
+        if self.has_parity() && !self.checksums || !self.intent.is_dirty(region) {
             return Ok(());
         }
         let group = Rc::clone(self);
         self.detached(async move { group.resync_region(region).await }).await
+    }
+
+    /// With checksums, what a crash cut does not fit until it was made whole.
+    pub(super) async fn make_whole_before_copy(
+        self: &Rc<Self>,
+        window: &Range<u64>,
+    ) -> Result<(), IoError> {
+        if self.checksums {
+            for address in window.clone().step_by(self.intent.region_len() as usize) {
+                self.make_whole_before_read(address).await?;
+            }
+            self.make_whole_before_read(window.end - 1).await?;
+        }
+        Ok(())
     }
 
     async fn resync_region(self: &Rc<Self>, region: u64) -> Result<(), IoError> {
@@ -64,6 +78,7 @@ impl<E: Env> Group<E> {
     }
 
     async fn resync_stripe(self: &Rc<Self>, stripe: Stripe) -> Result<(), IoError> {
+        self.settle_checksums(stripe).await?;
         self.resync_rows_or_blocks(stripe, 0..self.geometry.chunk()).await
     }
 
@@ -91,7 +106,9 @@ impl<E: Env> Group<E> {
     }
 
     async fn resync_rows(self: &Rc<Self>, stripe: Stripe, rows: Range<u32>) -> Result<(), Unsure> {
-        if self.has_parity() {
+        if !self.has_redundancy() {
+            Ok(())
+        } else if self.has_parity() {
             self.remake_parity(stripe, rows).await
         } else {
             self.copy_from_fixed(stripe, rows).await
@@ -184,7 +201,7 @@ impl<E: Env> Group<E> {
             for slot in self.geometry.copies(stripe, column).iter() {
                 match self.read_slot(slot, address, rows.len()).await {
                     Ok(_) => {}
-                    Err(DiskFault { kind: FaultKind::Medium, .. }) => {
+                    Err(DiskFault { kind: FaultKind::Medium | FaultKind::Checksum, .. }) => {
                         self.lose(slot, address, rows.len() as u64).await?;
                     }
                     // It may answer later: the region stays dirty until then.

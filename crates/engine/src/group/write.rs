@@ -79,6 +79,9 @@ impl<E: Env> Group<E> {
                 let unit = self.unwritten.stripes_of(self.unwritten.unit_of(stripe));
                 locked = unit.start * chunk..unit.end * chunk;
             }
+            if self.has_parity() {
+                self.make_whole_before_read(address).await?;
+            }
             let _guard = self.rows.lock(locked.clone(), Hold::Exclusive).await;
             if self.unwritten.reads_zero(stripe) != first {
                 if first {
@@ -166,6 +169,10 @@ impl<E: Env> Group<E> {
                     for slot in spoils.iter() {
                         self.lose(slot, address, BLOCK_SIZE).await.map_err(Short::Error)?;
                     }
+                    continue;
+                }
+                Err(_) if !not.is_empty() && self.believe_unknown(stripe, rows.clone()).await => {
+                    not = SlotSet::EMPTY;
                     continue;
                 }
                 Err(_) if not.is_empty() && within.end - within.start == BLOCK_SIZE => {

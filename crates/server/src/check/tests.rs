@@ -20,6 +20,7 @@ fn array(dir: &Path, level: Level, count: usize) -> Vec<String> {
         level,
         chunk: 4096,
         journal: JournalMode::default(),
+        checksums: true,
         spares: 0,
         volume: Some("v".into()),
     };

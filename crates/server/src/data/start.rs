@@ -185,6 +185,7 @@ async fn make_in_memory(
         level: Level::Raid0,
         chunk: 64 << 10,
         journal: JournalMode::Off,
+        checksums: false,
         spares: 0,
         volume: Some("memory".into()),
     };

@@ -34,6 +34,7 @@ fn mirror(dir: &Path, name: &str, count: usize) -> Vec<String> {
         level: Level::Raid1,
         chunk: 65536,
         journal: JournalMode::default(),
+        checksums: true,
         spares: 0,
         volume: Some("v".into()),
     };

@@ -50,6 +50,7 @@ fn healthy() -> ArrayReport {
             level: Level::Raid5,
             chunk: 65_536,
             journal: forestall_engine::JournalMode::Partial,
+            checksums: true,
             health: Health::Healthy,
             members: (1..=5).map(DiskNumber).collect(),
             absent: Vec::new(),

@@ -178,7 +178,8 @@ fn write_group(w: &mut Writer, group: &GroupEntry) {
         JournalMode::Partial => 1,
         JournalMode::Full => 2,
     };
-    w.u64(group.intent_region).u32(group.unwritten_unit).u8(journal).flag(group.clean);
+    w.u64(group.intent_region).u32(group.unwritten_unit).u8(journal).flag(group.checksums);
+    w.flag(group.clean);
     w.list(&group.slots, |w, slot| {
         let state = match slot.state {
             SlotState::InSync => 1,
@@ -209,6 +210,7 @@ fn read_group(r: &mut Reader<'_>) -> Result<GroupEntry, CodecError> {
         2 => JournalMode::Full,
         _ => return Err(CodecError::Value("journal")),
     };
+    let checksums = r.flag("checksums")?;
     let clean = r.flag("clean")?;
     let slots = r.list(MEMBERS_MAX, "slots", |r| {
         let disk = DiskNumber(r.u32()?);
@@ -231,6 +233,7 @@ fn read_group(r: &mut Reader<'_>) -> Result<GroupEntry, CodecError> {
         intent_region,
         unwritten_unit,
         journal,
+        checksums,
         slots,
         clean,
     })

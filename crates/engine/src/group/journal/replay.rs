@@ -6,6 +6,7 @@
 //! checksum proves it, else hosts get errors for it until it is written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::super::Group;
@@ -49,6 +50,26 @@ struct Doubts {
     expected: BTreeMap<(Slot, u64), u32>,
 }
 
+impl Doubts {
+    /// Runs of blocks whose new contents were only told by checksum, or cannot be read.
+    fn in_flight(&self) -> Vec<(Slot, Range<u64>)> {
+        let mut runs: Vec<(Slot, Range<u64>)> = Vec::new();
+        for (slot, block) in self.expected.keys() {
+            match runs.last_mut() {
+                Some((s, run))
+                    if s == slot
+                        && run.end == *block
+                        && run.end - run.start < READ / BLOCK_SIZE =>
+                {
+                    run.end += 1;
+                }
+                _ => runs.push((*slot, *block..*block + 1)),
+            }
+        }
+        runs
+    }
+}
+
 impl<E: Env> Group<E> {
     /// Replays the journal. Nothing else is under way in the group.
     ///
@@ -75,6 +96,9 @@ impl<E: Env> Group<E> {
         drop(found);
         done.records = records.len() as u64;
         let (writes, doubts) = self.sort_out(records);
+        for (slot, run) in doubts.in_flight() {
+            self.believe_in_flight(slot, run).await;
+        }
         for write in writes {
             let len = write.buf.len() as u64;
             self.write_slot(write.slot, write.address, write.buf).await.map_err(|_| IoError::Io)?;

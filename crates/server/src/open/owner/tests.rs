@@ -33,6 +33,7 @@ impl Labelled {
             level: Level::Raid1,
             chunk: 65536,
             journal: JournalMode::default(),
+            checksums: true,
             spares: 0,
             volume: None,
         };
