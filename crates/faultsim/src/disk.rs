@@ -14,7 +14,7 @@ use forestall_engine::{BLOCK_SIZE, Buf, Disk, DiskFault, Runtime};
 
 use crate::executor::{Happening, SimRuntime};
 use crate::faults::{Faults, Injected};
-use crate::medium::{Loss, Medium};
+use crate::medium::{Loss, Medium, SECTOR};
 use crate::pattern::is_zero;
 use crate::rng::Rng;
 
@@ -153,6 +153,26 @@ impl Drive {
     #[must_use]
     pub fn is_written(&self, offset: u64) -> bool {
         !is_zero(&self.0.medium.borrow().read(offset, BLOCK_SIZE as usize))
+    }
+
+    /// Whether any sector silently holds something else than what was written there last.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        self.0.medium.borrow().is_wrong()
+    }
+
+    /// Flips a bit of the sector at `offset`, without any error. `false`: it is not durable yet, or wrong already.
+    pub fn rot(&self, offset: u64) -> bool {
+        let mut medium = self.0.medium.borrow_mut();
+        let mut sector: [u8; SECTOR as usize] =
+            medium.read(offset, SECTOR as usize).try_into().expect("a whole sector");
+        let bit = self.0.rng.borrow_mut().below(SECTOR * 8);
+        sector[(bit / 8) as usize] ^= 1 << (bit % 8);
+        let rotten = medium.corrupt(offset, &sector);
+        if rotten {
+            *self.0.injected.borrow_mut().entry(Injected::BitRot).or_default() += 1;
+        }
+        rotten
     }
 
     /// What a read of the whole drive returns, without any fault.

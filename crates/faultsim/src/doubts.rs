@@ -8,7 +8,7 @@ use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level, Runtime};
 
 use crate::machine::Latch;
 use crate::scenarios::act;
-use crate::script::{Script, stage_of};
+use crate::script::{Script, stage_of, stage_unchecked};
 use crate::trace::Trace;
 
 /// Crashes while a RAID0 of one disk is copied to a spare: the two may hold different versions of what was not flushed
@@ -64,7 +64,7 @@ pub(crate) fn reads_while_a_flush_fails(seed: u64, trace: Trace) {
 /// made like the other unasked.
 pub(crate) fn scheduled_scrub_repairs_nothing(seed: u64, trace: Trace) {
     const EVERY_S: u64 = 120;
-    let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
+    let mut stage = stage_unchecked(seed, trace, Level::Raid1, 2, 0);
     act(&mut stage, AssembleOptions::default(), |s| async move { s.write(0, 65_536).await });
     let drives = [0, 1].map(|disk| stage.world.shelf.all()[disk].drive.clone());
     let start = Layout::for_size(drives[0].size()).expect("a labelled disk").data.offset as usize;

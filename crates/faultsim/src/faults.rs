@@ -38,6 +38,9 @@ pub struct Faults {
     unreached: u64,
     /// Every request takes so many times longer; 0 counts as 1.
     slowness: u64,
+    /// So many writes of members' data to come are lost, or land elsewhere.
+    losing_writes: u64,
+    straying_writes: u64,
     /// No room in the file system below: writes fail.
     full: bool,
     /// Gone.
@@ -58,6 +61,33 @@ impl Faults {
     /// Lets the next `count` writes fail.
     pub fn fail_writes(&mut self, count: u64) {
         self.failing_writes += count;
+    }
+
+    /// Lets the next `count` writes of members' data be answered, but not done.
+    pub fn lose_writes(&mut self, count: u64) {
+        self.losing_writes += count;
+    }
+
+    /// Lets the next `count` writes of members' data be answered, and land elsewhere.
+    pub fn misdirect_writes(&mut self, count: u64) {
+        self.straying_writes += count;
+    }
+
+    /// Where a write of `range` goes that nothing else keeps; `None`: where it should.
+    pub(crate) fn astray(&mut self, range: &Range<u64>, data: &Range<u64>) -> Option<Astray> {
+        if range.start < data.start || range.end > data.end {
+            return None;
+        }
+        for (armed, astray) in [
+            (&mut self.losing_writes, Astray::Lost),
+            (&mut self.straying_writes, Astray::Misdirected),
+        ] {
+            if *armed > 0 {
+                *armed -= 1;
+                return Some(astray);
+            }
+        }
+        None
     }
 
     /// Lets the next `count` flushes fail.
@@ -110,6 +140,8 @@ impl Faults {
             || self.failing_writes > 0
             || self.failing_flushes > 0
             || self.unreached > 0
+            || self.losing_writes > 0
+            || self.straying_writes > 0
             || !self.bad.is_empty()
             || !self.unwritable.is_empty()
     }
@@ -191,6 +223,15 @@ impl Faults {
     }
 }
 
+/// Where a write goes that a disk says it did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Astray {
+    /// Nowhere.
+    Lost,
+    /// Elsewhere.
+    Misdirected,
+}
+
 /// What a disk answers that is not there.
 pub(crate) fn gone() -> (Injected, DiskFault) {
     (Injected::Gone, DiskFault { kind: FaultKind::Gone, errno: ENODEV })
@@ -219,13 +260,19 @@ pub enum Injected {
     Withheld,
     /// A disk died.
     Death,
+    /// A bit of a sector flipped.
+    BitRot,
+    /// A write was answered and not done.
+    LostWrite,
+    /// A write was answered and landed elsewhere.
+    MisdirectedWrite,
     /// A crash or power loss.
     Crash,
 }
 
 impl Injected {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::LatentSector,
         Self::WriteError,
         Self::FlushFailure,
@@ -236,6 +283,9 @@ impl Injected {
         Self::NoSpace,
         Self::Withheld,
         Self::Death,
+        Self::BitRot,
+        Self::LostWrite,
+        Self::MisdirectedWrite,
         Self::Crash,
     ];
 }
@@ -253,6 +303,9 @@ impl fmt::Display for Injected {
             Self::NoSpace => "writes met a full disk",
             Self::Withheld => "disks left out of a start",
             Self::Death => "disks died",
+            Self::BitRot => "sectors rotted",
+            Self::LostWrite => "writes were lost",
+            Self::MisdirectedWrite => "writes landed elsewhere",
             Self::Crash => "crashes",
         })
     }

@@ -4,11 +4,12 @@
 //! member together with all that is impaired already; short stalls and faults of spares are always allowed. What a fault
 //! does is `faults.rs`'s matter.
 
-use forestall_engine::{Level, Runtime};
+use forestall_engine::{ArrayReport, Level, Runtime};
 
 use crate::faults::Injected;
 use crate::machine::Machine;
 use crate::rng::Rng;
+use crate::shape::has_write_hole;
 use crate::shelf::{Bay, Shelf};
 
 /// Sets up to `count` faults at random times until the run closes.
@@ -40,7 +41,11 @@ pub async fn injector(machine: Machine, mut rng: Rng, count: u64) {
                 .iter()
                 .any(|g| g.members.iter().any(|&m| Some(m) == Shelf::number_of(&report, bay)))
                 || machine.world.sets.has(bay);
-            strike(&machine, bay, member, &mut rng);
+            if checks_itself(&report, bay) && rng.percent(30) {
+                falsify(&machine, bay, &mut rng);
+            } else {
+                strike(&machine, bay, member, &mut rng);
+            }
         }
     }
 }
@@ -55,6 +60,45 @@ fn slow_down(machine: &Machine, bay: &Bay, times: u64) {
     machine.say(format_args!("fault: {} takes {times} times as long", bay.drive.name()));
     bay.drive.faults_mut().slow_down(times);
     machine.world.count(Injected::Slow);
+}
+
+/// Whether what the disk gives wrong is found out, also after a crash: what is being written when a group without a journal stops is not.
+fn checks_itself(report: &ArrayReport, bay: &Bay) -> bool {
+    let number = Shelf::number_of(report, bay);
+    report.groups.iter().any(|group| {
+        group.members.iter().any(|&m| Some(m) == number)
+            && group.checksums
+            && !has_write_hole(group.level, group.journal)
+    })
+}
+
+/// The disk answers without any error, and not with what was written.
+fn falsify(machine: &Machine, bay: &Bay, rng: &mut Rng) {
+    let name = bay.drive.name();
+    let what = match rng.below(3) {
+        0 => {
+            let written = bay.drive.last_written();
+            for _ in 0..rng.within(1..6) {
+                let anywhere = rng.below(bay.drive.size() / 512) * 512;
+                let at = match written.is_empty() || rng.coin() {
+                    true => anywhere,
+                    false => rng.pick(&written) + rng.below(8) * 512,
+                };
+                bay.drive.rot(at);
+            }
+            "rots"
+        }
+        1 => {
+            bay.drive.faults_mut().lose_writes(rng.within(1..3));
+            "loses the next writes"
+        }
+        _ => {
+            bay.drive.faults_mut().misdirect_writes(1);
+            "writes to a wrong place"
+        }
+    };
+    machine.say(format_args!("fault: {name} {what}"));
+    machine.moment();
 }
 
 /// One fault that may cost the array the disk.

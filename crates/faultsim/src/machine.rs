@@ -393,8 +393,11 @@ impl Machine {
     fn absolve(&self, report: &ArrayReport) {
         for group in report.groups.iter().filter(|g| g.absent.is_empty()) {
             for &disk in &group.members {
-                if let Some(bay) =
-                    self.world.shelf.of(report, disk).filter(|b| !b.drive.faults().any())
+                if let Some(bay) = self
+                    .world
+                    .shelf
+                    .of(report, disk)
+                    .filter(|b| !b.drive.faults().any() && !b.drive.is_wrong())
                 {
                     bay.suspect.set(false);
                 }

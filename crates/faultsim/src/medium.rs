@@ -5,7 +5,7 @@
 //! never anything else; what a successful flush covered is never lost. Whether a request succeeds at all is decided by
 //! the faults, kept apart in `faults.rs`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
 use self::sparse::Sparse;
@@ -54,6 +54,8 @@ pub struct Medium {
     forsaken: Vec<Range<usize>>,
     /// Ranges that a failed flush lost; still readable until the failure has been heard.
     doomed: Vec<Range<usize>>,
+    /// Sectors that hold what nobody wrote there, without any error, and what stood there before; `None` where a write never came.
+    wrong: BTreeMap<u64, Option<[u8; SECTOR as usize]>>,
     numbers: u64,
 }
 
@@ -68,6 +70,7 @@ impl Medium {
             pending: VecDeque::new(),
             forsaken: Vec::new(),
             doomed: Vec::new(),
+            wrong: BTreeMap::new(),
             numbers: 0,
         }
     }
@@ -82,6 +85,7 @@ impl Medium {
             pending: VecDeque::new(),
             forsaken: Vec::new(),
             doomed: Vec::new(),
+            wrong: BTreeMap::new(),
             numbers: 0,
         }
     }
@@ -111,8 +115,57 @@ impl Medium {
         self.read(0, self.current.len())
     }
 
+    /// Whether any sector silently holds something else than what was written there last.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        !self.wrong.is_empty()
+    }
+
+    /// Lets a durable sector hold other bytes, without any error. Refused where a write is on its way to the medium: a disk that loses
+    /// power *and* corrupts the very sector is one fault more.
+    pub fn corrupt(&mut self, offset: u64, bytes: &[u8; SECTOR as usize]) -> bool {
+        let range = offset as usize..(offset + SECTOR) as usize;
+        let sector = offset / SECTOR;
+        let meets = |r: &Range<usize>| r.start < range.end && range.start < r.end;
+        let on_its_way = self
+            .pending
+            .iter()
+            .any(|w| meets(&(w.offset as usize..w.offset as usize + w.data.len())));
+        if on_its_way
+            || self.forsaken.iter().chain(&self.doomed).any(meets)
+            || self.wrong.contains_key(&sector)
+        {
+            return false;
+        }
+        let mut before = [0; SECTOR as usize];
+        self.durable.read_into(range.start, &mut before);
+        self.wrong.insert(sector, Some(before));
+        self.durable.write(range.start, bytes);
+        self.current.write(range.start, bytes);
+        true
+    }
+
+    /// A write that the disk says it took, and did not.
+    pub fn lose_write(&mut self, offset: u64, len: usize) {
+        for sector in offset / SECTOR..(offset + len as u64) / SECTOR {
+            self.wrong.entry(sector).or_insert(None);
+        }
+    }
+
+    /// Whatever comes there, the sectors hold what is written; should that be lost, what stood there before they went wrong.
+    fn heal(&mut self, offset: u64, len: usize) {
+        for sector in offset / SECTOR..(offset + len as u64) / SECTOR {
+            if let Some(Some(before)) = self.wrong.remove(&sector) {
+                self.durable.write((sector * SECTOR) as usize, &before);
+            }
+        }
+    }
+
     /// Lets a write take effect.
     pub fn write(&mut self, offset: u64, data: &[u8]) {
+        if !self.wrong.is_empty() {
+            self.heal(offset, data.len());
+        }
         self.current.write(offset as usize, data);
         self.numbers += 1;
         self.pending.push_back(Pending { number: self.numbers, offset, data: data.to_vec() });
@@ -268,6 +321,25 @@ mod tests {
         }
         let all = [1, 2].into_iter().flat_map(|a| [1, 2, 3].map(|b| vec![a, b, 0]));
         assert_eq!(seen, all.collect());
+    }
+
+    #[test]
+    fn a_corrupt_sector_is_told_by_nobody_and_healed_by_a_write() {
+        let mut rng = Rng::new(1, 0);
+        let mut medium = Medium::new(4 * SECTOR);
+        medium.write(0, &[1; 1024]);
+        assert!(!medium.corrupt(0, &[9; 512]), "not durable yet");
+        medium.flush(medium.mark());
+        assert!(medium.corrupt(0, &[9; 512]) && !medium.corrupt(0, &[8; 512]));
+        medium.lose_write(512, 512);
+        assert_eq!(sectors(&medium, 2), [9, 1]);
+        assert!(medium.is_wrong());
+        medium.crash(&[], Loss::All, &mut rng);
+        assert_eq!(sectors(&medium, 2), [9, 1], "it is there for good");
+        medium.write(0, &[3; 1024]);
+        assert!(!medium.is_wrong());
+        medium.crash(&[], Loss::All, &mut rng);
+        assert_eq!(sectors(&medium, 2), [1, 1], "the write was lost, and the fault with it");
     }
 
     #[test]

@@ -58,12 +58,34 @@ pub fn stage_journaled(
     disk: u64,
     journal: JournalMode,
 ) -> Stage {
+    stage_with(seed, trace, (level, members, spares), disk, (journal, true))
+}
+
+/// A stage whose group has no checksums: what a disk gives wrong is believed.
+#[must_use]
+pub fn stage_unchecked(
+    seed: u64,
+    trace: Trace,
+    level: Level,
+    members: usize,
+    spares: usize,
+) -> Stage {
+    stage_with(seed, trace, (level, members, spares), DISK, (JournalMode::default(), false))
+}
+
+fn stage_with(
+    seed: u64,
+    trace: Trace,
+    (level, members, spares): (Level, usize, usize),
+    disk: u64,
+    (journal, checksums): (JournalMode, bool),
+) -> Stage {
     let mut stage = Stage::new(seed, trace, &vec![disk; members + spares]);
     let group = CreateGroup {
         level,
         chunk: 16 * 1024,
         journal,
-        checksums: true,
+        checksums,
         spares,
         volume: Some("v1".into()),
     };

@@ -33,7 +33,10 @@ impl Bay {
     /// Whether the array's disk cannot be relied on.
     #[must_use]
     pub fn impaired(&self) -> bool {
-        self.suspect.get() || self.withheld.get() || self.drive.faults().any()
+        self.suspect.get()
+            || self.withheld.get()
+            || self.drive.faults().any()
+            || self.drive.is_wrong()
     }
 
     /// A handle for the engine.

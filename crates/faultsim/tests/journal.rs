@@ -91,7 +91,7 @@ fn start_after_a_crash(level: Level, members: usize, longest: u64) -> Accesses {
     let spec = CreateSpec { name: "sim".into(), allow_injection: false, group: None };
     stage.create(spec, move |machine| async move {
         let disks = (1..=members as u32).map(DiskNumber).collect();
-        let spec = GroupSpec { level, disks, chunk: 64 << 10, journal };
+        let spec = GroupSpec { level, disks, chunk: 64 << 10, journal, checksums: true };
         let (group, _) = machine.array.create_group(spec).await.expect("a group");
         // The oracle remembers every sector: so the volume is small, and the array around it large.
         let spec = VolumeSpec { name: "v1".into(), group, size: Some(1 << 28), number: None };

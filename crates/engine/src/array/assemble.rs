@@ -152,7 +152,7 @@ impl<E: Env> Array<E> {
         *self.config.borrow_mut() = start.clone();
         self.apply();
         self.load_groups(&start.groups, options).await?;
-        self.check_backups().await.map_err(AssembleError::Shield)?;
+        self.check_backups().map_err(AssembleError::Shield)?;
         let history = self.rt.random_u64().max(1);
         let mut next = choice.recommit(history, self.rt.unix_ms());
         for disk in choice.missing.iter().chain(choice.diverged.iter().map(|s| &s.disk)) {

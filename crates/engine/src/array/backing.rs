@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use super::Array;
 use super::strategy::home_of;
-use crate::config::{AvoidanceState, BackupPlace, Configuration};
+use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry};
 use crate::ids::GroupNumber;
 use crate::runtime::Env;
 use crate::shield::{Backup, Log, Shield};
@@ -66,8 +66,9 @@ impl<E: Env> Array<E> {
         }
     }
 
-    /// Whether everything that holds redirected writes is there, at assembly, before any byte is changed. Reads the bits of pairs.
-    pub(super) async fn check_backups(self: &Rc<Self>) -> Result<(), String> {
+    /// Whether everything that holds redirected writes is there, at assembly, before any byte is changed. What stands in a group is not read
+    /// before the group is whole.
+    pub(super) fn check_backups(self: &Rc<Self>) -> Result<(), String> {
         let config = self.config.borrow().clone();
         let groups = self.groups.borrow().clone();
         let readable = |group: GroupNumber| groups.get(&group).is_some_and(|g| g.is_readable());
@@ -78,41 +79,48 @@ impl<E: Env> Array<E> {
             }
         }
         for entry in &config.backups.pairs {
-            let loaded = match self.pair_at(&config, entry) {
-                Some(pair) if !pair.group().is_readable() => None,
-                Some(pair) => pair.load().await.is_ok().then_some(pair),
-                None => None,
-            };
-            match loaded {
-                Some(pair) if entry.temporary => {
-                    self.pairs.borrow_mut().insert(entry.primary, pair);
-                }
-                Some(pair) => self.open_mirror(entry.primary, pair),
-                None if entry.temporary || entry.reversed => {
-                    return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
-                }
-                None => {} // It ends when the array has started: its primary is whole.
+            let there = self.pair_at(&config, entry).is_some_and(|p| p.group().is_readable());
+            if !there && (entry.temporary || entry.reversed) {
+                return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
             }
         }
         Ok(())
     }
 
-    /// Makes the bits of pairs durable and reads the logs in use back, at assembly: nothing of what they back may be served before.
+    /// Reads the bits of a pair. One that cannot be had is ended, if its primary is whole without it.
+    async fn recover_pair(
+        self: &Rc<Self>,
+        config: &Configuration,
+        entry: &PairEntry,
+    ) -> Result<(), String> {
+        let pair = self.pair_at(config, entry).filter(|pair| pair.group().is_readable());
+        let mut durable = false;
+        if let Some(pair) = pair
+            && pair.load().await.is_ok()
+        {
+            if entry.temporary {
+                self.pairs.borrow_mut().insert(entry.primary, Rc::clone(&pair));
+            } else {
+                self.open_mirror(entry.primary, Rc::clone(&pair));
+            }
+            durable = pair.persist_bits().await.is_ok();
+        }
+        if !durable && (entry.temporary || entry.reversed) {
+            return Err(unreachable(config, BackupPlace::Pair(entry.primary)));
+        }
+        if !durable && !self.break_pair(entry.primary, entry.id).await {
+            return Err(format!("the pair of volume {} could not be ended", entry.primary));
+        }
+        Ok(())
+    }
+
+    /// Reads the bits of pairs and the logs in use back, at assembly: nothing of what they back may be served before.
     pub(super) async fn recover_backups(self: &Rc<Self>) -> Result<(), String> {
         let config = self.config.borrow().clone();
-        let pairs = self.pairs.borrow().clone();
         for entry in &config.backups.pairs {
-            let durable = match pairs.get(&entry.primary) {
-                Some(pair) => pair.persist_bits().await.is_ok(),
-                None => false,
-            };
-            if !durable && (entry.temporary || entry.reversed) {
-                return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
-            }
-            if !durable && !self.break_pair(entry.primary, entry.id).await {
-                return Err(format!("the pair of volume {} could not be ended", entry.primary));
-            }
+            self.recover_pair(&config, entry).await?;
         }
+        self.apply_mirrors();
         for work in config.backups.work.iter().filter(|w| w.log != 0) {
             let lost = || unreachable(&config, work.place);
             let space = self.open_space(work.place).ok_or_else(lost)?;

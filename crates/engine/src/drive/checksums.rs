@@ -142,13 +142,17 @@ impl Checksums {
         self.flushing.borrow_mut().append(&mut self.unflushed.borrow_mut());
     }
 
-    /// `well`: what was written is durable. Else it is written again where it is still in memory.
-    pub(super) fn end_flush(&self, well: bool) {
-        let flushed = self.flushing.take();
-        if !well {
-            let held = self.pages.borrow();
-            self.changed.borrow_mut().extend(flushed.iter().filter(|n| held.contains_key(n)));
-        }
+    pub(super) fn end_flush(&self) {
+        self.flushing.take();
+    }
+
+    /// A flush failed, whoever asked for it: what was not durable is written again where it is still in memory.
+    pub(super) fn flush_failed(&self) {
+        let held = self.pages.borrow();
+        let mut unknown = self.flushing.take();
+        unknown.append(&mut self.unflushed.borrow_mut());
+        unknown.retain(|number| held.contains_key(number));
+        self.changed.borrow_mut().append(&mut unknown);
     }
 
     /// Forgets everything: the disk may have been changed by others.
@@ -333,12 +337,13 @@ mod tests {
         checksums.unflushed.borrow_mut().extend([0, 1, 9]);
         checksums.begin_flush();
         assert!(checksums.is_unflushed());
-        checksums.end_flush(false);
+        checksums.flush_failed();
+        checksums.end_flush();
         assert_eq!(*checksums.changed.borrow(), BTreeSet::from([0, 1]), "9 is not in memory");
         let well = with_pages(0..1);
         well.unflushed.borrow_mut().insert(0);
         well.begin_flush();
-        well.end_flush(true);
+        well.end_flush();
         assert!(!well.is_unflushed());
     }
 }

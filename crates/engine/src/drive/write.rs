@@ -70,9 +70,9 @@ impl<E: Env> Drive<E> {
     }
 
     /// That flush has ended.
-    pub(crate) fn end_flush(&self, well: bool) {
+    pub(crate) fn end_flush(&self) {
         self.flushing.take();
-        self.checksums.end_flush(well);
+        self.checksums.end_flush();
     }
 
     /// Whether a failed flush left data unknown and nobody has drawn the consequence yet.
@@ -152,6 +152,7 @@ impl<E: Env> Drive<E> {
         if result.is_err() {
             self.count_error(|e| e.flushes += 1);
             self.doubts.set(self.doubts.get() + 1);
+            self.checksums.flush_failed();
             let mut doomed = self.doomed.borrow_mut();
             doomed.extend(self.flushing.take());
             doomed.extend(self.unflushed.borrow_mut().take());

@@ -174,7 +174,7 @@ impl<E: Env> Group<E> {
     }
 
     /// Blocks of `slot`, by number, that a crash may have caught half-way: they stay as they are (rule J4). Nothing else is under way there.
-    pub(super) async fn believe_in_flight(self: &Rc<Self>, slot: Slot, run: Range<u64>) {
+    pub(super) async fn believe_blocks(&self, slot: Slot, run: Range<u64>) {
         if !self.checksums {
             return;
         }
@@ -203,8 +203,12 @@ impl<E: Env> Group<E> {
             .filter_map(|slot| self.drives_at(slot, address).0.map(|main| (slot, main)));
         let mut cut: Vec<(Slot, Rc<Drive<E>>, Vec<bool>)> = Vec::new();
         for (slot, main) in mains {
-            let misfits = self.misfits(&main, slot, address, chunk).await?;
-            cut.push((slot, main, misfits));
+            match self.misfits(&main, slot, address, chunk).await {
+                Ok(misfits) => cut.push((slot, main, misfits)),
+                // Its peers have everything: it is out.
+                Err(fault) if self.give_up(&main, format!("{fault} on reading checksums")) => {}
+                Err(_) => return Err(IoError::Io),
+            }
         }
         for (slot, main, misfits) in &cut {
             let copies = self.copies_of_slot(stripe, *slot);
@@ -242,8 +246,8 @@ impl<E: Env> Group<E> {
         slot: Slot,
         address: u64,
         len: usize,
-    ) -> Result<Vec<bool>, IoError> {
-        let stored = self.stored(drive, blocks(address, len)).await.map_err(|_| IoError::Io)?;
+    ) -> Result<Vec<bool>, DiskFault> {
+        let stored = self.stored(drive, blocks(address, len)).await?;
         if let Ok(buf) = drive.read_data(address, Buf::scratch(len)).await {
             let fitting = self.checksums_of(slot, address, &buf);
             return Ok(stored.iter().zip(&fitting).map(|(was, fits)| was != fits).collect());

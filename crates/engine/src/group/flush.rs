@@ -109,12 +109,14 @@ impl<E: Env> Group<E> {
             self.drives_in_service().into_iter().filter(|d| d.is_unflushed()).collect();
         // The consequence of a failure is drawn at once, not when the slowest flush has ended: what a drive lost must not be read.
         let results = join_all(drives.iter().map(|drive| async {
+            // Checksums first: those of all that the flush is to cover are then covered too (rule K1).
+            let written = self.write_checksums(drive).await;
             drive.begin_flush();
-            let result = match self.write_checksums(drive).await {
+            let result = match written {
                 Ok(()) => self.flush_drive(drive).await,
                 Err(fault) => Err(fault),
             };
-            drive.end_flush(result.is_ok());
+            drive.end_flush();
             match result {
                 Ok(()) if !drive.has_doomed() => true,
                 Ok(()) => self.flush_failed(drive, "an earlier flush failed".into()),

@@ -182,7 +182,7 @@ impl<E: Env> Space<E> {
                 let results = join_all(drives.iter().map(|leg| async {
                     leg.begin_flush();
                     let result = leg.flush_or(|| self.can_spare(leg)).await;
-                    leg.end_flush(result.is_ok());
+                    leg.end_flush();
                     // What an earlier flush failed to keep, that of a configuration too, this one does not bring back (rule F2).
                     match (leg.take_doomed().is_empty(), result) {
                         (false, Ok(())) => Err(DiskFault::new(FaultKind::Medium)),

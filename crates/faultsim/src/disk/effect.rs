@@ -3,12 +3,15 @@
 //! Owns latency and effect. Invariant: the medium changes here and at power losses only; a faulty write leaves any subset of
 //! its sectors, except where the fault says that nothing changed.
 
-use forestall_engine::{Buf, DiskFault};
+use std::ops::Range;
+
+use forestall_engine::format::layout::Layout;
+use forestall_engine::{BLOCK_SIZE, Buf, DiskFault};
 
 use super::Drive;
 use super::request::Request;
-use crate::faults::{Injected, gone};
-use crate::medium::{Loss, SECTOR};
+use crate::faults::{Astray, Injected, gone};
+use crate::medium::{Loss, Medium, SECTOR};
 use crate::rng::Rng;
 
 impl Drive {
@@ -75,7 +78,20 @@ impl Drive {
                 return (result, Some(buf));
             }
             Request::Write { offset, buf } => match fault {
-                None => medium.write(offset, &buf),
+                None => match faults.astray(&range, &self.data_space()) {
+                    None => medium.write(offset, &buf),
+                    Some(Astray::Lost) => {
+                        medium.lose_write(offset, buf.len());
+                        self.met(Injected::LostWrite);
+                    }
+                    Some(Astray::Misdirected) => {
+                        medium.lose_write(offset, buf.len());
+                        self.met(Injected::MisdirectedWrite);
+                        let blocks = (self.data_space().end - self.data_space().start) / BLOCK_SIZE;
+                        let to = self.data_space().start + rng.below(blocks) * BLOCK_SIZE;
+                        self.land(&mut medium, to, &buf);
+                    }
+                },
                 Some((Injected::NoSpace | Injected::Transport, _)) => {}
                 // What it left was decided when the disk was unplugged.
                 Some(_) if unplugged => {}
@@ -96,6 +112,23 @@ impl Drive {
             }
         }
         (result, None)
+    }
+
+    /// Where members' data lies.
+    fn data_space(&self) -> Range<u64> {
+        Layout::for_size(self.0.size).map_or(0..0, |layout| layout.data.offset..layout.data.end())
+    }
+
+    /// The first block of a misdirected write lands elsewhere.
+    fn land(&self, medium: &mut Medium, to: u64, data: &[u8]) {
+        for (i, sector) in data.chunks_exact(SECTOR as usize).take(8).enumerate() {
+            let at = to + i as u64 * SECTOR;
+            let under_way = self.0.under_way.borrow();
+            let meets = |r: Range<u64>| r.start < at + SECTOR && at < r.end;
+            if !under_way.values().any(|u| u.request.changes() && meets(u.request.range())) {
+                medium.corrupt(at, sector.try_into().expect("a whole sector"));
+            }
+        }
     }
 
     /// A read that crosses a write under way may see any sector of it.

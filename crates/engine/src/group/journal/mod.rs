@@ -27,6 +27,7 @@ use crate::sync::{Event, Giver, Mutex, join_all, oneshot};
 mod decide;
 #[cfg(test)]
 mod model;
+mod proof;
 mod replay;
 mod ring;
 mod trims;

@@ -3,10 +3,9 @@
 //! Owns the start after an unclean stop. Invariants: reads no more than the journals of the members, and the rows that their records name; every
 //! step may be done again after another crash; of each block only the newest record that counts is applied; rows of full stripes,
 //! whose data was not journaled, are kept as read and their parity is made to fit; a block of a missing member is rebuilt only where its
-//! checksum proves it, else hosts get errors for it until it is written.
+//! checksum proves it, else hosts get errors for it until it is written. What proves rows new is in `proof`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::rc::Rc;
 
 use super::super::Group;
@@ -41,33 +40,13 @@ pub(crate) struct Replayed {
 
 /// What the records say of blocks that are not simply written.
 #[derive(Default)]
-struct Doubts {
+pub(super) struct Doubts {
     /// Rows, as member blocks, whose parity may not fit.
     rows: BTreeSet<u64>,
     /// Blocks of members that are there, whose part of a record is not.
     unreadable: BTreeSet<(Slot, u64)>,
     /// The newest contents of blocks that are not simply written, by checksum.
-    expected: BTreeMap<(Slot, u64), u32>,
-}
-
-impl Doubts {
-    /// Runs of blocks whose new contents were only told by checksum, or cannot be read.
-    fn in_flight(&self) -> Vec<(Slot, Range<u64>)> {
-        let mut runs: Vec<(Slot, Range<u64>)> = Vec::new();
-        for (slot, block) in self.expected.keys() {
-            match runs.last_mut() {
-                Some((s, run))
-                    if s == slot
-                        && run.end == *block
-                        && run.end - run.start < READ / BLOCK_SIZE =>
-                {
-                    run.end += 1;
-                }
-                _ => runs.push((*slot, *block..*block + 1)),
-            }
-        }
-        runs
-    }
+    pub(super) expected: BTreeMap<(Slot, u64), u32>,
 }
 
 impl<E: Env> Group<E> {
@@ -96,9 +75,6 @@ impl<E: Env> Group<E> {
         drop(found);
         done.records = records.len() as u64;
         let (writes, doubts) = self.sort_out(records);
-        for (slot, run) in doubts.in_flight() {
-            self.believe_in_flight(slot, run).await;
-        }
         for write in writes {
             let len = write.buf.len() as u64;
             self.write_slot(write.slot, write.address, write.buf).await.map_err(|_| IoError::Io)?;
@@ -211,12 +187,21 @@ impl<E: Env> Group<E> {
         let (stripe, row) = self.geometry.at_address(first * BLOCK_SIZE);
         let rows = row..row + ((end - first) * BLOCK_SIZE) as u32;
         let unreadable = (first..end).any(|b| doubts.unreadable.iter().any(|(_, at)| *at == b));
+        if self.prove_rows(stripe, &rows, doubts).await? {
+            return Ok(0);
+        }
         if self.missing().is_empty() && !unreadable {
+            self.believe_in_flight(first..end, doubts).await;
             self.resync_rows_or_blocks(stripe, rows).await?;
             return Ok(0);
         }
         let mut lost = 0;
         for block in first..end {
+            let row = rows.start + ((block - first) * BLOCK_SIZE) as u32;
+            if self.prove_rows(stripe, &(row..row + BLOCK_SIZE as u32), doubts).await? {
+                continue;
+            }
+            self.believe_in_flight(block..block + 1, doubts).await;
             lost += self.resolve_row(block, doubts).await?;
         }
         Ok(lost)
@@ -264,7 +249,7 @@ impl<E: Env> Group<E> {
     }
 
     /// The contents that the row may have, by column: one for each choice of the parity that is believed.
-    fn candidates(&self, row: &Row) -> Vec<Vec<Buf>> {
+    pub(super) fn candidates(&self, row: &Row) -> Vec<Vec<Buf>> {
         let (k, n) = (self.geometry.data_columns(), self.geometry.members());
         let mut columns: Vec<Option<Buf>> = vec![None; n];
         for slot in SlotSet::first(n).minus(row.erased).iter() {
@@ -299,7 +284,11 @@ impl<E: Env> Group<E> {
     }
 
     /// Writes what of `contents` the members that are there do not hold.
-    async fn write_row(self: &Rc<Self>, row: &Row, contents: &[Buf]) -> Result<(), IoError> {
+    pub(super) async fn write_row(
+        self: &Rc<Self>,
+        row: &Row,
+        contents: &[Buf],
+    ) -> Result<(), IoError> {
         for at in 0..self.geometry.members() {
             let slot = Slot(at as u8);
             let wanted = &contents[self.column_index(row.stripe, slot)];
@@ -346,13 +335,13 @@ impl<E: Env> Group<E> {
 }
 
 /// One row of blocks.
-struct Row {
-    stripe: Stripe,
-    address: u64,
+pub(super) struct Row {
+    pub(super) stripe: Stripe,
+    pub(super) address: u64,
     /// What each slot holds, where it can be read.
-    bufs: Vec<Option<Buf>>,
+    pub(super) bufs: Vec<Option<Buf>>,
     /// Slots whose block is not known.
-    erased: SlotSet,
+    pub(super) erased: SlotSet,
 }
 
 /// The payload of `slot` in the blocks behind a header, as far as it fits its checksums.

@@ -1,0 +1,108 @@
+//! Rows of full stripes that a journal told by checksum: which are proved to be whole (rule J4).
+//!
+//! Owns the proof. Invariants: rows count as new only if each of their blocks fits what was told of it, as it is or computed from the others; blocks of a
+//! row that is not proved stay as they are, and the checksums of the disk are made to fit them.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::super::Group;
+use super::replay::{Doubts, Row};
+use crate::buf::Buf;
+use crate::error::IoError;
+use crate::format::codec::crc32c;
+use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
+use crate::runtime::Env;
+use crate::sync::join_all;
+
+impl<E: Env> Group<E> {
+    /// Whether rows of one stripe are new in every block. One that a disk gave wrong, or not at all, is made good from the others, where that
+    /// fits what was told of it: so what was flushed is not taken for a write that was cut.
+    pub(super) async fn prove_rows(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        rows: &Range<u32>,
+        doubts: &Doubts,
+    ) -> Result<bool, IoError> {
+        if !self.checksums {
+            return Ok(false);
+        }
+        let address = self.geometry.member_address(stripe, rows.start);
+        let slots = || SlotSet::first(self.geometry.members()).iter();
+        let reads = slots().map(|slot| async move {
+            let main = self.drives_at(slot, address).0?;
+            main.read_data(address, Buf::scratch(rows.len())).await.ok()
+        });
+        let read = join_all(reads).await;
+        let mut mends = Vec::new();
+        for at in (0..rows.len()).step_by(BLOCK_SIZE as usize) {
+            let part = |buf: &Buf| buf.slice(at..at + BLOCK_SIZE as usize);
+            let bufs: Vec<Option<Buf>> = read.iter().map(|buf| buf.as_ref().map(part)).collect();
+            let block_at = address + at as u64;
+            let told = |slot: Slot| doubts.expected.get(&(slot, block_at / BLOCK_SIZE)).copied();
+            // What a later record has written stands already.
+            let fits = |slot: &Slot| {
+                let buf = &bufs[usize::from(slot.0)];
+                buf.as_ref().is_some_and(|buf| told(*slot).is_none_or(|crc| crc == crc32c(buf)))
+            };
+            let erased = slots().filter(|slot| !fits(slot)).collect();
+            let row = Row { stripe, address: block_at, bufs, erased };
+            if erased.len() > self.geometry.parity_columns() {
+                return Ok(false);
+            }
+            let proved = |contents: &Vec<Buf>| {
+                slots().all(|slot| {
+                    let column = &contents[self.column_index(stripe, slot)];
+                    match told(slot) {
+                        Some(crc) => crc == crc32c(column),
+                        None => row.bufs[usize::from(slot.0)]
+                            .as_ref()
+                            .is_none_or(|b| b[..] == column[..]),
+                    }
+                })
+            };
+            let Some(contents) = self.candidates(&row).into_iter().find(proved) else {
+                return Ok(false);
+            };
+            mends.push((row, contents));
+        }
+        for (slot, buf) in slots().zip(read) {
+            if let (Some(buf), Some(main)) = (buf, self.drives_at(slot, address).0) {
+                let noted = self.note_checksums(&main, slot, address, &buf).await;
+                noted.map_err(|_| IoError::Io)?;
+            }
+        }
+        for (row, contents) in mends {
+            self.write_row(&row, &contents).await?;
+            let told =
+                |slot: &Slot| doubts.expected.contains_key(&(*slot, row.address / BLOCK_SIZE));
+            for slot in slots().filter(told) {
+                self.lost.overwritten(slot, row.address, BLOCK_SIZE);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Blocks whose new contents were only told by checksum, or whose record cannot be read: they stay as they are.
+    pub(super) async fn believe_in_flight(self: &Rc<Self>, blocks: Range<u64>, doubts: &Doubts) {
+        let mut runs: BTreeMap<Slot, Vec<Range<u64>>> = BTreeMap::new();
+        for block in blocks {
+            for slot in SlotSet::first(self.geometry.members()).iter() {
+                if !doubts.expected.contains_key(&(slot, block)) {
+                    continue;
+                }
+                let runs = runs.entry(slot).or_default();
+                match runs.last_mut() {
+                    Some(run) if run.end == block => run.end += 1,
+                    _ => runs.push(block..block + 1),
+                }
+            }
+        }
+        for (slot, runs) in runs {
+            for run in runs {
+                self.believe_blocks(slot, run).await;
+            }
+        }
+    }
+}
