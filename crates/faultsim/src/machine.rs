@@ -256,7 +256,11 @@ impl Machine {
 
     /// Writes the array's events from now on into the trace as they come.
     pub fn reporter(self) -> impl Future<Output = ()> {
-        let mut last = self.array.events_after(0).last().map_or(0, |e| e.sequence);
+        let before = self.array.events_after(0);
+        let mut last = before.last().map_or(0, |e| e.sequence);
+        for event in &before {
+            self.say(format_args!("event of before: {}: {}", event.kind, event.message));
+        }
         async move {
             while !self.stopped.get() {
                 for event in self.array.events_after(last) {

@@ -215,6 +215,7 @@ struct Plan {
     audit: bool,
     lose_some: bool,
     stop: bool,
+    in_order: bool,
     last: bool,
 }
 
@@ -291,9 +292,11 @@ impl Simulation {
             audit: last || rng.percent(40),
             lose_some: last && rng.coin(),
             stop: last || open || rng.coin(),
+            in_order: false,
             last,
         }
         .capped(&self.caps);
+        let plan = Plan { in_order: plan.stop && crash_at.is_none(), ..plan };
         self.setting.set(format!(
             "{:?}, run {number}, {plan:?}, crash at step {crash_at:?} or {trigger:?}",
             self.shape
@@ -317,6 +320,7 @@ impl Simulation {
         for bay in self.stage.world.shelf.all() {
             bay.withheld.set(false);
             bay.drive.faults_mut().slow_down(1);
+            bay.drive.faults_mut().disarm_falsehoods();
             if bay.drive.faults().dead() && (last || self.rng.coin()) {
                 bay.drive.faults_mut().repair();
             }
@@ -438,7 +442,7 @@ async fn day(machine: Machine, plan: Plan, mut rng: Rng) {
     connect_all(&machine, &latch, &mut rng, &budget);
     let runtime = machine.runtime.clone();
     latch.spawn(&runtime, operator(machine.clone(), machine.rng(2), plan.commands, plan.losses));
-    latch.spawn(&runtime, injector(machine.clone(), machine.rng(3), plan.faults));
+    latch.spawn(&runtime, injector(machine.clone(), machine.rng(3), plan.faults, plan.in_order));
     latch.all().await;
     if plan.last {
         settle_avoidances(&machine).await;
