@@ -12,11 +12,9 @@ use super::Group;
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::drive::Drive;
-use crate::error::IoError;
 use crate::format::checksum::{Seed, UNKNOWN};
-use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
+use crate::ids::{BLOCK_SIZE, Slot, Stripe};
 use crate::runtime::Env;
-use crate::sync::join_all;
 
 const BLOCK: usize = BLOCK_SIZE as usize;
 
@@ -189,76 +187,18 @@ impl<E: Env> Group<E> {
         }
     }
 
-    /// A stripe of a region that was being written when the array stopped: what does not fit may be a write that was cut. Where a copy fits,
-    /// that one is taken by the resync; else the blocks stay as they are. The caller holds the row lock.
-    pub(super) async fn settle_checksums(self: &Rc<Self>, stripe: Stripe) -> Result<(), IoError> {
-        if !self.checksums {
-            return Ok(());
+    /// A stripe of a region that was being written when the array stopped: what does not fit may be a write that was cut, and stays. Where there are
+    /// copies the resync takes one that fits, if any does. The caller holds the row lock.
+    pub(super) async fn settle_checksums(&self, stripe: Stripe) {
+        if !self.checksums || self.geometry.copies(stripe, 0).len() > 1 {
+            return;
         }
-        let chunk = self.geometry.chunk() as usize;
-        let address = self.geometry.member_address(stripe, 0);
-        let writable = self.view(stripe, 0..chunk as u32).writable;
-        let mains = writable
-            .iter()
-            .filter_map(|slot| self.drives_at(slot, address).0.map(|main| (slot, main)));
-        let mut cut: Vec<(Slot, Rc<Drive<E>>, Vec<bool>)> = Vec::new();
-        for (slot, main) in mains {
-            match self.misfits(&main, slot, address, chunk).await {
-                Ok(misfits) => cut.push((slot, main, misfits)),
-                // Its peers have everything: it is out.
-                Err(fault) if self.give_up(&main, format!("{fault} on reading checksums")) => {}
-                Err(_) => return Err(IoError::Io),
+        let first = self.geometry.member_address(stripe, 0) / BLOCK_SIZE;
+        let run = first..first + u64::from(self.geometry.chunk()) / BLOCK_SIZE;
+        for column in 0..self.geometry.data_columns() {
+            for slot in self.geometry.copies(stripe, column).iter() {
+                self.believe_blocks(slot, run.clone()).await;
             }
         }
-        for (slot, main, misfits) in &cut {
-            let copies = self.copies_of_slot(stripe, *slot);
-            let first = address / BLOCK_SIZE;
-            let alone = |block: u64| {
-                let at = (block - first) as usize;
-                let fits = |(s, _, m): &(Slot, Rc<Drive<E>>, Vec<bool>)| {
-                    copies.contains(*s)
-                        && !m[at]
-                        && !self.lost.overlaps(*s, block * BLOCK_SIZE, BLOCK_SIZE)
-                };
-                misfits[at] && !cut.iter().any(fits)
-            };
-            for block in (first..first + misfits.len() as u64).filter(|block| alone(*block)) {
-                // One that cannot be read is the resync's matter.
-                let _ = self.believe(main, *slot, block * BLOCK_SIZE, BLOCK).await;
-            }
-        }
-        Ok(())
-    }
-
-    /// The other slots that hold the same as `slot`, parity's peers excepted.
-    fn copies_of_slot(&self, stripe: Stripe, slot: Slot) -> SlotSet {
-        let column = self.column_index(stripe, slot);
-        if column >= self.geometry.data_columns() {
-            return SlotSet::EMPTY;
-        }
-        self.geometry.copies(stripe, column).without(slot)
-    }
-
-    /// Which blocks of a range do not fit, or cannot be read.
-    async fn misfits(
-        &self,
-        drive: &Rc<Drive<E>>,
-        slot: Slot,
-        address: u64,
-        len: usize,
-    ) -> Result<Vec<bool>, DiskFault> {
-        let stored = self.stored(drive, blocks(address, len)).await?;
-        if let Ok(buf) = drive.read_data(address, Buf::scratch(len)).await {
-            let fitting = self.checksums_of(slot, address, &buf);
-            return Ok(stored.iter().zip(&fitting).map(|(was, fits)| was != fits).collect());
-        }
-        let at = |i: usize| address + (i * BLOCK) as u64;
-        let reads = (0..stored.len()).map(|i| drive.read_data(at(i), Buf::scratch(BLOCK)));
-        let read = join_all(reads).await;
-        let misfit = |i: usize| match &read[i] {
-            Ok(buf) => self.checksums_of(slot, at(i), buf)[0] != stored[i],
-            Err(_) => true,
-        };
-        Ok((0..stored.len()).map(misfit).collect())
     }
 }

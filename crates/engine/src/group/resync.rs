@@ -8,6 +8,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
+use super::around::Patience;
+use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::error::IoError;
 use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
@@ -78,7 +80,7 @@ impl<E: Env> Group<E> {
     }
 
     async fn resync_stripe(self: &Rc<Self>, stripe: Stripe) -> Result<(), IoError> {
-        self.settle_checksums(stripe).await?;
+        self.settle_checksums(stripe).await;
         self.resync_rows_or_blocks(stripe, 0..self.geometry.chunk()).await
     }
 
@@ -127,25 +129,16 @@ impl<E: Env> Group<E> {
             let view = self.view(stripe, rows.clone());
             let Some(fixed) = copies.and(view.readable).iter().next() else { continue };
             let others = copies.and(view.writable).without(fixed);
-            if others.is_empty() {
+            if others.is_empty() && !self.checksums {
                 continue;
             }
-            let buf = match self.read_slot(fixed, address, rows.len()).await {
-                Ok(buf) => buf,
+            let read = self.read_slot_with(Patience::Long, fixed, address, rows.len()).await;
+            let Some(buf) = (match read {
+                Ok(buf) => Some(buf),
                 Err(_) if rows.len() as u64 > BLOCK_SIZE => return Err(Unsure::Read),
-                // The fixed copy cannot give this block: the next one is as good, and becomes the source.
-                Err(_) => {
-                    match self.slot_contents(stripe, fixed, rows.clone(), SlotSet::one(fixed)).await
-                    {
-                        Ok(buf) => {
-                            self.write_slot(fixed, address, buf.clone())
-                                .await
-                                .map_err(|_| Unsure::Write(IoError::Io))?;
-                            buf
-                        }
-                        Err(_) => continue,
-                    }
-                }
+                Err(_) => self.from_another_copy(stripe, fixed, rows.clone()).await?,
+            }) else {
+                continue;
             };
             for result in
                 join_all(others.iter().map(|slot| self.write_slot(slot, address, buf.clone())))
@@ -155,6 +148,27 @@ impl<E: Env> Group<E> {
             }
         }
         Ok(())
+    }
+
+    /// A block that the fixed copy of a mirror cannot give, or that does not fit its checksum: the next copy is as good, and becomes the source.
+    /// Where none fits it is a write that was cut, and stays as the fixed copy has it.
+    async fn from_another_copy(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        fixed: Slot,
+        rows: Range<u32>,
+    ) -> Result<Option<Buf>, Unsure> {
+        let address = self.geometry.member_address(stripe, rows.start);
+        let found = self.slot_contents(stripe, fixed, rows.clone(), SlotSet::one(fixed)).await;
+        let Ok(buf) = found else {
+            let block = address / BLOCK_SIZE;
+            self.believe_blocks(fixed, block..block + 1).await;
+            let read = self.read_slot_with(Patience::Long, fixed, address, rows.len()).await;
+            return Ok(read.ok());
+        };
+        let written = self.write_slot(fixed, address, buf.clone()).await;
+        written.map_err(|_| Unsure::Write(IoError::Io))?;
+        Ok(Some(buf))
     }
 
     /// Parity levels: P and Q are made from the data as it is. With a data member missing parity is all there is of it, and
