@@ -12,6 +12,7 @@ mod coverage;
 mod disk;
 mod doubts;
 mod executor;
+mod falsehoods;
 mod faults;
 mod followers;
 mod health;

@@ -14,6 +14,7 @@ use crate::catch::caught;
 use crate::doubts::{
     copy_of_a_lone_disk, reads_while_a_flush_fails, scheduled_scrub_repairs_nothing,
 };
+use crate::falsehoods;
 use crate::health::{
     ailing_disk_is_replaced, ailing_spare_is_not_used, pause_gives_way, slow_disk_is_sat_out,
     transport_burst,
@@ -115,6 +116,36 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "repair-does-not-destroy",
         story: "a repairing scrub meets unreadable sectors everywhere and mends them from redundancy",
         script: repair_does_not_destroy,
+    },
+    Scenario {
+        name: "rot-is-mended",
+        story: "bits flip on as many members as the level survives; all is had and mended",
+        script: falsehoods::rot_is_mended,
+    },
+    Scenario {
+        name: "rot-without-redundancy",
+        story: "what rots where nothing else gives it is an error of exactly its blocks",
+        script: falsehoods::rot_without_redundancy,
+    },
+    Scenario {
+        name: "writes-go-astray",
+        story: "a disk loses writes or does them elsewhere; both places are found out and mended",
+        script: falsehoods::writes_go_astray,
+    },
+    Scenario {
+        name: "rot-is-never-copied",
+        story: "a disk with rotten blocks is replaced, a peer rots in a rebuild",
+        script: falsehoods::rot_is_never_copied,
+    },
+    Scenario {
+        name: "rot-after-a-crash",
+        story: "what was flushed rots while the journal or the intent bitmap still names it",
+        script: falsehoods::rot_after_a_crash,
+    },
+    Scenario {
+        name: "checksums-are-damaged",
+        story: "the checksums themselves cannot be read, or rot",
+        script: falsehoods::checksums_are_damaged,
     },
     Scenario {
         name: "resync-then-lose-any",

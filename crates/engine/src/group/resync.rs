@@ -136,7 +136,7 @@ impl<E: Env> Group<E> {
             let Some(buf) = (match read {
                 Ok(buf) => Some(buf),
                 Err(_) if rows.len() as u64 > BLOCK_SIZE => return Err(Unsure::Read),
-                Err(_) => self.from_another_copy(stripe, fixed, rows.clone()).await?,
+                Err(_) => self.from_another_copy(stripe, (fixed, others), rows.clone()).await?,
             }) else {
                 continue;
             };
@@ -151,24 +151,29 @@ impl<E: Env> Group<E> {
     }
 
     /// A block that the fixed copy of a mirror cannot give, or that does not fit its checksum: the next copy is as good, and becomes the source.
-    /// Where none fits it is a write that was cut, and stays as the fixed copy has it.
+    /// Where none fits it is a write that was cut, and stays as the first copy has it that can be read.
     async fn from_another_copy(
         self: &Rc<Self>,
         stripe: Stripe,
-        fixed: Slot,
+        (fixed, others): (Slot, SlotSet),
         rows: Range<u32>,
     ) -> Result<Option<Buf>, Unsure> {
         let address = self.geometry.member_address(stripe, rows.start);
-        let found = self.slot_contents(stripe, fixed, rows.clone(), SlotSet::one(fixed)).await;
-        let Ok(buf) = found else {
-            let block = address / BLOCK_SIZE;
-            self.believe_blocks(fixed, block..block + 1).await;
-            let read = self.read_slot_with(Patience::Long, fixed, address, rows.len()).await;
-            return Ok(read.ok());
-        };
-        let written = self.write_slot(fixed, address, buf.clone()).await;
-        written.map_err(|_| Unsure::Write(IoError::Io))?;
-        Ok(Some(buf))
+        let not = SlotSet::one(fixed);
+        let mut found = self.slot_contents(stripe, fixed, rows.clone(), not).await.ok();
+        for slot in std::iter::once(fixed).chain(others.iter()) {
+            if found.is_none() {
+                let block = address / BLOCK_SIZE;
+                self.believe_blocks(slot, block..block + 1).await;
+                let read = self.read_slot_with(Patience::Long, slot, address, rows.len()).await;
+                found = read.ok();
+            }
+        }
+        if let Some(buf) = &found {
+            let written = self.write_slot(fixed, address, buf.clone()).await;
+            written.map_err(|_| Unsure::Write(IoError::Io))?;
+        }
+        Ok(found)
     }
 
     /// Parity levels: P and Q are made from the data as it is. With a data member missing parity is all there is of it, and
