@@ -7,8 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::format::log::{EntryKind, LogEntry, LogShape};
+use crate::format::log::{EntryKind, LogEntry, LogMark, LogShape};
 use crate::ids::VolumeNumber;
+
+mod pages;
 
 /// A block of a volume.
 type Key = (u32, u64);
@@ -29,8 +31,11 @@ pub(super) type Unwritten = Vec<(u64, u64)>;
 /// What a flush that begins now will have made durable.
 pub(super) struct Covered {
     sequence: u64,
+    fresh: u64,
     clearings: Vec<(Key, u64)>,
     wiped: Unwritten,
+    /// Pages of the index to be written once the entries are durable; with none the mark stays as it is.
+    entered: BTreeSet<u64>,
 }
 
 /// A block to be cleared: home is newer than what the slot holds.
@@ -62,6 +67,12 @@ pub(super) struct Book {
     lost: Vec<(u64, u64)>,
     sequence: u64,
     durable: u64,
+    /// What the mark on disk says of fresh slots.
+    marked_fresh: u64,
+    /// Entries that the index lacks: their sequence and their page.
+    entered: Vec<(u64, u64)>,
+    /// Pages of the index that the next flush writes whatever they hold.
+    unsure: BTreeSet<u64>,
     to_clear: BTreeMap<u32, Vec<Clearing>>,
     clearings: Vec<(Key, u64)>,
     last_used: Option<u64>,
@@ -84,6 +95,9 @@ impl Book {
             lost: Vec::new(),
             sequence: 0,
             durable: 0,
+            marked_fresh: 1,
+            entered: Vec::new(),
+            unsure: BTreeSet::new(),
             to_clear: BTreeMap::new(),
             clearings: Vec::new(),
             last_used: None,
@@ -91,14 +105,22 @@ impl Book {
         }
     }
 
-    /// Takes over the entries found on disk, all whole and durable now.
-    pub(super) fn recovered(log: u64, shape: LogShape, found: BTreeMap<u64, LogEntry>) -> Self {
-        let mut book = Self::new(log, shape);
+    /// Takes over the entries found on disk, all whole, of which those up to the mark are durable. A flush comes before anything else.
+    pub(super) fn recovered(
+        shape: LogShape,
+        mark: LogMark,
+        found: BTreeMap<u64, LogEntry>,
+    ) -> Self {
+        let mut book = Self::new(mark.log, shape);
+        (book.durable, book.marked_fresh, book.sequence) = (mark.durable, mark.fresh, mark.durable);
         let mut order: Vec<(u64, u64)> = found.iter().map(|(s, e)| (e.sequence, *s)).collect();
         order.sort_unstable();
         for (sequence, slot) in order {
             let entry = found[&slot];
-            book.sequence = sequence;
+            book.sequence = book.sequence.max(sequence);
+            if sequence > mark.durable {
+                book.entered.push((sequence, LogShape::page_of(slot)));
+            }
             let key = (entry.volume, entry.block);
             let chain = book.chains.entry(key).or_default();
             if let Some((older, older_sequence)) = chain.entries.last().copied() {
@@ -111,14 +133,12 @@ impl Book {
             }
             book.last_used = Some(slot);
         }
-        book.fresh = found.last_key_value().map_or(1, |(slot, _)| slot + 1);
+        book.fresh = found.last_key_value().map_or(1, |(slot, _)| slot + 1).max(mark.fresh);
         book.free = (1..book.fresh).filter(|slot| !found.contains_key(slot)).collect();
         book.entries = found;
         for ((volume, _), chain) in &book.chains {
             *book.marked.entry(*volume).or_default() += u64::from(chain.marked);
         }
-        let covered = book.begin_flush(Vec::new());
-        book.end_flush(&covered);
         book
     }
 
@@ -162,6 +182,7 @@ impl Book {
             self.overwritten.push((key, (slot, old.sequence), sequence));
         }
         self.in_flight.insert(sequence);
+        self.entered.push((sequence, LogShape::page_of(slot)));
         self.last_used = Some(slot);
     }
 
@@ -279,7 +300,15 @@ impl Book {
             self.in_flight.remove(sequence);
         }
         let sequence = self.in_flight.first().map_or(self.sequence, |first| first - 1);
-        Covered { sequence, clearings: std::mem::take(&mut self.clearings), wiped }
+        let new = self.entered.partition_point(|(entered, _)| *entered <= sequence);
+        let mut entered = std::mem::take(&mut self.unsure);
+        entered.extend(self.entered.drain(..new).map(|(_, page)| page));
+        if !entered.is_empty() {
+            // The mark tells of all slots below the fresh ones: those reserved and not entered yet are told to be empty.
+            entered.extend((self.marked_fresh..self.fresh).map(LogShape::page_of));
+        }
+        let clearings = std::mem::take(&mut self.clearings);
+        Covered { sequence, fresh: self.fresh, clearings, wiped, entered }
     }
 
     /// It failed: nothing of it may be relied on.
@@ -287,6 +316,7 @@ impl Book {
         self.clearings.extend(covered.clearings);
         self.in_flight.extend(covered.wiped.iter().map(|(_, sequence)| sequence));
         self.unwritten.extend(covered.wiped);
+        self.unsure.extend(covered.entered);
     }
 
     /// Entries that blocks read as and whose payload is not known to be durable.
@@ -323,6 +353,9 @@ impl Book {
     /// It succeeded: what it covers is durable, and slots come free.
     pub(super) fn end_flush(&mut self, covered: &Covered) {
         self.durable = self.durable.max(covered.sequence);
+        if !covered.entered.is_empty() {
+            self.marked_fresh = covered.fresh;
+        }
         let durable = self.durable;
         let mut superseded = std::mem::take(&mut self.superseded);
         superseded.retain(|(slot, sequence, by)| {
@@ -372,17 +405,6 @@ impl Book {
         {
             self.free.insert(slot);
         }
-    }
-
-    /// The bytes of a page of the table.
-    pub(super) fn page(&self, page: u64) -> Vec<u8> {
-        use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN};
-        let mut bytes = vec![0; ENTRIES_PER_PAGE as usize * ENTRY_LEN];
-        for (slot, entry) in self.entries.range(self.shape.slots_of(page)) {
-            let at = ((slot - 1) % ENTRIES_PER_PAGE) as usize * ENTRY_LEN;
-            bytes[at..at + ENTRY_LEN].copy_from_slice(&entry.encode());
-        }
-        bytes
     }
 
     /// The lowest slot never used.

@@ -24,7 +24,7 @@ mod space;
 
 pub(crate) use backup::Backup;
 pub(crate) use drain::{DrainEnd, Unreadable};
-pub(crate) use log::Log;
+pub(crate) use log::{Log, Unrecovered};
 pub(crate) use space::{LegFailures, Space};
 
 /// Where a run of blocks is to be read.

@@ -215,7 +215,8 @@ fn whatever_a_crash_leaves_reads_as_something_true_since_the_last_flush() {
         let mut disk = Disk::new(6, 4);
         for _ in 0..60 {
             step(&mut book, &mut disk, &mut random);
-            let after = Book::recovered(7, shape, disk.after_a_crash(&mut random));
+            let mark = LogMark { log: 7, durable: book.durable, fresh: book.fresh };
+            let after = Book::recovered(shape, mark, disk.after_a_crash(&mut random));
             for block in 0..4 {
                 let found = reads(&after, block);
                 // Unmarked and not durably cleared: the log's version again, which is what home was at some time since.
