@@ -22,7 +22,7 @@ pub const MARKS: u64 = 2;
 pub const CRC_IN_ENTRY: usize = 0;
 
 /// What an entry says of its block.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EntryKind {
     /// The slot holds the block.
     Data,
@@ -35,7 +35,7 @@ pub enum EntryKind {
 }
 
 /// One entry of the table.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LogEntry {
     /// What it says.
     pub kind: EntryKind,
@@ -113,7 +113,7 @@ impl LogEntry {
 }
 
 /// What is known to be durable of a log: written by a flush before it is answered, in both places.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LogMark {
     /// The log's identity.
     pub log: u64,
@@ -155,7 +155,7 @@ pub fn payload_crc(payload: &[u8]) -> u32 {
 }
 
 /// Where things lie in a log's space of `blocks` blocks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LogShape {
     /// Slots, numbered from 1.
     pub slots: u64,

@@ -16,7 +16,7 @@ mod pages;
 type Key = (u32, u64);
 
 /// The entries of one block that may stand on disk, oldest first, as (slot, sequence).
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 struct Chain {
     entries: Vec<(u64, u64)>,
     /// The newest entry is what the block reads as.
@@ -29,6 +29,7 @@ struct Chain {
 pub(super) type Unwritten = Vec<(u64, u64)>;
 
 /// What a flush that begins now will have made durable.
+#[derive(Clone, Hash)]
 pub(super) struct Covered {
     sequence: u64,
     fresh: u64,
@@ -39,13 +40,15 @@ pub(super) struct Covered {
 }
 
 /// A block to be cleared: home is newer than what the slot holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Clearing {
     block: u64,
     slot: u64,
+    sequence: u64,
 }
 
 /// The book of one log.
+#[derive(Clone, Hash)]
 pub(super) struct Book {
     /// The log's identity.
     pub(super) log: u64,
@@ -262,8 +265,8 @@ impl Book {
             return;
         }
         *self.marked.entry(volume.0).or_default() -= 1;
-        let (slot, _) = *chain.entries.last().expect("a marked block has an entry");
-        self.to_clear.entry(volume.0).or_default().push(Clearing { block, slot });
+        let (slot, sequence) = *chain.entries.last().expect("a marked block has an entry");
+        self.to_clear.entry(volume.0).or_default().push(Clearing { block, slot, sequence });
     }
 
     /// What is to be cleared of a volume once what was written home so far is durable.
@@ -276,15 +279,14 @@ impl Book {
         self.to_clear.entry(volume.0).or_default().extend(clearings);
     }
 
-    /// Turns entries into clearings, unless the block was entered again meanwhile; answers the pages to be written.
+    /// Turns entries into clearings; answers the pages to be written. That of a block that was entered again meanwhile is turned too: a crash may take
+    /// the newer entry, and what home has is newer than the older one.
     pub(super) fn clear(&mut self, volume: VolumeNumber, clearings: &[Clearing]) -> BTreeSet<u64> {
         let mut pages = BTreeSet::new();
-        for &Clearing { block, slot } in clearings {
+        for &Clearing { block, slot, sequence } in clearings {
             let key = (volume.0, block);
-            let Some(chain) = self.chains.get(&key).filter(|chain| !chain.marked) else { continue };
-            let Some(&(newest, sequence)) = chain.entries.last() else { continue };
             let Some(entry) = self.entries.get_mut(&slot) else { continue };
-            if newest == slot && entry.sequence == sequence {
+            if (entry.volume, entry.block) == key && entry.sequence == sequence {
                 entry.kind = EntryKind::Cleared;
                 self.clearings.push((key, slot));
                 pages.insert(LogShape::page_of(slot));

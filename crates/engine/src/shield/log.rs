@@ -18,9 +18,12 @@ use crate::ids::{BLOCK_SIZE, VolumeNumber};
 use crate::runtime::Env;
 use crate::sync::{Event, Hold, Mutex, RangeLocks, both, join_all};
 
+mod decide;
 mod join;
 mod recover;
 
+#[cfg(test)]
+pub(super) use decide::{Found, Table};
 pub(crate) use recover::Unrecovered;
 
 /// Pages of the table or the index read or written at once.
@@ -278,10 +281,13 @@ impl<E: Env> Log<E> {
 
     /// First what was entered, and only then what tells that it is durable: a crash between leaves entries that no flush was answered for.
     async fn make_durable(&self, covered: &Covered) -> Result<(), IoError> {
-        let (log, durable) = {
+        let (log, durable, untold) = {
             let book = self.book.borrow();
-            (book.log, book.durable())
+            (book.log, book.durable(), book.untold(covered))
         };
+        if !untold.is_empty() {
+            self.store(untold).await?;
+        }
         self.write_index(&covered.withdrawn(), durable).await?;
         self.space.flush().await?;
         if covered.entered().is_empty() {

@@ -22,6 +22,9 @@ mod drain;
 mod log;
 mod space;
 
+#[cfg(test)]
+mod model;
+
 pub(crate) use backup::Backup;
 pub(crate) use drain::{DrainEnd, Unreadable};
 pub(crate) use log::{Log, Unrecovered};

@@ -50,6 +50,15 @@ impl Book {
         bytes
     }
 
+    /// Pages of the table with slots that the mark of a flush is about to tell of although they are reserved, or being written: the table has to
+    /// tell of them first, since a crash may leave the mark without the index.
+    pub(in super::super) fn untold(&self, covered: &Covered) -> BTreeSet<u64> {
+        let told =
+            |slot: &u64| self.entries.get(slot).is_some_and(|e| e.sequence <= covered.sequence);
+        let untold = (self.marked_fresh..covered.fresh).filter(|slot| !told(slot));
+        untold.filter(|_| !covered.entered.is_empty()).map(LogShape::page_of).collect()
+    }
+
     /// Entries up to this sequence are durable.
     pub(in super::super) fn durable(&self) -> u64 {
         self.durable

@@ -1,19 +1,19 @@
 //! A log read back after a stop or a crash (rule B3).
 //!
-//! Owns what of the bytes counts. Invariants: what a flush was answered for is known to have been, so it is never taken for a write that was torn:
-//! its block reads as it was or not at all; a slot of which neither table nor index tells anything on any copy refuses the whole log, since
-//! any block may have stood there; what any copy lacks is written to it and flushed before anything is served.
+//! Owns the reading and the mending; what counts is decided in `decide.rs`. Invariant: what any copy lacks is written to it and flushed before anything
+//! is served.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::super::book::Book;
 use super::super::space::{Copy, Space};
+use super::decide::{Found, Table};
 use super::{Log, PAGES_AT_ONCE};
 use crate::error::IoError;
 use crate::format::log::{
-    ENTRIES_PER_PAGE, ENTRY_LEN, EntryKind, LogEntry, LogMark, LogShape, MARK_LEN, payload_crc,
+    ENTRIES_PER_PAGE, ENTRY_LEN, LogEntry, LogMark, LogShape, MARK_LEN, payload_crc,
 };
 use crate::ids::BLOCK_SIZE;
 use crate::runtime::Env;
@@ -29,22 +29,6 @@ pub(crate) enum Unrecovered {
     Slots(Vec<u64>),
 }
 
-/// The entries of one table or index, by slot, and the pages that it does not give.
-#[derive(Default)]
-pub(super) struct Table {
-    pub(super) entries: BTreeMap<u64, LogEntry>,
-    pub(super) unreadable: BTreeSet<u64>,
-}
-
-/// What the copies of a log say, side by side.
-struct Found {
-    mark: LogMark,
-    /// The marks are not all alike.
-    marks_differ: bool,
-    tables: Vec<Table>,
-    indexes: Vec<Table>,
-}
-
 impl<E: Env> Log<E> {
     /// Reads a log back: entries are merged over all copies, those that are not known to have been durable are believed only with a payload
     /// that fits, and what any copy lacks is written to it and flushed before anything is served.
@@ -54,19 +38,17 @@ impl<E: Env> Log<E> {
     pub(crate) async fn recover(id: u64, space: Space<E>) -> Result<Rc<Self>, Unrecovered> {
         let shape = LogShape::of(space.blocks()).ok_or(Unrecovered::Failed)?;
         let found = read(&space, shape, id).await?;
-        let durable = found.durable();
-        let mut chosen = BTreeMap::new();
-        for (slot, mut entries) in found.candidates()? {
-            while let Some(entry) = entries.pop() {
-                let fits = settle_payload(&space, shape, slot, &entry, entry.sequence <= durable);
-                if fits.await.map_err(|_| Unrecovered::Failed)? {
-                    chosen.insert(slot, entry);
-                    break;
-                }
+        let weighed = found.weigh()?;
+        let mut fits = Vec::new();
+        for (slot, entry) in weighed.doubtful() {
+            let payload = settle_payload(&space, shape, slot, &entry).await;
+            if payload.map_err(|_| Unrecovered::Failed)? {
+                fits.push((slot, entry));
             }
         }
+        let chosen = weighed.choose(&fits);
         let repair = found.repairs(&chosen);
-        let mark = LogMark { durable, ..found.mark };
+        let mark = LogMark { durable: weighed.durable, ..found.mark };
         let differs = found.marks_differ || mark != found.mark;
         let log = Self::with(space, Book::recovered(shape, mark, chosen));
         if differs {
@@ -81,69 +63,13 @@ impl<E: Env> Log<E> {
     }
 }
 
-impl Found {
-    /// The sequence up to which entries are known to be durable. Whatever stands in an index is.
-    fn durable(&self) -> u64 {
-        let told = self.tables.iter().flat_map(|t| t.entries.values()).map(|e| e.durable);
-        let proved = self.indexes.iter().flat_map(|t| t.entries.values()).map(|e| e.sequence);
-        told.chain(proved).fold(self.mark.durable, u64::max)
-    }
-
-    /// Of each slot the entries that some copy tells of, the newest last.
-    fn candidates(&self) -> Result<BTreeMap<u64, Vec<LogEntry>>, Unrecovered> {
-        let mut candidates: BTreeMap<u64, Vec<LogEntry>> = BTreeMap::new();
-        for (slot, entry) in self.tables.iter().chain(&self.indexes).flat_map(|t| &t.entries) {
-            let known = candidates.entry(*slot).or_default();
-            if !known.contains(entry) {
-                known.push(*entry);
-            }
-        }
-        // Any block may have stood there: guessing would serve old data.
-        let untold: Vec<u64> =
-            (1..self.mark.fresh).filter(|slot| !candidates.contains_key(slot)).collect();
-        if !untold.is_empty() {
-            return Err(Unrecovered::Slots(untold));
-        }
-        for entries in candidates.values_mut() {
-            entries.retain(|entry| entry.kind != EntryKind::Nothing);
-            // A clearing keeps the sequence of what it clears, and is newer.
-            entries.sort_by_key(|e| (e.sequence, e.kind == EntryKind::Cleared));
-        }
-        Ok(candidates)
-    }
-
-    /// Pages of which some copy says something else than what counts, or nothing.
-    fn repairs(&self, chosen: &BTreeMap<u64, LogEntry>) -> BTreeSet<u64> {
-        let mut pages = BTreeSet::new();
-        let used = chosen.last_key_value().map_or(1, |(slot, _)| slot + 1).max(self.mark.fresh);
-        for table in self.tables.iter().chain(&self.indexes) {
-            pages.extend(&table.unreadable);
-            let says = |slot: &u64| table.entries.get(slot);
-            let is_nothing = |entry: Option<&LogEntry>| {
-                entry.is_some_and(|entry| entry.kind == EntryKind::Nothing)
-            };
-            let wrong = (1..used).chain(table.entries.range(used..).map(|(slot, _)| *slot));
-            let wrong = wrong.filter(|slot| match chosen.get(slot) {
-                Some(entry) => says(slot) != Some(entry),
-                None => *slot >= used || !is_nothing(says(slot)),
-            });
-            pages.extend(wrong.map(LogShape::page_of));
-        }
-        pages
-    }
-}
-
 /// Whether a slot's payload is what its entry says; made alike on every copy if it is.
 async fn settle_payload<E: Env>(
     space: &Space<E>,
     shape: LogShape,
     slot: u64,
     entry: &LogEntry,
-    durable: bool,
 ) -> Result<bool, IoError> {
-    if durable || entry.kind != EntryKind::Data {
-        return Ok(true);
-    }
     let at = shape.payload(slot);
     let mut good = None;
     let mut alike = true;
