@@ -9,7 +9,7 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::bits::{Bits, Taken};
+use super::bits::Bits;
 use super::equal::Equal;
 use crate::format::page::PAGE_PAYLOAD;
 
@@ -114,11 +114,32 @@ enum Step {
     Answer,
 }
 
+/// The bits: told apart by those that are set and by whether their page is to be written.
+#[derive(Clone)]
+struct Marks(Bits);
+
+impl Hash for Marks {
+    fn hash<H: Hasher>(&self, to: &mut H) {
+        (self.0.inside(0..BLOCKS as u64), self.0.has_changed()).hash(to);
+    }
+}
+
+impl Marks {
+    fn set(&mut self, block: u64, value: bool) {
+        self.0.set(block..block + 1, value);
+    }
+
+    /// The page's first byte, which has all bits, if it is to be written.
+    fn take_changed(&mut self) -> Option<u8> {
+        self.0.take_changed().get(&0).map(|page| page[0])
+    }
+}
+
 /// Steps that remain, the next one last, and what they carry.
 #[derive(Clone, Hash)]
 struct Task {
     steps: Vec<Step>,
-    taken: Taken,
+    taken: Option<u8>,
     covered: u64,
     asked: [u8; BLOCKS],
 }
@@ -126,7 +147,7 @@ struct Task {
 #[derive(Clone, Hash)]
 struct State {
     disks: Disks,
-    bits: Bits,
+    bits: Marks,
     equal: Equal,
     /// A pair that was there before; else one made for an avoidance.
     existing: bool,
@@ -152,7 +173,7 @@ impl State {
         let disks = Disks { home: side.clone(), there: side, page: Cell(vec![0]) };
         Self {
             disks,
-            bits: Bits::new(BLOCKS as u64),
+            bits: Marks(Bits::new(BLOCKS as u64)),
             equal: Equal::default(),
             existing,
             reversed: false,
@@ -166,13 +187,13 @@ impl State {
     }
 
     fn marked(&self, block: u64) -> bool {
-        self.bits.next(block..block + 1).is_some()
+        self.bits.0.next(block..block + 1).is_some()
     }
 
     fn begin(&mut self, task: usize, steps: &[Step]) {
         let steps = steps.iter().rev().copied().collect();
         let asked = self.now;
-        self.tasks[task] = Some(Task { steps, taken: Taken::new(), covered: 0, asked });
+        self.tasks[task] = Some(Task { steps, taken: None, covered: 0, asked });
     }
 
     fn next_version(&mut self, block: u64) -> u8 {
@@ -184,7 +205,7 @@ impl State {
     fn store(&mut self, block: u64) {
         let version = self.next_version(block);
         self.disks.there[block as usize].write(version);
-        self.bits.set(block..block + 1, true);
+        self.bits.set(block, true);
         self.now[block as usize] = version;
     }
 
@@ -195,7 +216,7 @@ impl State {
             self.now[at] = self.next_version(block);
         }
         self.disks.home[at].write(self.now[at]);
-        self.bits.set(block..block + 1, false);
+        self.bits.set(block, false);
     }
 
     fn begin_flush(&mut self, weak: Weak) {
@@ -219,7 +240,7 @@ impl State {
         if weak != Weak::ClearedThoughWritten {
             self.equal.differ(block..block + 1);
         }
-        self.bits.set(block..block + 1, true);
+        self.bits.set(block, true);
         match weak {
             Weak::DataBeforeBit => self.begin(WRITE, &[Write(block), Renew, FlushThere]),
             _ => self.begin(WRITE, &[Renew, FlushThere, Write(block)]),
@@ -242,13 +263,13 @@ impl State {
         match task.steps.pop().expect("it is not at its end") {
             Step::Take => task.taken = self.bits.take_changed(),
             Step::Persist => {
-                if let Some(page) = task.taken.get(&0) {
-                    self.disks.page.write(page[0]);
+                if let Some(page) = task.taken {
+                    self.disks.page.write(page);
                 }
             }
             Step::Renew => {
-                if let Some(page) = self.bits.take_changed().get(&0) {
-                    self.disks.page.write(page[0]);
+                if let Some(page) = self.bits.take_changed() {
+                    self.disks.page.write(page);
                 }
             }
             Step::FlushHome => self.disks.flush_home(),
@@ -256,7 +277,7 @@ impl State {
             Step::Cover => task.covered = self.equal.covered(),
             Step::Settle => {
                 for block in self.equal.settle(task.covered) {
-                    self.bits.set(block..block + 1, false);
+                    self.bits.set(block, false);
                 }
             }
             Step::Write(block) => {
@@ -295,7 +316,7 @@ impl State {
         let mut after = Self::new(self.existing, self.left);
         let mut payload = vec![0; PAGE_PAYLOAD];
         payload[0] = disks.page.newest();
-        after.bits.load(0, &payload);
+        after.bits.0.load(0, &payload);
         (after.disks, after.reversed) = (disks, self.reversed);
         (after.given, after.left[3]) = (self.given, after.left[3].saturating_sub(1));
         after.now = after.read();
@@ -382,7 +403,7 @@ impl State {
             }
         }
         let at_rest = self.tasks.iter().all(Option::is_none);
-        if at_rest && (self.bits.ones() == 0 || weak == Weak::TurnedWithBits) {
+        if at_rest && (self.bits.0.ones() == 0 || weak == Weak::TurnedWithBits) {
             let steps = [FlushHome, FlushThere, Renew, FlushThere, Turn];
             also(Some(2), &|s| {
                 s.begin(WRITE, &steps);
