@@ -4,7 +4,7 @@
 //! the fields behind the checksum are reached too.
 
 use crate::format::codec::{CRC_AT, seal};
-use crate::format::log::{CRC_IN_ENTRY, ENTRY_LEN, LogEntry, LogShape};
+use crate::format::log::{CRC_IN_ENTRY, ENTRY_LEN, LogEntry, LogMark, LogShape, MARK_LEN};
 use crate::format::{
     config as configuration, events as event_log, journal as frames, label as labels,
     owner as owners, page as pages,
@@ -95,7 +95,7 @@ pub fn journal(bytes: &[u8]) {
     assert!(frames::undisguise(&mut payload, crc) && payload == bytes, "it comes back");
 }
 
-/// Feeds `bytes` to the decoder of log entries, as a table and entry by entry with a checksum that fits; their length, as a number of
+/// Feeds `bytes` to the decoders of log entries and marks, as they are and one by one with a checksum that fits; their length, as a number of
 /// blocks, to the arithmetic of a log's shape.
 pub fn log(bytes: &[u8]) {
     for entry in bytes.chunks(ENTRY_LEN) {
@@ -107,9 +107,16 @@ pub fn log(bytes: &[u8]) {
             assert_eq!(LogEntry::decode(&entry.encode(), LOG), Some(entry));
         }
     }
+    let mut mark = bytes.to_vec();
+    let _ = LogMark::decode(&mark, LOG);
+    mark.resize(MARK_LEN, 0);
+    seal(&mut mark, CRC_IN_ENTRY);
+    if let Some(mark) = LogMark::decode(&mark, LOG) {
+        assert_eq!(LogMark::decode(&mark.encode(), LOG), Some(mark));
+    }
     let blocks = bytes.first_chunk().map_or(0, |first| u64::from_le_bytes(*first)) / BLOCK_SIZE;
     if let Some(shape) = LogShape::of(blocks) {
-        assert!(shape.payload(shape.slots) < blocks * BLOCK_SIZE, "the last slot is inside");
+        assert!(shape.marks()[1] < blocks * BLOCK_SIZE, "all of it is inside");
         assert!(LogShape::page_of(shape.slots) < shape.pages, "and has an entry");
     }
 }

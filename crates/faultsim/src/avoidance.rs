@@ -1,7 +1,7 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block,
+//! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block, `tail.rs` those of a log's end,
 //! `existing.rs` those of a pair that takes its primary's place.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
@@ -17,6 +17,7 @@ mod matrix;
 mod rules;
 mod sources;
 mod states;
+mod tail;
 
 pub use existing::EXISTING_PAIR_SCENARIOS;
 pub use matrix::{Cell, cells, play_cell};
@@ -212,6 +213,26 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "weak-log-is-mended",
         story: "a log that is less safe than home takes nothing more, until a new leg holds all of it",
         script: sources::weak_log_is_mended,
+    },
+    Scenario {
+        name: "durable-tail-is-damaged",
+        story: "the last entries of a log that were flushed are damaged: healed from another place, or an error of exactly that block, never older data",
+        script: tail::durable_tail_is_damaged,
+    },
+    Scenario {
+        name: "unflushed-tail-is-torn",
+        story: "the last entry of a log, which no flush was answered for, is torn on every leg: it never happened",
+        script: tail::unflushed_tail_is_torn,
+    },
+    Scenario {
+        name: "cleared-tail-is-damaged",
+        story: "what a log went home with is damaged in its table: the index still says that home is newer",
+        script: tail::cleared_tail_is_damaged,
+    },
+    Scenario {
+        name: "durable-tail-costs",
+        story: "what a write and a flush cost each leg of a log, counted",
+        script: tail::durable_tail_costs,
     },
     Scenario {
         name: "rate-outlives-a-restart",

@@ -92,9 +92,15 @@ impl<E: Env> Array<E> {
                 continue;
             }
             let id = self.rt.random_u64() | 1;
-            let log = self.open_space(place).and_then(|space| Log::new(id, space));
+            let log = match self.open_space(place) {
+                Some(space) => Log::new(id, space).await,
+                None => None,
+            };
             let log = log.ok_or_else(|| {
                 CommandError::Refused(format!("{place} has no room for a single record"))
+            })?;
+            let log = log.map_err(|error| {
+                CommandError::Refused(format!("{place} does not take a log: {error}"))
             })?;
             self.logs.borrow_mut().insert(place, log);
             logs.push((place, id));

@@ -10,7 +10,7 @@ use super::strategy::home_of;
 use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry};
 use crate::ids::GroupNumber;
 use crate::runtime::Env;
-use crate::shield::{Backup, Log, Shield};
+use crate::shield::{Backup, Log, Shield, Unrecovered};
 
 impl<E: Env> Array<E> {
     /// Brings the shields in memory in line with the configuration, which counts now.
@@ -124,7 +124,8 @@ impl<E: Env> Array<E> {
         for work in config.backups.work.iter().filter(|w| w.log != 0) {
             let lost = || unreachable(&config, work.place);
             let space = self.open_space(work.place).ok_or_else(lost)?;
-            let log = Log::recover(work.log, space).await.map_err(|_| lost())?;
+            let log = Log::recover(work.log, space).await;
+            let log = log.map_err(|why| unrecovered(&config, work.place, &why))?;
             self.logs.borrow_mut().insert(work.place, log);
         }
         let config = self.config.borrow().clone();
@@ -135,6 +136,23 @@ impl<E: Env> Array<E> {
         }
         Ok(())
     }
+}
+
+/// Words for a log that was not read back.
+fn unrecovered(config: &Configuration, place: BackupPlace, why: &Unrecovered) -> String {
+    let users = config.backups.users_in_words(place);
+    let damage = match why {
+        Unrecovered::Failed => return unreachable(config, place),
+        Unrecovered::NoMark => "its marks are".into(),
+        Unrecovered::Slots(slots) => match slots[..] {
+            [slot] => format!("what it says of slot {slot} is"),
+            _ => format!("what it says of {} slots from {} on is", slots.len(), slots[0]),
+        },
+    };
+    format!(
+        "{place} holds the newest writes of {users}, and {damage} damaged in every copy: which blocks lie there is not known, \
+         and none may be served old; bring back a disk of it that still has a good copy"
+    )
 }
 
 /// Words for redirected writes that cannot be had.

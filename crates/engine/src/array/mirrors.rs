@@ -284,8 +284,9 @@ impl<E: Env> Array<E> {
     async fn commit_end(self: &Rc<Self>, entry: &PairEntry) -> bool {
         let mut ends = false;
         let committed = self.commit(|next| {
-            let same = |p: &PairEntry| p.id == entry.id && p.reversed == entry.reversed;
-            ends = next.backups.pairs.iter().any(same);
+            // Of several that find it broken at once the first ends it for all.
+            let pair = next.backups.pairs.iter().find(|pair| pair.id == entry.id);
+            ends = pair.is_none_or(|pair| pair.reversed == entry.reversed);
             if ends {
                 next.backups.pairs.retain(|pair| pair.id != entry.id);
                 next.backups.leave_chains(BackupPlace::Pair(entry.primary));

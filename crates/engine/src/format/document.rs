@@ -86,6 +86,8 @@ fn constants_are_those_of_the_code() {
         ("FRAME_HEADER", journal::FRAME_HEADER as u64),
         ("RECORDS_LEN", journal::RECORDS_LEN as u64),
         ("ENTRY_LEN", log::ENTRY_LEN as u64),
+        ("MARK_LEN", log::MARK_LEN as u64),
+        ("MARKS", log::MARKS),
         ("ENTRIES_PER_PAGE", log::ENTRIES_PER_PAGE),
     ]);
     let rows = rows("1. Every record begins alike", "constant");
@@ -297,7 +299,7 @@ fn events_are_those_of_the_code() {
 }
 
 #[test]
-fn entries_of_a_log_are_those_of_the_code() {
+fn entries_and_marks_of_a_log_are_those_of_the_code() {
     let entry = log::LogEntry {
         kind: log::EntryKind::Cleared,
         log: 1,
@@ -309,7 +311,7 @@ fn entries_of_a_log_are_those_of_the_code() {
     };
     let bytes = entry.encode();
     assert_record(
-        "8. Log of redirected blocks",
+        "Entry",
         &bytes,
         &[
             ("crc", &bytes[..4]),
@@ -321,6 +323,18 @@ fn entries_of_a_log_are_those_of_the_code() {
             ("block", &3_u64.to_le_bytes()),
             ("sequence", &4_u64.to_le_bytes()),
             ("durable", &5_u64.to_le_bytes()),
+        ],
+    );
+    let bytes = log::LogMark { log: 1, durable: 2, fresh: 3 }.encode();
+    assert_record(
+        "Mark",
+        &bytes,
+        &[
+            ("crc", &bytes[..4]),
+            ("reserved", &[0; 4]),
+            ("log", &1_u64.to_le_bytes()),
+            ("durable", &2_u64.to_le_bytes()),
+            ("fresh", &3_u64.to_le_bytes()),
         ],
     );
 }

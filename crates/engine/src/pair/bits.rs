@@ -11,6 +11,7 @@ use crate::format::page::{PAGE_BITS, PAGE_PAYLOAD};
 /// Bits of a page.
 const BITS: u64 = PAGE_BITS as u64;
 
+#[derive(Clone)]
 struct Page {
     /// Bit `n` is bit `n % 8` of byte `n / 8`, as on disk.
     payload: Vec<u8>,
@@ -21,6 +22,7 @@ struct Page {
 pub(crate) type Taken = BTreeMap<u64, Vec<u8>>;
 
 /// Bits of one pair.
+#[derive(Clone)]
 pub(crate) struct Bits {
     len: u64,
     pages: BTreeMap<u64, Page>,

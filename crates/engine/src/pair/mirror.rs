@@ -5,13 +5,13 @@
 //! still nothing is cleared. Which side hosts' blocks are on while the primary's group is shielded is `sides.rs`'s matter, when to copy the array's.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::ops::Range;
 use std::pin::Pin;
 use std::rc::Rc;
 
+use super::equal::Equal;
 use super::sides::Leaving;
 use super::{Mode, Pair};
 use crate::buf::Buf;
@@ -26,9 +26,6 @@ use crate::volume::VolumeRt;
 const WINDOW: u64 = 1 << 20;
 /// Blocks copied between two flushes.
 const FLUSH_EVERY: usize = (32 << 20) / BLOCK_SIZE as usize;
-
-/// A place in the order of copies that no flush covers.
-const NEVER: u64 = u64::MAX;
 
 /// A copy that failed.
 #[derive(Debug)]
@@ -63,9 +60,8 @@ pub(crate) struct Mirror<E: Env> {
     /// Notified when there may be something to copy.
     pub(crate) wake: Event,
     pub(super) mode: Cell<Mode>,
-    /// Marked blocks that were made equal, and not written since; each with its place in the order in which they were.
-    copied: RefCell<BTreeMap<u64, u64>>,
-    copies: Cell<u64>,
+    /// Marked blocks that were made equal, and not written since.
+    equal: RefCell<Equal>,
     /// The last copy failed: it cannot be relied on to come to an end.
     stuck: Cell<bool>,
     pub(super) on_broken: OnBroken,
@@ -86,8 +82,7 @@ impl<E: Env> Mirror<E> {
             pair,
             wake: Event::default(),
             mode: Cell::new(Mode::Follows),
-            copied: RefCell::default(),
-            copies: Cell::new(0),
+            equal: RefCell::default(),
             stuck: Cell::new(false),
             on_broken,
             leaving: Leaving::default(),
@@ -200,7 +195,7 @@ impl<E: Env> Mirror<E> {
                 self.copy_marked(primary, first..at).await?
             };
             progress.done.set(progress.done.get() + copied * BLOCK_SIZE);
-            if self.copied.borrow().len() >= FLUSH_EVERY {
+            if self.equal.borrow().len() >= FLUSH_EVERY {
                 self.settle(primary, goes_on).await?;
             }
             progress.pace(primary.runtime(), copied * BLOCK_SIZE).await;
@@ -220,7 +215,7 @@ impl<E: Env> Mirror<E> {
         blocks: Range<u64>,
     ) -> Result<u64, CopyError> {
         let mut differ = self.pair.marked_in(blocks);
-        differ.retain(|block| !self.copied.borrow().contains_key(block));
+        differ.retain(|block| !self.equal.borrow().holds(*block));
         for run in runs_of(&differ) {
             let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
             let copy = async {
@@ -239,28 +234,23 @@ impl<E: Env> Mirror<E> {
 
     /// Both sides have the same: the bits may go once both are flushed. The caller holds the blocks' locks.
     pub(super) fn made_equal(&self, blocks: Range<u64>) {
-        let order = self.copies.get() + 1;
-        self.copies.set(order);
         let marked = self.pair.marked_in(blocks);
-        self.copied.borrow_mut().extend(marked.into_iter().map(|block| (block, order)));
+        self.equal.borrow_mut().made(marked);
     }
 
     /// Home alone has the newest of these marked blocks: no flush clears their bits. The caller holds the blocks' locks.
     pub(super) fn only_home_has(&self, blocks: Range<u64>) {
-        self.copied.borrow_mut().extend(blocks.map(|block| (block, NEVER)));
+        self.equal.borrow_mut().keep(blocks);
     }
 
     /// What was made equal is so no more. The caller holds the blocks' locks.
     pub(super) fn differ(&self, blocks: Range<u64>) {
-        let mut copied = self.copied.borrow_mut();
-        for block in blocks {
-            copied.remove(&block);
-        }
+        self.equal.borrow_mut().differ(blocks);
     }
 
     /// Marked blocks that home has not got yet, or, while the primary is newer, the secondary.
     pub(crate) fn differing(&self) -> u64 {
-        self.pair.marks().saturating_sub(self.copied.borrow().len() as u64)
+        self.pair.marks().saturating_sub(self.equal.borrow().len() as u64)
     }
 
     /// Makes both sides equal and durable while no host has a block, so that no bit is left. The caller holds the lock of the whole volume.
@@ -287,10 +277,10 @@ impl<E: Env> Mirror<E> {
         if self.is_reversed() {
             return self.settle_home(primary).await;
         }
-        if self.copied.borrow().is_empty() {
+        if self.equal.borrow().len() == 0 {
             return Ok(());
         }
-        let covered = self.copies.get();
+        let covered = self.equal.borrow().covered();
         let flushed = match primary.flush_all().await {
             Ok(()) => self.pair.flush().await,
             failed => failed,
@@ -304,7 +294,7 @@ impl<E: Env> Mirror<E> {
 
     /// [`Mirror::settle`] of a pair that is reversed, of which the primary's own group is flushed.
     pub(super) async fn settle_home(&self, home: &VolumeRt<E>) -> Result<(), IoError> {
-        let covered = self.copies.get();
+        let covered = self.equal.borrow().covered();
         // Where only the secondary fails home has what it took: the primary may go on alone.
         self.pair.flush().await?;
         let flushed = home.group().flush().await;
@@ -315,15 +305,10 @@ impl<E: Env> Mirror<E> {
     async fn clear_bits(&self, covered: u64, flushed: Result<(), IoError>) -> Result<(), IoError> {
         if flushed.is_err() {
             // What either side holds by now is not known: all of it is copied again.
-            self.copied.borrow_mut().clear();
+            self.equal.borrow_mut().forget();
             return flushed;
         }
-        let mut equal = Vec::new();
-        self.copied.borrow_mut().retain(|block, order| {
-            let settled = *order <= covered;
-            equal.extend(settled.then_some(*block));
-            !settled
-        });
+        let equal = self.equal.borrow_mut().settle(covered);
         for run in runs_of(&equal) {
             self.pair.unmark(run);
         }

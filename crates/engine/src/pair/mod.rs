@@ -17,8 +17,12 @@ use crate::volume::VolumeRt;
 
 mod bitmap;
 mod bits;
+mod equal;
 mod mirror;
 mod sides;
+
+#[cfg(test)]
+mod model;
 
 use bitmap::Bitmap;
 pub(crate) use bitmap::bitmap_bytes;

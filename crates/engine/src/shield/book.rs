@@ -7,14 +7,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::format::log::{EntryKind, LogEntry, LogShape};
+use crate::format::log::{EntryKind, LogEntry, LogMark, LogShape};
 use crate::ids::VolumeNumber;
+
+mod pages;
 
 /// A block of a volume.
 type Key = (u32, u64);
 
 /// The entries of one block that may stand on disk, oldest first, as (slot, sequence).
-#[derive(Default)]
+#[derive(Clone, Hash, Default)]
 struct Chain {
     entries: Vec<(u64, u64)>,
     /// The newest entry is what the block reads as.
@@ -27,20 +29,26 @@ struct Chain {
 pub(super) type Unwritten = Vec<(u64, u64)>;
 
 /// What a flush that begins now will have made durable.
+#[derive(Clone, Hash)]
 pub(super) struct Covered {
     sequence: u64,
+    fresh: u64,
     clearings: Vec<(Key, u64)>,
     wiped: Unwritten,
+    /// Pages of the index to be written once the entries are durable; with none the mark stays as it is.
+    entered: BTreeSet<u64>,
 }
 
 /// A block to be cleared: home is newer than what the slot holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Clearing {
     block: u64,
     slot: u64,
+    sequence: u64,
 }
 
 /// The book of one log.
+#[derive(Clone, Hash)]
 pub(super) struct Book {
     /// The log's identity.
     pub(super) log: u64,
@@ -62,6 +70,12 @@ pub(super) struct Book {
     lost: Vec<(u64, u64)>,
     sequence: u64,
     durable: u64,
+    /// What the mark on disk says of fresh slots.
+    marked_fresh: u64,
+    /// Entries that the index lacks: their sequence and their page.
+    entered: Vec<(u64, u64)>,
+    /// Pages of the index that the next flush writes whatever they hold.
+    unsure: BTreeSet<u64>,
     to_clear: BTreeMap<u32, Vec<Clearing>>,
     clearings: Vec<(Key, u64)>,
     last_used: Option<u64>,
@@ -84,6 +98,9 @@ impl Book {
             lost: Vec::new(),
             sequence: 0,
             durable: 0,
+            marked_fresh: 1,
+            entered: Vec::new(),
+            unsure: BTreeSet::new(),
             to_clear: BTreeMap::new(),
             clearings: Vec::new(),
             last_used: None,
@@ -91,14 +108,22 @@ impl Book {
         }
     }
 
-    /// Takes over the entries found on disk, all whole and durable now.
-    pub(super) fn recovered(log: u64, shape: LogShape, found: BTreeMap<u64, LogEntry>) -> Self {
-        let mut book = Self::new(log, shape);
+    /// Takes over the entries found on disk, all whole, of which those up to the mark are durable. A flush comes before anything else.
+    pub(super) fn recovered(
+        shape: LogShape,
+        mark: LogMark,
+        found: BTreeMap<u64, LogEntry>,
+    ) -> Self {
+        let mut book = Self::new(mark.log, shape);
+        (book.durable, book.marked_fresh, book.sequence) = (mark.durable, mark.fresh, mark.durable);
         let mut order: Vec<(u64, u64)> = found.iter().map(|(s, e)| (e.sequence, *s)).collect();
         order.sort_unstable();
         for (sequence, slot) in order {
             let entry = found[&slot];
-            book.sequence = sequence;
+            book.sequence = book.sequence.max(sequence);
+            if sequence > mark.durable {
+                book.entered.push((sequence, LogShape::page_of(slot)));
+            }
             let key = (entry.volume, entry.block);
             let chain = book.chains.entry(key).or_default();
             if let Some((older, older_sequence)) = chain.entries.last().copied() {
@@ -111,14 +136,12 @@ impl Book {
             }
             book.last_used = Some(slot);
         }
-        book.fresh = found.last_key_value().map_or(1, |(slot, _)| slot + 1);
+        book.fresh = found.last_key_value().map_or(1, |(slot, _)| slot + 1).max(mark.fresh);
         book.free = (1..book.fresh).filter(|slot| !found.contains_key(slot)).collect();
         book.entries = found;
         for ((volume, _), chain) in &book.chains {
             *book.marked.entry(*volume).or_default() += u64::from(chain.marked);
         }
-        let covered = book.begin_flush(Vec::new());
-        book.end_flush(&covered);
         book
     }
 
@@ -162,6 +185,7 @@ impl Book {
             self.overwritten.push((key, (slot, old.sequence), sequence));
         }
         self.in_flight.insert(sequence);
+        self.entered.push((sequence, LogShape::page_of(slot)));
         self.last_used = Some(slot);
     }
 
@@ -241,8 +265,8 @@ impl Book {
             return;
         }
         *self.marked.entry(volume.0).or_default() -= 1;
-        let (slot, _) = *chain.entries.last().expect("a marked block has an entry");
-        self.to_clear.entry(volume.0).or_default().push(Clearing { block, slot });
+        let (slot, sequence) = *chain.entries.last().expect("a marked block has an entry");
+        self.to_clear.entry(volume.0).or_default().push(Clearing { block, slot, sequence });
     }
 
     /// What is to be cleared of a volume once what was written home so far is durable.
@@ -255,15 +279,14 @@ impl Book {
         self.to_clear.entry(volume.0).or_default().extend(clearings);
     }
 
-    /// Turns entries into clearings, unless the block was entered again meanwhile; answers the pages to be written.
+    /// Turns entries into clearings; answers the pages to be written. That of a block that was entered again meanwhile is turned too: a crash may take
+    /// the newer entry, and what home has is newer than the older one.
     pub(super) fn clear(&mut self, volume: VolumeNumber, clearings: &[Clearing]) -> BTreeSet<u64> {
         let mut pages = BTreeSet::new();
-        for &Clearing { block, slot } in clearings {
+        for &Clearing { block, slot, sequence } in clearings {
             let key = (volume.0, block);
-            let Some(chain) = self.chains.get(&key).filter(|chain| !chain.marked) else { continue };
-            let Some(&(newest, sequence)) = chain.entries.last() else { continue };
             let Some(entry) = self.entries.get_mut(&slot) else { continue };
-            if newest == slot && entry.sequence == sequence {
+            if (entry.volume, entry.block) == key && entry.sequence == sequence {
                 entry.kind = EntryKind::Cleared;
                 self.clearings.push((key, slot));
                 pages.insert(LogShape::page_of(slot));
@@ -279,7 +302,15 @@ impl Book {
             self.in_flight.remove(sequence);
         }
         let sequence = self.in_flight.first().map_or(self.sequence, |first| first - 1);
-        Covered { sequence, clearings: std::mem::take(&mut self.clearings), wiped }
+        let new = self.entered.partition_point(|(entered, _)| *entered <= sequence);
+        let mut entered = std::mem::take(&mut self.unsure);
+        entered.extend(self.entered.drain(..new).map(|(_, page)| page));
+        if !entered.is_empty() {
+            // The mark tells of all slots below the fresh ones: those reserved and not entered yet are told to be empty.
+            entered.extend((self.marked_fresh..self.fresh).map(LogShape::page_of));
+        }
+        let clearings = std::mem::take(&mut self.clearings);
+        Covered { sequence, fresh: self.fresh, clearings, wiped, entered }
     }
 
     /// It failed: nothing of it may be relied on.
@@ -287,6 +318,7 @@ impl Book {
         self.clearings.extend(covered.clearings);
         self.in_flight.extend(covered.wiped.iter().map(|(_, sequence)| sequence));
         self.unwritten.extend(covered.wiped);
+        self.unsure.extend(covered.entered);
     }
 
     /// Entries that blocks read as and whose payload is not known to be durable.
@@ -323,6 +355,9 @@ impl Book {
     /// It succeeded: what it covers is durable, and slots come free.
     pub(super) fn end_flush(&mut self, covered: &Covered) {
         self.durable = self.durable.max(covered.sequence);
+        if !covered.entered.is_empty() {
+            self.marked_fresh = covered.fresh;
+        }
         let durable = self.durable;
         let mut superseded = std::mem::take(&mut self.superseded);
         superseded.retain(|(slot, sequence, by)| {
@@ -372,17 +407,6 @@ impl Book {
         {
             self.free.insert(slot);
         }
-    }
-
-    /// The bytes of a page of the table.
-    pub(super) fn page(&self, page: u64) -> Vec<u8> {
-        use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN};
-        let mut bytes = vec![0; ENTRIES_PER_PAGE as usize * ENTRY_LEN];
-        for (slot, entry) in self.entries.range(self.shape.slots_of(page)) {
-            let at = ((slot - 1) % ENTRIES_PER_PAGE) as usize * ENTRY_LEN;
-            bytes[at..at + ENTRY_LEN].copy_from_slice(&entry.encode());
-        }
-        bytes
     }
 
     /// The lowest slot never used.

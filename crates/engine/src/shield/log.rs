@@ -2,25 +2,31 @@
 //!
 //! Owns the flow between the book and the space. Invariants: an append is answered when payload and entry stand on every copy; entries
 //! carry the payload's checksum, so both are written at once and a crash between shows; pages of the table are written in turns, each
-//! turn for everybody who waits; only a flush frees slots.
+//! turn for everybody who waits; only a flush frees slots, and none is answered before the index and the mark tell of what it covers.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::book::{Book, Clearing};
+use super::book::{Book, Clearing, Covered};
 use super::space::{Copy, Space};
 use crate::buf::Buf;
 use crate::error::IoError;
-use crate::format::log::{ENTRIES_PER_PAGE, ENTRY_LEN, EntryKind, LogEntry, LogShape, payload_crc};
+use crate::format::log::{EntryKind, LogEntry, LogMark, LogShape, payload_crc};
 use crate::ids::{BLOCK_SIZE, VolumeNumber};
 use crate::runtime::Env;
 use crate::sync::{Event, Hold, Mutex, RangeLocks, both, join_all};
 
+mod decide;
 mod join;
+mod recover;
 
-/// Pages of the table read or written at once.
+#[cfg(test)]
+pub(super) use decide::{Found, Table};
+pub(crate) use recover::Unrecovered;
+
+/// Pages of the table or the index read or written at once.
 const PAGES_AT_ONCE: u64 = 256;
 
 /// Why an append was not done.
@@ -48,10 +54,16 @@ pub(crate) struct Log<E: Env> {
 }
 
 impl<E: Env> Log<E> {
-    /// A log with nothing in it; `None` if the space has no room for a slot.
-    pub(crate) fn new(id: u64, space: Space<E>) -> Option<Rc<Self>> {
+    /// A log with nothing in it, which its marks tell durably; `None` if the space has no room for a slot.
+    pub(crate) async fn new(id: u64, space: Space<E>) -> Option<Result<Rc<Self>, IoError>> {
         let shape = LogShape::of(space.blocks())?;
-        Some(Self::with(space, Book::new(id, shape)))
+        let log = Self::with(space, Book::new(id, shape));
+        let marked = log.write_marks(&LogMark { log: id, durable: 0, fresh: 1 }).await;
+        let durable = async { log.space.flush().await };
+        Some(match marked {
+            Ok(()) => durable.await.map(|()| log),
+            Err(error) => Err(error),
+        })
     }
 
     fn with(space: Space<E>, book: Book) -> Rc<Self> {
@@ -174,7 +186,7 @@ impl<E: Env> Log<E> {
         None
     }
 
-    /// A block that is marked here, checked against its checksum; every copy is tried.
+    /// A block that is marked here, checked against its checksum; every copy is tried, and what one did not give is written back to it.
     pub(super) async fn read(&self, volume: VolumeNumber, block: u64) -> Result<Buf, IoError> {
         let (found, shape) = {
             let book = self.book.borrow();
@@ -199,7 +211,14 @@ impl<E: Env> Log<E> {
                 _ => bad.push(copy),
             }
         }
-        bad.into_iter().for_each(|copy| copy.note_bad(good.is_some()));
+        bad.iter().for_each(|copy| copy.note_bad(good.is_some()));
+        if let Some(good) = &good
+            && !bad.is_empty()
+            && self.space.answers()
+        {
+            // Rewriting makes most disks put the sector elsewhere. The slot is this block's as long as the caller holds the block's lock.
+            let _ = self.space.write(shape.payload(slot), good.clone()).await;
+        }
         good.ok_or(IoError::Io)
     }
 
@@ -238,7 +257,7 @@ impl<E: Env> Log<E> {
             self.store(pages).await?;
         }
         let covered = self.book.borrow_mut().begin_flush(unwritten);
-        match self.space.flush().await {
+        match self.make_durable(&covered).await {
             Ok(()) => {
                 let mut book = self.book.borrow_mut();
                 book.end_flush(&covered);
@@ -258,6 +277,36 @@ impl<E: Env> Log<E> {
                 Err(error)
             }
         }
+    }
+
+    /// First what was entered, and only then what tells that it is durable: a crash between leaves entries that no flush was answered for.
+    async fn make_durable(&self, covered: &Covered) -> Result<(), IoError> {
+        let (log, durable, untold) = {
+            let book = self.book.borrow();
+            (book.log, book.durable(), book.untold(covered))
+        };
+        if !untold.is_empty() {
+            self.store(untold).await?;
+        }
+        self.write_index(&covered.withdrawn(), durable).await?;
+        self.space.flush().await?;
+        if covered.entered().is_empty() {
+            return Ok(());
+        }
+        let mark = covered.mark(log);
+        let (index, marks) =
+            both(self.write_index(covered.entered(), mark.durable), self.write_marks(&mark)).await;
+        index.and(marks)?;
+        self.space.flush().await
+    }
+
+    async fn write_marks(&self, mark: &LogMark) -> Result<(), IoError> {
+        let mut block = mark.encode().to_vec();
+        block.resize(BLOCK_SIZE as usize, 0);
+        let block = Buf::copy_of(&block);
+        let shape = self.book.borrow().shape;
+        let writes = shape.marks().map(|at| self.space.write(at, block.clone()));
+        join_all(writes).await.into_iter().collect()
     }
 
     /// Writes a payload again that a failed flush left unknown. One that cannot be had any more is lost: no flush is answered with
@@ -300,151 +349,35 @@ impl<E: Env> Log<E> {
     }
 
     async fn write_pages(&self, pages: &BTreeSet<u64>) -> Result<(), IoError> {
+        self.write_runs(pages, |book, page| (book.shape.table(page), book.table_page(page))).await
+    }
+
+    /// Writes pages of the index, with the entries up to `durable`.
+    async fn write_index(&self, pages: &BTreeSet<u64>, durable: u64) -> Result<(), IoError> {
+        let page = |book: &Book, page| (book.shape.index(page), book.index_page(page, durable));
+        self.write_runs(pages, page).await
+    }
+
+    /// Writes pages, each of which `of` gives with its place; those in a row as one.
+    async fn write_runs(
+        &self,
+        pages: &BTreeSet<u64>,
+        of: impl Fn(&Book, u64) -> (u64, Vec<u8>),
+    ) -> Result<(), IoError> {
         let pages: Vec<u64> = pages.iter().copied().collect();
         let runs = runs_of(&pages).into_iter().flat_map(|(at, len)| {
             let pages = &pages[at..at + len];
             pages.chunks(PAGES_AT_ONCE as usize)
         });
         let writes = runs.map(|run| {
-            let mut bytes = Vec::with_capacity(run.len() * BLOCK_SIZE as usize);
             let book = self.book.borrow();
-            run.iter().for_each(|page| bytes.extend(book.page(*page)));
-            self.space.write(run[0] * BLOCK_SIZE, Buf::copy_of(&bytes))
+            let (at, mut bytes) = of(&book, run[0]);
+            run[1..].iter().for_each(|page| bytes.extend(of(&book, *page).1));
+            self.space.write(at, Buf::copy_of(&bytes))
         });
         let writes: Vec<_> = writes.collect();
         join_all(writes).await.into_iter().collect()
     }
-
-    /// Reads a log back after a stop or a crash (rule B3): entries are merged over all copies, those that are not known to have been durable are
-    /// believed only with a payload that fits, and what any copy lacks is written to it and flushed before anything is served.
-    ///
-    /// # Errors
-    /// If no copy can be read or written.
-    pub(crate) async fn recover(id: u64, space: Space<E>) -> Result<Rc<Self>, IoError> {
-        let shape = LogShape::of(space.blocks()).ok_or(IoError::Io)?;
-        let tables = read_tables(&space, shape, id).await?;
-        let durable =
-            tables.iter().flat_map(|t| t.values()).map(|e| e.durable).max().unwrap_or_default();
-        let mut candidates: BTreeMap<u64, Vec<LogEntry>> = BTreeMap::new();
-        for (slot, entry) in tables.iter().flat_map(|t| t.iter()) {
-            let known = candidates.entry(*slot).or_default();
-            if !known.contains(entry) {
-                known.push(*entry);
-            }
-        }
-        let mut found = BTreeMap::new();
-        let mut repair = BTreeSet::new();
-        for (slot, mut entries) in candidates {
-            // A clearing keeps the sequence of what it clears, and is newer.
-            entries.sort_by_key(|e| (e.sequence, e.kind == EntryKind::Cleared));
-            let mut chosen = None;
-            while let (None, Some(entry)) = (chosen, entries.pop()) {
-                if settle_payload(&space, shape, slot, &entry, entry.sequence <= durable).await? {
-                    chosen = Some(entry);
-                }
-            }
-            if tables.iter().any(|table| table.get(&slot) != chosen.as_ref()) {
-                repair.insert(LogShape::page_of(slot));
-            }
-            if let Some(entry) = chosen {
-                found.insert(slot, entry);
-            }
-        }
-        let log = Self::with(space, Book::recovered(id, shape, found));
-        if !repair.is_empty() {
-            log.store(repair).await?;
-        }
-        log.flush().await?;
-        Ok(log)
-    }
-}
-
-/// Whether a slot's payload is what its entry says; made alike on every copy if it is.
-async fn settle_payload<E: Env>(
-    space: &Space<E>,
-    shape: LogShape,
-    slot: u64,
-    entry: &LogEntry,
-    durable: bool,
-) -> Result<bool, IoError> {
-    if durable || entry.kind != EntryKind::Data {
-        return Ok(true);
-    }
-    let at = shape.payload(slot);
-    let mut good = None;
-    let mut alike = true;
-    for copy in space.copies() {
-        match copy.read(at, BLOCK_SIZE).await {
-            Ok(buf) if payload_crc(&buf) == entry.payload => good = good.or(Some(buf)),
-            _ => alike = false,
-        }
-    }
-    match good {
-        Some(buf) if !alike => space.write(at, buf).await.map(|()| true),
-        Some(_) => Ok(true),
-        None => Ok(false),
-    }
-}
-
-/// The table of each copy.
-async fn read_tables<E: Env>(
-    space: &Space<E>,
-    shape: LogShape,
-    id: u64,
-) -> Result<Vec<BTreeMap<u64, LogEntry>>, IoError> {
-    let mut tables = Vec::new();
-    let mut nowhere: BTreeSet<u64> = (0..shape.pages).collect();
-    for copy in space.copies() {
-        let mut unreadable = BTreeSet::new();
-        tables.push(read_table(&copy, shape, id, &mut unreadable).await);
-        nowhere.retain(|page| unreadable.contains(page));
-    }
-    // A page that no copy gives may name blocks whose newest version is here: guessing would serve old data.
-    if nowhere.is_empty() { Ok(tables) } else { Err(IoError::Io) }
-}
-
-/// The entries of log `id` on one copy, and the pages that it does not give.
-async fn read_table<E: Env>(
-    copy: &Copy<E>,
-    shape: LogShape,
-    id: u64,
-    unreadable: &mut BTreeSet<u64>,
-) -> BTreeMap<u64, LogEntry> {
-    let mut table = BTreeMap::new();
-    for page in (0..shape.pages).step_by(PAGES_AT_ONCE as usize) {
-        let pages = PAGES_AT_ONCE.min(shape.pages - page);
-        let bytes = match copy.read(page * BLOCK_SIZE, pages * BLOCK_SIZE).await {
-            Ok(bytes) => bytes.to_vec(),
-            Err(_) => read_page_by_page(copy, page..page + pages, unreadable).await,
-        };
-        for (i, bytes) in bytes.chunks_exact(ENTRY_LEN).enumerate() {
-            let slot = page * ENTRIES_PER_PAGE + i as u64 + 1;
-            if slot <= shape.slots
-                && let Some(entry) = LogEntry::decode(bytes, id)
-            {
-                table.insert(slot, entry);
-            }
-        }
-    }
-    table
-}
-
-async fn read_page_by_page<E: Env>(
-    copy: &Copy<E>,
-    pages: Range<u64>,
-    unreadable: &mut BTreeSet<u64>,
-) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for page in pages {
-        match copy.read(page * BLOCK_SIZE, BLOCK_SIZE).await {
-            Ok(page) => bytes.extend_from_slice(&page),
-            Err(_) => {
-                unreadable.insert(page);
-                bytes.extend([0; BLOCK_SIZE as usize]);
-            }
-        }
-    }
-    bytes
 }
 
 /// Runs of consecutive numbers: index of the first and how many.

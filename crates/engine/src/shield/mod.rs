@@ -22,9 +22,12 @@ mod drain;
 mod log;
 mod space;
 
+#[cfg(test)]
+mod model;
+
 pub(crate) use backup::Backup;
 pub(crate) use drain::{DrainEnd, Unreadable};
-pub(crate) use log::Log;
+pub(crate) use log::{Log, Unrecovered};
 pub(crate) use space::{LegFailures, Space};
 
 /// Where a run of blocks is to be read.

@@ -3,6 +3,7 @@
 //! Owns the scripts; the list is in `avoidance.rs`. Every host request passes the oracle: a block that returned to an older version, or that
 //! changed after it was read, ends a story by itself. Each story adds what must be seen of its rule.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use forestall_engine::{AssembleOptions, AvoidanceState, DiskNumber, DiskState, Level, Strategy};
@@ -310,7 +311,9 @@ pub(super) fn f2_only_leg_fails_a_flush(seed: u64, trace: Trace) {
             s.scribble(20).await;
             s.stand_still(SLOW, Strategy::WorkDisk).await;
         });
-        stage.run(AssembleOptions::default(), None, |machine| async move {
+        let answered = Rc::new(Cell::new(false));
+        let last = Rc::clone(&answered);
+        stage.run(AssembleOptions::default(), None, move |machine| async move {
             let s = Script::new(&machine);
             for at in 0..6 {
                 s.write(at * 8192, 8192).await;
@@ -322,13 +325,16 @@ pub(super) fn f2_only_leg_fails_a_flush(seed: u64, trace: Trace) {
             // Whether this one succeeds depends on what the disk lost; what it promises is kept.
             let _ = s.host.flush().await;
             s.write(0, 4096).await;
-            let _ = s.host.flush().await;
+            last.set(s.host.flush().await.is_ok());
         });
         stage.end(false);
-        act(&mut stage, AssembleOptions::default(), |s| async move {
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
             for at in (0..s.size()).step_by(4096) {
-                // An error is honest; old data is not.
-                let _ = s.host.read(at, 4096).await;
+                // An error is honest where no flush was answered since; old data is not.
+                let read = s.host.read(at, 4096).await;
+                if answered.get() {
+                    s.host.must(read, "a read of what a flush covers");
+                }
             }
         });
     }

@@ -52,7 +52,7 @@ impl Script {
 }
 
 /// Name of a leg of the work disk: legs come after the members and the two spares.
-fn leg(members: usize, at: usize) -> String {
+pub(super) fn leg(members: usize, at: usize) -> String {
     format!("d{}", members + 3 + at)
 }
 
@@ -144,7 +144,7 @@ pub(super) fn flush_waits_for_a_lost_leg(seed: u64, trace: Trace) {
 }
 
 /// Blocks of members that are listed where one of the data space is lost: all its copies. Parity agrees with them and is not listed.
-fn listed(level: Level) -> u64 {
+pub(super) fn listed(level: Level) -> u64 {
     match level {
         Level::Raid0 | Level::Raid5 | Level::Raid6 => 1,
         Level::Raid1 | Level::Raid10 => 2,

@@ -8,7 +8,8 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::super::space::Copy;
-use super::{Log, PAGES_AT_ONCE, read_table};
+use super::recover::read_table;
+use super::{Log, PAGES_AT_ONCE};
 use crate::buf::Buf;
 use crate::drive::{Drive, Request, Timed};
 use crate::error::IoError;
@@ -37,8 +38,7 @@ impl<E: Env> Log<E> {
             let book = self.book.borrow();
             (book.log, book.shape, book.fresh())
         };
-        let mut pages = BTreeSet::new();
-        let old = read_table(&Copy::Leg(Rc::clone(leg)), shape, log, &mut pages).await;
+        let old = read_table(&Copy::Leg(Rc::clone(leg)), shape, log).await;
         for first in (1..end).step_by(SLOTS_AT_ONCE as usize) {
             let window = first..(first + SLOTS_AT_ONCE).min(end);
             let _still = self.slots.lock(window.clone(), Hold::Exclusive).await;
@@ -46,8 +46,11 @@ impl<E: Env> Log<E> {
             let copies = payloads.iter().map(|(slot, entry)| self.copy_slot(leg, *slot, entry));
             join_all(copies.collect::<Vec<_>>()).await.into_iter().collect::<Result<(), _>>()?;
         }
-        pages.extend(old.keys().map(|slot| LogShape::page_of(*slot)));
-        pages.extend(used_pages(end));
+        let mut pages: BTreeSet<u64> = used_pages(end).collect();
+        // The index and the mark follow with the flush, the mark also where nothing is used yet.
+        self.book.borrow_mut().doubt_index(pages.iter().copied().chain([0]));
+        pages.extend(old.entries.keys().map(|slot| LogShape::page_of(*slot)));
+        pages.extend(old.unreadable);
         for some in pages.into_iter().collect::<Vec<_>>().chunks(PAGES_AT_ONCE as usize) {
             self.store(some.iter().copied().collect()).await?;
         }
