@@ -24,6 +24,8 @@ pub(crate) struct Progress {
     pub(crate) stop: Cell<bool>,
     /// Blocks that differed.
     pub(crate) mismatches: Cell<u64>,
+    /// Blocks that did not fit their checksum.
+    pub(crate) misfits: Cell<u64>,
     /// Blocks that nothing could give.
     pub(crate) lost: Cell<u64>,
     /// Monotonic time of the start.

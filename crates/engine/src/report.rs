@@ -266,6 +266,9 @@ pub struct JobReport {
     pub limit: u64,
     /// Differences found (check, repair).
     pub mismatches: u64,
+    /// Blocks that did not fit their checksum (check, repair).
+    #[serde(default)]
+    pub misfits: u64,
     /// Blocks that could not be made whole.
     pub lost_blocks: u64,
     /// Started at.

@@ -191,7 +191,11 @@ pub fn jobs(jobs: &[JobReport]) -> Columns {
     let mut table = Columns::new(&["JOB", "WORK", "STATE", "DONE", "PACE", "MESSAGE"]);
     for job in jobs {
         let mut message = job.message.clone();
-        let found = [(job.mismatches, "difference", ""), (job.lost_blocks, "block", " lost")];
+        let found = [
+            (job.mismatches, "difference", ""),
+            (job.misfits, "checksum mismatch", ""),
+            (job.lost_blocks, "block", " lost"),
+        ];
         for (count, what, end) in found.into_iter().filter(|(count, ..)| *count != 0) {
             let between = if message.is_empty() { "" } else { "; " };
             message += &format!("{between}{}{end}", size::counted(count, what));

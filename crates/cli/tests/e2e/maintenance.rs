@@ -25,7 +25,7 @@ fn rot(disk: &str, offset: u64) {
 fn a_scrub_finds_silent_corruption_and_repair_mends_it() {
     for (level, disks, bad) in [("5", 4, 4), ("6", 5, 5), ("1", 3, 3), ("10", 4, 2)] {
         let dir = Dir::new();
-        dir.create(disks, "16MiB", &["--level", level]);
+        dir.create(disks, "16MiB", &["--level", level, "--no-checksums"]);
         let server = dir.serve(disks);
         let data = server.fill("vault", 1);
         assert_eq!(scrub(&server, &[])["mismatches"], 0, "level {level}");
@@ -61,6 +61,60 @@ fn a_scrub_finds_silent_corruption_and_repair_mends_it() {
         server.ok(&["disk", "fail", "1"]);
         server.verify("vault", &data, "with the mended disk");
     }
+}
+
+#[test]
+fn what_does_not_fit_its_checksum_is_answered_from_the_others_and_mended() {
+    for (level, disks, bad) in [("5", 4, 1), ("6", 5, 2), ("1", 2, 1), ("10", 4, 1)] {
+        let dir = Dir::new();
+        dir.create(disks, "16MiB", &["--level", level]);
+        let server = dir.serve(disks);
+        let data = server.fill("vault", 1);
+        server.stop();
+        for offset in [0, 8 << 12, 300 << 12] {
+            rot(&dir.disk(bad), offset);
+        }
+        let told = run(forestall(&["check", "--data"]).args(dir.disks(disks))).exits(3);
+        assert!(told.stdout.contains("checksum"), "{}", told.stdout);
+        let server = dir.serve(disks);
+        server.verify("vault", &data, "of a disk that rots");
+        let scrub = scrub(&server, &[]);
+        assert_eq!((&scrub["state"], &scrub["mismatches"]), (&json!("done"), &json!(0)), "{scrub}");
+        let counted = server.disk(bad)["errors"]["checksums"].as_u64();
+        assert_eq!(counted, Some(3), "level {level}: each rotten block once");
+        let status = server.ok(&["status"]);
+        assert!(status.contains("3 checksum mismatches"), "{status}");
+        server.stop();
+        // Another one is gone: what was mended is needed.
+        let there: Vec<String> =
+            (1..=disks).filter(|disk| *disk != bad + 1).map(|disk| dir.disk(disk)).collect();
+        let server = dir.serve_with(&there, &["--degraded"]);
+        server.verify("vault", &data, "after the disk was mended");
+    }
+}
+
+#[test]
+fn without_redundancy_what_does_not_fit_is_an_error_until_it_is_written() {
+    let dir = Dir::new();
+    dir.create(2, "16MiB", &["--level", "0", "--chunk", "4KiB"]);
+    let server = dir.serve(2);
+    server.fill("vault", 1);
+    server.stop();
+    rot(&dir.disk(1), 5 << 12);
+    let server = dir.serve(2);
+    // Chunk 5 of disk 1 is block 10 of the volume.
+    let (bad, block) = (10 << 12, vec![7; 4096]);
+    let (_, errors) = server.read_around("vault");
+    assert_eq!(errors.into_iter().collect::<Vec<_>>(), [10], "that block and no other");
+    server.stop();
+    let told = run(forestall(&["check", "--data"]).args(dir.disks(2))).exits(4);
+    assert!(told.stdout.contains("checksum"), "{}", told.stdout);
+    let server = dir.serve(2);
+    let mut client = server.connect("vault");
+    client.write(bad, &block, false).expect("a whole block is written");
+    let mut read = vec![0; 4096];
+    client.read(bad, &mut read).expect("and read");
+    assert_eq!(read, block);
 }
 
 #[test]

@@ -217,6 +217,7 @@ impl Job {
             eta_s: if running { p.eta_s(at) } else { None },
             limit: p.limit.get(),
             mismatches: p.mismatches.get(),
+            misfits: p.misfits.get(),
             lost_blocks: p.lost.get(),
             started_at_ms: self.started_at_ms,
             message: self.message.borrow().clone(),

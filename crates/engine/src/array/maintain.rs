@@ -62,8 +62,8 @@ impl<E: Env> Array<E> {
                 Err(error) => (JobState::Failed, format!("{error} while scrubbing")),
             };
             array.end_job(&job, state, message.clone());
-            let bad =
-                progress.mismatches.get() + progress.lost.get() > 0 || state == JobState::Failed;
+            let found = [&progress.mismatches, &progress.misfits, &progress.lost];
+            let bad = found.iter().any(|count| count.get() > 0) || state == JobState::Failed;
             let severity = if bad { Severity::Warning } else { Severity::Info };
             array.event(
                 severity,
@@ -106,6 +106,13 @@ fn verdict(progress: &Progress, repair: bool) -> String {
             words::counted(n, "block")
         ),
     };
+    let misfits = progress.misfits.get();
+    if misfits > 0 {
+        words += &format!(
+            "; {} with a wrong checksum, written anew where the others have it",
+            words::counted(misfits, "block")
+        );
+    }
     if lost > 0 {
         words += &format!("; {} not to be read from anywhere", words::counted(lost, "block"));
     }

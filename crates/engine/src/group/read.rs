@@ -4,6 +4,7 @@
 //! has to be computed is computed under the row lock, so that its peers stand still; a block that a disk could not give is
 //! written back to it once it is known; what nothing can give is an error, never made up.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -237,6 +238,17 @@ impl<E: Env> Group<E> {
         slot: Slot,
         rows: Range<u32>,
     ) -> Result<Buf, IoError> {
+        self.mend_block_told(stripe, slot, rows, &Cell::default()).await
+    }
+
+    /// [`Group::mend_block`] that counts a block that does not fit its checksum.
+    pub(super) async fn mend_block_told(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        slot: Slot,
+        rows: Range<u32>,
+        misfits: &Cell<u64>,
+    ) -> Result<Buf, IoError> {
         let address = self.geometry.member_address(stripe, rows.start);
         let view = self.view(stripe, rows.clone());
         let mut not = SlotSet::EMPTY;
@@ -246,6 +258,9 @@ impl<E: Env> Group<E> {
                 Err(fault) => {
                     not = SlotSet::one(slot);
                     let unknown = self.is_unknown(slot, address);
+                    if fault.kind == FaultKind::Checksum && !unknown {
+                        misfits.set(misfits.get() + 1);
+                    }
                     let mut found = self.slot_contents(stripe, slot, rows.clone(), not).await;
                     if unknown && found.is_err() {
                         // By now it was believed.

@@ -109,7 +109,7 @@ impl<E: Env> Group<E> {
         let view = self.view(stripe, rows.clone());
         let mut blocks = Vec::new();
         for slot in view.readable.iter() {
-            match self.mend_block(stripe, slot, rows.clone()).await {
+            match self.mend_block_told(stripe, slot, rows.clone(), &progress.misfits).await {
                 Ok(buf) => blocks.push((slot, buf)),
                 Err(_) => progress.lost.set(progress.lost.get() + 1),
             }

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use forestall_engine::{Array, BLOCK_SIZE, JobState, Level, VolumeHandle};
+use forestall_engine::{Array, BLOCK_SIZE, JobState, Level, VolumeHandle, words};
 
 use super::{Finding, Grade};
 use crate::runtime::ServerEnv;
@@ -31,6 +31,19 @@ pub(super) async fn check(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Findi
             findings.push(Finding::new(Grade::Lost, about, what, way));
         }
     }
+    compare(array, findings).await;
+    for disk in array.report().disks.iter().filter(|disk| disk.errors.checksums > 0) {
+        let what = format!(
+            "it holds what was not written there: {} of its blocks met a wrong checksum",
+            words::counted(disk.errors.checksums, "read")
+        );
+        let way = "`forestall scrub GROUP` on the served array writes them anew from the other disks; watch the disk, it may be failing";
+        findings.push(Finding::new(Grade::Repairable, &disk.identity.path, what, way));
+    }
+}
+
+/// Compares copies and parity of every group.
+async fn compare(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
     for group in array.report().groups {
         let about = format!("group {}", group.number);
         if group.level == Level::Raid0 {

@@ -108,6 +108,7 @@ fn degraded() -> ArrayReport {
         eta_s: Some(118),
         limit: 0,
         mismatches: 0,
+        misfits: 0,
         lost_blocks: 0,
         started_at_ms: 1_000_000,
         message: String::new(),
