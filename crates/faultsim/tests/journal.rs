@@ -1,6 +1,7 @@
-//! What the journal costs, counted: accesses and bytes of each mode for each kind of write, and what a start after a crash reads and writes.
+//! What the journal and the checksums cost, counted: accesses and bytes of each mode for each kind of write, and what a start after a crash reads
+//! and writes.
 //!
-//! Everything here is exact and the same on any machine. `docs/benchmarks.md` states the figures of the first test.
+//! Everything here is exact and the same on any machine. `docs/benchmarks.md` states the figures of the first two tests.
 
 #![recursion_limit = "256"]
 
@@ -11,7 +12,9 @@ use forestall_engine::format::layout::Layout;
 use forestall_engine::{
     AssembleOptions, CreateSpec, DiskNumber, GroupSpec, JournalMode, Level, VolumeSpec,
 };
-use forestall_faultsim::{Accesses, Lines, Script, Stage, Trace, stage_journaled};
+use forestall_faultsim::{
+    Accesses, Lines, Script, Stage, Trace, stage_journaled, stage_of, stage_unchecked,
+};
 
 const KIB: u64 = 1024;
 
@@ -81,6 +84,68 @@ fn j1_each_mode_costs_what_is_stated() {
     assert_eq!(cost(Level::Raid5, 4, Partial, 48 * KIB), [0, 4, 4, 16, 4]);
     assert_eq!(cost(Level::Raid5, 4, Full, 48 * KIB), [0, 4, 4, 80, 4]);
     assert_eq!(cost(Level::Raid6, 6, Partial, 64 * KIB), [0, 6, 6, 24, 6]);
+}
+
+/// What `count` writes of 4 KiB and a flush cost beside the data: writes, their KiB, and flushes; then, after a restart, the reads beside the
+/// data of the first read of 4 KiB and of another one after it.
+fn cost_of_checksums(level: Level, members: usize, checksums: bool, count: u64) -> [u64; 5] {
+    let trace = Trace::new(Lines::Off);
+    let mut stage = match checksums {
+        true => stage_of(1, trace, level, members, 0),
+        false => stage_unchecked(1, trace, level, members, 0),
+    };
+    let found = Rc::new(Cell::new([0; 5]));
+    let told = Rc::clone(&found);
+    stage.run(AssembleOptions::default(), None, move |machine| async move {
+        let script = Script::new(&machine);
+        tell_data(&script);
+        script.write(0, 512 * KIB).await;
+        script.flush().await;
+        script.write(0, 4 * KIB).await;
+        script.flush().await;
+        let before = sum(&script);
+        for at in 0..count {
+            script.write(at * 4 * KIB, 4 * KIB).await;
+        }
+        script.flush().await;
+        let after = sum(&script);
+        told.set([
+            after.other_writes - before.other_writes,
+            (after.other_bytes - before.other_bytes) / KIB,
+            after.flushes - before.flushes,
+            0,
+            0,
+        ]);
+        machine.stop().await;
+    });
+    stage.end(true);
+    let told = Rc::clone(&found);
+    stage.run(AssembleOptions::default(), None, move |machine| async move {
+        let script = Script::new(&machine);
+        let mut counts = told.get();
+        for (at, offset) in [0, 8 * KIB].into_iter().enumerate() {
+            let before = sum(&script);
+            let read = script.host.read(offset, 4 * KIB).await;
+            script.host.must(read, "a read");
+            counts[3 + at] = sum(&script).other_reads - before.other_reads;
+        }
+        told.set(counts);
+        machine.stop().await;
+    });
+    found.get()
+}
+
+#[test]
+fn k1_checksums_cost_what_is_stated() {
+    // A page of 4 KiB on each disk that was written, with the next flush; a page of 4 KiB read where it was not in memory.
+    assert_eq!(cost_of_checksums(Level::Raid0, 2, false, 1), [0, 0, 1, 0, 0]);
+    assert_eq!(cost_of_checksums(Level::Raid0, 2, true, 1), [1, 4, 1, 1, 0]);
+    assert_eq!(cost_of_checksums(Level::Raid1, 2, false, 1), [0, 0, 2, 0, 0]);
+    assert_eq!(cost_of_checksums(Level::Raid1, 2, true, 1), [2, 8, 2, 1, 0]);
+    assert_eq!(cost_of_checksums(Level::Raid5, 4, false, 1), [2, 16, 4, 0, 0]);
+    assert_eq!(cost_of_checksums(Level::Raid5, 4, true, 1), [4, 24, 4, 1, 0]);
+    // However many blocks of it were written since the last flush: a page holds the checksums of 4 MiB.
+    assert_eq!(cost_of_checksums(Level::Raid1, 2, true, 4), [2, 8, 2, 1, 0]);
 }
 
 /// Crashes a loaded array of sparse 1 TiB disks and counts the accesses of the start that follows.
