@@ -342,6 +342,8 @@ pub struct ArrayReport {
     pub now_ms: u64,
     /// `inject` is allowed.
     pub allow_injection: bool,
+    /// How errors are weighed and what is done about them.
+    pub policy: Policy,
     /// What is wrong, worst first; empty when healthy.
     pub problems: Vec<Problem>,
     /// Disks by number.

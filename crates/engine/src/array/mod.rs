@@ -47,6 +47,7 @@ mod replacing;
 mod retire;
 mod reversal;
 mod secondaries;
+mod shelter;
 mod spec;
 mod status;
 mod strategy;

@@ -192,7 +192,11 @@ pub struct SetThreshold {
 #[serde(deny_unknown_fields)]
 pub struct SetPolicy {
     /// What is done about an ailing disk.
-    pub mode: Mode,
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// Whether groups are shielded while there is no spare.
+    #[serde(default)]
+    pub shelter: Option<bool>,
 }
 
 /// `POST /v1/scrub`.
