@@ -1,7 +1,7 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block,
+//! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `many.rs` those of several groups at once, `abandon.rs` those of logs that are gone, `sources.rs` those of the last source of a block,
 //! `existing.rs` those of a pair that takes its primary's place.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
@@ -9,6 +9,7 @@ use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strate
 use crate::scenarios::{SCENARIOS, Scenario};
 use crate::script::Script;
 
+mod abandon;
 mod cells;
 mod events;
 mod existing;
@@ -233,6 +234,16 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "only-map-is-not-destroyed",
         story: "the only drive fails to take a page of a map, and the machine crashes when that is tried again: the last page stands",
         script: sources::only_map_is_not_destroyed,
+    },
+    Scenario {
+        name: "last-legs-are-gone",
+        story: "all legs die or hang at once: the way out is named, and giving the log up lists exactly what only it had",
+        script: abandon::last_legs_are_gone,
+    },
+    Scenario {
+        name: "empty-log-is-let-go",
+        story: "all legs die while nothing is away: no host hears of it, and a start does not ask for them",
+        script: abandon::empty_log_is_let_go,
     },
     Scenario {
         name: "sheltered-waits",

@@ -11,7 +11,7 @@
 //! | block unreadable on ailing disk and on a peer | `unreadable-on-ailing-and-peer` | `unreadable-in-write-back` | `sheltered-unreadable` |
 //! | backup full | `b1-one-backup-at-a-time`, `backup-fills-up-with-crashes`, `log-fills-up` | `full-backup-is-drained-faster` | `sheltered-backup-ends` |
 //! | backup loses a copy | `log-is-copied-anew`, `weak-log-is-mended`, `leg-dies`, `b7-lost-leg-next-backup` | `leg-dies-in-write-back` | `sheltered-backup-ends` |
-//! | backup loses its last copy | `last-leg-refuses-configurations` | `block-that-no-leg-gives` | `sheltered-backup-ends` |
+//! | backup loses its last copy | `last-leg-refuses-configurations`, `last-legs-are-gone`, `empty-log-is-let-go` | `block-that-no-leg-gives`, `last-legs-are-gone` | `sheltered-backup-ends` |
 //! | cancel | `cancel-in-every-state`, `cancel-while-shielded` | `cancel-in-every-state`, `a6-cancel-refused-once-dead` | `sheltered-given-up` |
 //! | orderly stop | `orderly-stop-in-each-state` | `orderly-stop-in-each-state` | `sheltered-waits` |
 
@@ -86,6 +86,8 @@ stories! {
     two_groups_share = "two-groups-share" x 3,
     a_day_of_writes = "a-day-of-writes" x 1,
     two_retired_disks = "two-retired-disks" x 3,
+    last_legs_are_gone = "last-legs-are-gone" x 1,
+    empty_log_is_let_go = "empty-log-is-let-go" x 2,
     sheltered_waits = "sheltered-waits" x 2,
     sheltered_without_any_spare = "sheltered-without-any-spare" x 3,
     sheltered_members_die = "sheltered-members-die" x 2,

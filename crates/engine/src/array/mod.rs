@@ -21,6 +21,7 @@ use crate::shield::{LegFailures, Log};
 use crate::sync::{Event, Mutex};
 use crate::volume::VolumeRt;
 
+mod abandon;
 mod advice;
 mod apply;
 mod assemble;
@@ -120,6 +121,8 @@ pub struct Array<E: Env> {
     leg_failures: RefCell<Option<Rc<LegFailures>>>,
     /// Weakened backups are being drained.
     draining: Cell<bool>,
+    /// A log that is gone is being let go.
+    letting_go: Cell<bool>,
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
@@ -168,6 +171,7 @@ impl<E: Env> Array<E> {
             mirrors: RefCell::default(),
             leg_failures: RefCell::default(),
             draining: Cell::new(false),
+            letting_go: Cell::new(false),
             timeout_ns,
             scrub_every_s,
             command_turn: Mutex::default(),

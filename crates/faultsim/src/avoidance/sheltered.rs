@@ -258,8 +258,23 @@ pub(super) fn backup_ends(seed: u64, trace: Trace) {
                 s.flush().await;
                 s.verify().await;
                 s.stays_sheltered().await;
+                if full {
+                    return;
+                }
+                // Everything went home early: the last copies are not missed.
+                s.await_that("an early end", |s| s.event("drained-early")).await;
+                (1..=tolerance).for_each(|leg| s.kill(&format!("d{}", members + 1 + leg)));
+                s.scribble(20).await;
+                s.flush().await;
+                s.stays_sheltered().await;
+                s.add_spare().await;
+                ends_whole(&s).await;
             });
-            spare_comes(&mut stage, 0);
+            if full {
+                spare_comes(&mut stage, 0);
+            } else {
+                restarts(&mut stage);
+            }
         }
     }
 }

@@ -103,7 +103,10 @@ impl<E: Env> Array<E> {
                 .filter(|d| work.legs.contains(&d.number) && d.state != DiskState::Work)
                 .collect();
             if !lost.is_empty() {
-                problems.push(lost_leg_words(work, set, &lost));
+                let log = self.logs.borrow().get(&work.place).cloned();
+                let away = log.filter(|log| log.space().is_silent());
+                let away = away.map_or(0, |log| log.marked_slots().len() as u64);
+                problems.push(lost_leg_words(work, set, &lost, away));
             }
         }
         problems
@@ -211,7 +214,8 @@ fn where_writes_go(avoidance: &AvoidanceReport) -> String {
     format!("writes of {}", places.join(", of "))
 }
 
-fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport]) -> Problem {
+/// `away`: blocks that only the set has, if it does not answer.
+fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport], away: u64) -> Problem {
     let legs: Vec<String> = lost
         .iter()
         .map(|leg| {
@@ -220,11 +224,19 @@ fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport]) -> Pr
         })
         .collect();
     let left = work.legs.len() - lost.len();
-    let action = format!(
-        "bring it back with `forestall disk readd {}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`",
-        lost.first().map_or(set, |leg| leg.number)
-    );
+    let first = lost.first().map_or(set, |leg| leg.number);
+    let action = match away {
+        0 => format!(
+            "bring it back with `forestall disk readd {first}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`"
+        ),
+        away => format!(
+            "{} that only it has cannot be had: bring the disk back, it is tried again every ten seconds. If it is gone for good, `forestall work-disk abandon {set}` \
+             lists them lost and lets everything else go on",
+            words::counted(away, "block")
+        ),
+    };
     let risk = match left {
+        0 if away > 0 => "these blocks answer with an error, and so do flushes".into(),
         0 => "it takes no more writes".into(),
         n => format!(
             "what it takes survives {}: it is not used for groups that survive more",
