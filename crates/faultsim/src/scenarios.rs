@@ -10,6 +10,7 @@ use std::rc::Rc;
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
 
 use crate::avoidance::all_scenarios;
+use crate::away::whole_group_is_away;
 use crate::catch::caught;
 use crate::doubts::{
     copy_of_a_lone_disk, reads_while_a_flush_fails, scheduled_scrub_repairs_nothing,
@@ -250,6 +251,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "secondary-is-lost",
         story: "the secondary's group takes no more writes: the pair ends and the primary goes on, also over a restart",
         script: secondary_is_lost,
+    },
+    Scenario {
+        name: "whole-group-is-away",
+        story: "each level: all disks of a group are missing at one start, or two, after a crash too, and are brought back: it has all that it had",
+        script: whole_group_is_away,
     },
     Scenario {
         name: "no-such-pair",

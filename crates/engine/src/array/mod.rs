@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::config::{BackupPlace, Configuration, DropReason};
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
-use crate::group::{Group, Trouble};
+use crate::group::{Away, Group, Trouble};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 use crate::pair::{Mirror, Pair};
 use crate::quorum::Stamp;
@@ -283,7 +283,7 @@ impl<E: Env> Array<E> {
                 wrong.push(format!("volume {name:?}: {error} while flushing what was redirected"));
             }
         }
-        for group in &groups {
+        for group in groups.iter().filter(|group| group.away() == Away::Here) {
             match group.sweep(true).await {
                 Ok(()) => clean.push((group.number, group.is_resynced())),
                 Err(error) => wrong.push(format!("group {}: {error} while flushing", group.number)),

@@ -13,6 +13,7 @@ use crate::config::{
 };
 use crate::drive::Drive;
 use crate::error::CommandError;
+use crate::group::Away;
 use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::quorum::Stamp;
 use crate::report::Severity;
@@ -211,8 +212,29 @@ impl<E: Env> Array<E> {
         if state == SlotState::Rebuilding {
             group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
         }
+        let away = group.away();
+        if away == Away::Unknown {
+            // The first member that is back tells what the group's maps are; blank ones would take all data for never written. What a crash
+            // left half-way is looked at when enough of them are.
+            let maps = group.load_maps_of(vec![Rc::clone(&drive)], true).await;
+            maps.map_err(|missing| {
+                CommandError::Refused(format!(
+                    "disk {disk} does not hold page {} of the {:?} map of group {number}: bring another member back first",
+                    missing.page, missing.kind
+                ))
+            })?;
+        }
         let copied = group.write_all_pages(&drive).await.map_err(|e| failed(e.to_string()))?;
         self.drives.borrow_mut().insert(disk, drive);
+        // No host has a block of a group that returns before its journal was replayed.
+        let mut held = Vec::new();
+        if away != Away::Here {
+            let volumes: Vec<_> = self.volumes.borrow().values().cloned().collect();
+            for volume in volumes.iter().filter(|volume| volume.group().number == number) {
+                held.push(volume.lock_all().await);
+            }
+        }
+        let returns = away != Away::Here && group.is_readable_with(slot);
         self.commit(|next| {
             if let Some(entry) = next.disk_mut(disk) {
                 entry.service = Service::InService;
@@ -222,9 +244,16 @@ impl<E: Env> Array<E> {
             }
             if let Some(entry) = next.group_mut(number) {
                 entry.slots[usize::from(slot.0)].state = state;
+                entry.clean &= !returns;
             }
         })
         .await?;
+        match away {
+            Away::Here => {}
+            _ if returns => self.group_returns(&group, entry.clean).await,
+            Away::Unknown | Away::Partly => group.set_away(Away::Partly),
+        }
+        drop(held);
         group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))
     }
 }
