@@ -190,6 +190,8 @@ pub struct PairReport {
     pub hold: bool,
     /// Made for one avoidance, and removed after it.
     pub temporary: bool,
+    /// The secondary's group is not there: nothing is copied until it is back.
+    pub away: bool,
     /// Bytes that differ, in blocks of 4 KiB.
     pub differing: u64,
 }

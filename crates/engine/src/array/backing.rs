@@ -91,7 +91,7 @@ impl<E: Env> Array<E> {
                 None if entry.temporary || entry.reversed => {
                     return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
                 }
-                None => {} // It ends when the array has started: its primary is whole.
+                None => {} // It waits for its group: its primary is whole.
             }
         }
         Ok(())
@@ -103,14 +103,26 @@ impl<E: Env> Array<E> {
         let pairs = self.pairs.borrow().clone();
         for entry in &config.backups.pairs {
             let durable = match pairs.get(&entry.primary) {
+                Some(pair) if entry.away => {
+                    self.mark_anew(pair).await.is_ok() && self.pair_follows_again(entry).await
+                }
                 Some(pair) => pair.persist_bits().await.is_ok(),
                 None => false,
             };
             if !durable && (entry.temporary || entry.reversed) {
                 return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
             }
-            if !durable && !self.break_pair(entry.primary, entry.id).await {
-                return Err(format!("the pair of volume {} could not be ended", entry.primary));
+            if durable {
+                continue;
+            }
+            let group = self.pair_at(&config, entry).map(|pair| pair.group().is_readable());
+            let settled = match group {
+                // Its group is there and does not give or take its bits.
+                Some(true) => self.break_pair(entry.primary, entry.id).await,
+                Some(false) | None => self.pair_waits(entry).await,
+            };
+            if !settled {
+                return Err(format!("the pair of volume {} could not be let go", entry.primary));
             }
         }
         for work in config.backups.work.iter().filter(|w| w.log != 0) {

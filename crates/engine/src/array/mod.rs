@@ -55,6 +55,7 @@ mod strategy;
 mod tables;
 mod tend;
 mod volumes;
+mod waiting;
 mod work;
 
 pub use labels::wipe;

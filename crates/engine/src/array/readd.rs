@@ -254,6 +254,9 @@ impl<E: Env> Array<E> {
             Away::Unknown | Away::Partly => group.set_away(Away::Partly),
         }
         drop(held);
+        if group.is_readable() {
+            self.pairs_return(number).await;
+        }
         group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))
     }
 }

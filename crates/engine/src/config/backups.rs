@@ -181,6 +181,8 @@ pub struct PairEntry {
     pub reversed: bool,
     /// Made for one avoidance, and removed after it.
     pub temporary: bool,
+    /// The secondary's group was not there at a start, and is not back: nothing is noted, so everything may differ.
+    pub away: bool,
     /// Where the bitmap lies in the secondary's group.
     pub bitmap: Vec<Extent>,
 }

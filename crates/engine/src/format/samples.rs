@@ -125,6 +125,7 @@ fn backups() -> BackupTable {
         hold: true,
         reversed: false,
         temporary: true,
+        away: false,
         bitmap: vec![Extent { start: 1, stripes: 2 }],
     };
     BackupTable {

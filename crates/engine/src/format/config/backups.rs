@@ -67,7 +67,7 @@ fn write_pair(w: &mut Writer, pair: &PairEntry) {
         PairStatus::BackingUp => 4,
     };
     w.bytes(&pair.id.0).u32(pair.primary.0).u32(pair.secondary.0).u8(status);
-    w.flag(pair.hold).flag(pair.reversed).flag(pair.temporary);
+    w.flag(pair.hold).flag(pair.reversed).flag(pair.temporary).flag(pair.away);
     w.list(&pair.bitmap, |w, extent| {
         w.u64(extent.start).u64(extent.stripes);
     });
@@ -84,10 +84,11 @@ fn read_pair(r: &mut Reader<'_>) -> Result<PairEntry, CodecError> {
         _ => return Err(CodecError::Value("status of a pair")),
     };
     let (hold, reversed, temporary) = (r.flag("hold")?, r.flag("reversed")?, r.flag("temporary")?);
+    let away = r.flag("away")?;
     let bitmap = r.list(EXTENTS_MAX, "extents", |r| {
         Ok::<_, CodecError>(Extent { start: r.u64()?, stripes: r.u64()? })
     })?;
-    Ok(PairEntry { id, primary, secondary, status, hold, reversed, temporary, bitmap })
+    Ok(PairEntry { id, primary, secondary, status, hold, reversed, temporary, away, bitmap })
 }
 
 /// Reads the section's body.
