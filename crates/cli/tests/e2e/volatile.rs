@@ -5,7 +5,7 @@
 //! survives. Nothing that was flushed may be lost, and nothing may be there that nobody wrote; with `--journal partial` blocks of a full stripe that
 //! was under way may answer EIO while their member is missing, and no others.
 //!
-//! A few cycles run in the suite; `FORESTALL_KILL_CYCLES=250 cargo test -p forestall --test e2e volatile` runs that many in each of four
+//! A few cycles run in the suite; `FORESTALL_KILL_CYCLES=250 cargo test -p forestall --test e2e volatile` runs that many in each of its
 //! tests. Without a C compiler the server runs without the cache, and the test says so.
 
 use std::path::{Path, PathBuf};

@@ -176,6 +176,9 @@ pub(super) fn another_first(seed: u64, trace: Trace) {
             s.expect(first, DiskState::InSync).await;
             s.expect(1, DiskState::InSync).await;
             s.stays_sheltered().await;
+            if s.event("write-back-ended") {
+                s.machine.complain("updates went home although the ailing disk waits".into());
+            }
             s.scribble(10).await;
         });
         spare_comes(&mut stage, 0);
