@@ -19,7 +19,7 @@ mod manage;
 mod pairs;
 
 pub use backups::{BackupWord, WorkDiskCommand, WorkVolumeCommand};
-pub use health::{HealthCommand, PolicyCommand};
+pub use health::{HealthCommand, PolicyCommand, Switch};
 pub use inject::{FaultWord, InjectArgs, OpWord};
 pub use manage::{
     DiskCommand, GroupCommand, ReplaceArgs, ReplaceCommand, RoleWord, ScrubArgs, VolumeCommand,

@@ -14,7 +14,7 @@ use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 mod backups;
 
 pub use backups::{
-    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, PairEntry, PairStatus,
+    AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, PairEntry, PairStatus, Retired,
     ShieldedVolume, Strategy, WorkEntry,
 };
 

@@ -35,8 +35,8 @@ pub use buf::Buf;
 pub use config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
     DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, JournalMode, Level,
-    PairEntry, PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry,
-    WorkEntry,
+    PairEntry, PairStatus, Retired, Service, ShieldedVolume, SlotEntry, SlotState, Strategy,
+    VolumeEntry, WorkEntry,
 };
 pub use disk::{Disk, DiskFault, DiskIdentity, FaultKind};
 pub use error::{AssembleError, CommandError, CreateError, IoError};

@@ -196,6 +196,8 @@ pub struct PairReport {
     pub hold: bool,
     /// Made for one avoidance, and removed after it.
     pub temporary: bool,
+    /// The secondary's group is not there: nothing is copied until it is back.
+    pub away: bool,
     /// Bytes that differ, in blocks of 4 KiB.
     pub differing: u64,
 }
@@ -351,6 +353,8 @@ pub struct ArrayReport {
     pub now_ms: u64,
     /// `inject` is allowed.
     pub allow_injection: bool,
+    /// How errors are weighed and what is done about them.
+    pub policy: Policy,
     /// What is wrong, worst first; empty when healthy.
     pub problems: Vec<Problem>,
     /// Disks by number.

@@ -1,7 +1,8 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `many.rs` those of several groups at once, `sources.rs` those of the last source of a block, `tail.rs` those of a log's end,
+//! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `many.rs` those of several groups at once, `abandon.rs` those of logs that are gone, `sources.rs` those
+//! of the last source of a block, `tail.rs` those of a log's end,
 //! `existing.rs` those of a pair that takes its primary's place.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
@@ -9,12 +10,14 @@ use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strate
 use crate::scenarios::{SCENARIOS, Scenario};
 use crate::script::Script;
 
+mod abandon;
 mod cells;
 mod events;
 mod existing;
 mod many;
 mod matrix;
 mod rules;
+mod sheltered;
 mod sources;
 mod states;
 mod tail;
@@ -155,8 +158,13 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: cells::another_fails_worse,
     },
     Scenario {
+        name: "two-retired-disks",
+        story: "two disks of one group are replaced under one shield: a block that the first could not give is not taken from the second",
+        script: cells::two_retired_disks,
+    },
+    Scenario {
         name: "another-ails",
-        story: "a second member is found ailing while the first is copied or written back: it gets its turn",
+        story: "a second member is found ailing: in the copy of the first it gets its turn under the same shield, in write-back after its end",
         script: cells::another_ails,
     },
     Scenario {
@@ -248,6 +256,56 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "only-map-is-not-destroyed",
         story: "the only drive fails to take a page of a map, and the machine crashes when that is tried again: the last page stands",
         script: sources::only_map_is_not_destroyed,
+    },
+    Scenario {
+        name: "last-legs-are-gone",
+        story: "all legs die or hang at once: the way out is named, and giving the log up lists exactly what only it had",
+        script: abandon::last_legs_are_gone,
+    },
+    Scenario {
+        name: "empty-log-is-let-go",
+        story: "all legs die while nothing is away: no host hears of it, and a start does not ask for them",
+        script: abandon::empty_log_is_let_go,
+    },
+    Scenario {
+        name: "sheltered-waits",
+        story: "each level: spares die in the copy and none is left, so the shield stays up, over restarts, until one is added",
+        script: sheltered::waits,
+    },
+    Scenario {
+        name: "sheltered-without-any-spare",
+        story: "each level: a disk is ailing and there is no spare: the group is shielded at once; crashes; then a spare comes",
+        script: sheltered::without_any_spare,
+    },
+    Scenario {
+        name: "sheltered-members-die",
+        story: "the ailing disk, or another member, dies while its group is sheltered",
+        script: sheltered::members_die,
+    },
+    Scenario {
+        name: "sheltered-another-first",
+        story: "another member dies while a group is sheltered: the spare that comes is its, and the ailing disk goes on waiting",
+        script: sheltered::another_first,
+    },
+    Scenario {
+        name: "sheltered-another-ails",
+        story: "a second member is found ailing while its group is sheltered: it gets its turn after the first",
+        script: sheltered::another_ails,
+    },
+    Scenario {
+        name: "sheltered-given-up",
+        story: "each level: given up by command or by policy, also when its turn would come again",
+        script: sheltered::given_up,
+    },
+    Scenario {
+        name: "sheltered-backup-ends",
+        story: "the backup fills up, or loses a copy, while the group is sheltered: blocks go home, no host is refused",
+        script: sheltered::backup_ends,
+    },
+    Scenario {
+        name: "sheltered-unreadable",
+        story: "blocks unreadable on the ailing disk and on its peer while sheltered: an error, and whole again once written",
+        script: sheltered::unreadable,
     },
     Scenario {
         name: "two-groups-share",

@@ -40,6 +40,8 @@ pub enum Cell {
     CrashedEntering,
     /// A start after a crash in Copying.
     CrashedCopying,
+    /// A start after a crash in Sheltered.
+    CrashedSheltered,
     /// A start after a crash in WritingBack.
     CrashedWritingBack,
     /// A journal with records was replayed.
@@ -68,7 +70,7 @@ pub enum Cell {
 
 impl Cell {
     /// All of them.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::CopyingAilingDies,
         Self::CopyingSpareDies,
         Self::CopyingAnotherDies,
@@ -81,6 +83,7 @@ impl Cell {
         Self::Cancelled,
         Self::CrashedEntering,
         Self::CrashedCopying,
+        Self::CrashedSheltered,
         Self::CrashedWritingBack,
         Self::ReplayWithRecords,
         Self::ReplayWithMissing,
@@ -113,6 +116,7 @@ impl fmt::Display for Cell {
             Self::Cancelled => "avoidance: cancelled",
             Self::CrashedEntering => "recovery: crashed in entering",
             Self::CrashedCopying => "recovery: crashed in copying",
+            Self::CrashedSheltered => "recovery: crashed in sheltered",
             Self::CrashedWritingBack => "recovery: crashed in writing back",
             Self::ReplayWithRecords => "recovery: replay of a journal with records",
             Self::ReplayWithMissing => "recovery: replay of records with members missing",
@@ -164,6 +168,7 @@ pub(crate) fn started(report: &ArrayReport, pairs: &[PairReport], after_crash: b
         reached(match avoidance.state {
             AvoidanceState::Entering => Cell::CrashedEntering,
             AvoidanceState::Copying => Cell::CrashedCopying,
+            AvoidanceState::Sheltered => Cell::CrashedSheltered,
             AvoidanceState::WritingBack => Cell::CrashedWritingBack,
         });
         for place in avoidance.volumes.iter().flat_map(|v| &v.backups) {

@@ -131,6 +131,7 @@ async fn equal(machine: &Machine, pair: &PairReport) -> bool {
         let now = machine.array.pairs().into_iter().find(|p| p.primary == pair.primary);
         match now {
             None => return false,
+            Some(now) if now.away => return false,
             Some(now) if now.status == PairStatus::Duplex && now.differing == 0 => return true,
             Some(now) if machine.runtime.now_ns() > deadline => {
                 machine.complain(format!("a pair never becomes equal: {now:?}"));

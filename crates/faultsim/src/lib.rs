@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod avoidance;
+mod away;
 mod catch;
 mod client;
 mod coverage;

@@ -7,6 +7,8 @@ use forestall_engine::{
     AssembleOptions, Buf, CommandError, GroupNumber, IoError, Level, PairStatus, VolumeSpec,
 };
 
+use crate::away::withhold;
+use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
 use crate::trace::Trace;
@@ -167,13 +169,84 @@ pub(crate) fn secondary_is_lost(seed: u64, trace: Trace) {
                 bay.withheld.set(true);
             }
         }
-        act(&mut stage, degraded(), |mut s| async move {
-            s.await_that("the end of the pair", |s| s.pair().is_none()).await;
+        act(&mut stage, degraded(), move |mut s| async move {
             s.verify().await;
             s.scribble(20).await;
             s.flush().await;
             s.verify().await;
+            let pairs = s.machine.array.pairs();
+            let waits = pairs.first().map(|pair| (pair.away, pair.differing));
+            let expected = (!while_running).then_some((true, s.size()));
+            if waits != expected {
+                s.machine.complain(format!("the pair should be {expected:?}: {pairs:?}"));
+            }
+            if !while_running {
+                s.expect_pairs(&[(1, 2, "SPLIT")]);
+            }
         });
+    }
+}
+
+/// The secondary's group is away for one start or two, of a pair that follows, or is split or held: it waits, and all of it is copied when the group is
+/// back. A crash comes while it is away, or while it is copied.
+pub(crate) fn secondary_is_away(seed: u64, trace: Trace) {
+    for (starts, split, crashed) in [(1, false, false), (2, false, true), (1, true, true)] {
+        for (other, others) in [(Level::Raid0, 2), (Level::Raid5, 3)] {
+            let disks = 4..=3 + others;
+            let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 0);
+            act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                s.add_secondary(other, others).await;
+                s.scribble(20).await;
+                s.pair_up().await;
+                s.equal().await;
+                if split {
+                    s.must(s.machine.array.split_pair("v1").await, "pair split");
+                }
+            });
+            withhold(&stage, disks.clone(), true);
+            for _ in 0..starts {
+                stage.run(degraded(), None, |machine| async move {
+                    let mut s = Script::new(&machine);
+                    s.verify().await;
+                    s.scribble(20).await;
+                    s.flush().await;
+                    s.scribble(2).await;
+                });
+                stage.end(false);
+            }
+            withhold(&stage, disks.clone(), false);
+            let again = disks.clone();
+            stage.run(degraded(), None, move |machine| async move {
+                let mut s = Script::new(&machine);
+                s.scribble(5).await;
+                let writer = Script::new(&machine);
+                let latch = Latch::default();
+                latch.spawn(&machine.runtime, async move {
+                    for at in 0..40 {
+                        writer.write(at * 30_000 % 900_000, 9_000).await;
+                    }
+                });
+                s.bring_back(again).await;
+                latch.all().await;
+                s.verify().await;
+                if !crashed {
+                    machine.stop().await;
+                }
+            });
+            stage.end(!crashed);
+            act(&mut stage, degraded(), move |mut s| async move {
+                s.verify().await;
+                if split {
+                    s.expect_pairs(&[(1, 2, "SPLIT")]);
+                    s.must(s.machine.array.resync_pair("v1").await, "pair resync");
+                }
+                s.scribble(10).await;
+                s.equal().await;
+                s.compare().await;
+                s.verify().await;
+                s.machine.audit().await;
+            });
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Level};
 
 use crate::avoidance::all_scenarios;
+use crate::away::whole_group_is_away;
 use crate::catch::caught;
 use crate::doubts::{
     copy_of_a_lone_disk, reads_while_a_flush_fails, scheduled_scrub_repairs_nothing,
@@ -26,7 +27,9 @@ use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,
     trimmed_and_written_again,
 };
-use crate::mirrors::{crash_while_mirroring, no_such_pair, secondary_follows, secondary_is_lost};
+use crate::mirrors::{
+    crash_while_mirroring, no_such_pair, secondary_follows, secondary_is_away, secondary_is_lost,
+};
 use crate::pairs::{
     backup_is_missing, crash_in_a_flush, crash_while_paired, no_group_for_a_pair,
     overwritten_at_home, paired_replace, secondary_loses_redundancy,
@@ -279,8 +282,18 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "secondary-is-lost",
-        story: "the secondary's group takes no more writes: the pair ends and the primary goes on, also over a restart",
+        story: "the secondary's group takes no more writes, or is away at a start: the primary goes on, and the pair ends, or waits",
         script: secondary_is_lost,
+    },
+    Scenario {
+        name: "whole-group-is-away",
+        story: "each level: all disks of a group are missing at one start, or two, after a crash too, and are brought back: it has all that it had",
+        script: whole_group_is_away,
+    },
+    Scenario {
+        name: "secondary-is-away",
+        story: "the secondary's group is away for a start or two: the pair waits, and all of it is copied when the group is back",
+        script: secondary_is_away,
     },
     Scenario {
         name: "no-such-pair",

@@ -53,6 +53,8 @@ stories! {
     a_secondary_follows = "secondary-follows" x 4,
     crash_while_mirroring = "crash-while-mirroring" x 4,
     a_secondary_is_lost = "secondary-is-lost" x 4,
+    a_secondary_is_away = "secondary-is-away" x 4,
+    a_whole_group_is_away = "whole-group-is-away" x 8,
     no_such_pair = "no-such-pair" x 4,
     a_hung_member_is_read_around = "hung-member-is-read-around" x 4,
     a_hung_member_under_writes = "hung-member-under-writes" x 4,

@@ -50,6 +50,11 @@ pub enum WorkVolumeCommand {
         /// Its name or number
         volume: String,
     },
+    /// Give up what it holds when its group does not answer any more: blocks that nothing else has are lost
+    Abandon {
+        /// Its name or number
+        volume: String,
+    },
 }
 
 /// `work-disk`.
@@ -80,6 +85,12 @@ pub enum WorkDiskCommand {
     },
     /// Take a work disk out of the array; its legs lose their labels
     Remove {
+        /// Its number
+        #[arg(value_name = "N")]
+        disk: u32,
+    },
+    /// Give up what it holds when none of its legs answers any more: blocks that nothing else has are lost
+    Abandon {
         /// Its number
         #[arg(value_name = "N")]
         disk: u32,

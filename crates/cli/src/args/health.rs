@@ -30,6 +30,22 @@ pub enum PolicyCommand {
         /// What
         mode: ModeWord,
     },
+    /// Choose whether a group stays shielded, or is shielded, while there is no spare to copy its ailing disk to
+    Shelter {
+        /// Whether
+        switch: Switch,
+    },
+    /// Show what is done about an ailing disk
+    Show,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// Its writes go to a backup storage until a spare is there
+    On,
+    /// Its writes go home
+    Off,
 }
 
 /// What is done about an ailing disk.

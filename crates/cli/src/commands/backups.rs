@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use forestall_engine::{DiskNumber, GroupNumber};
-use forestall_server::api::types::{AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume};
+use forestall_server::api::types::{
+    Abandoned, AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume,
+};
 
 use super::{Session, absolute_disk};
 use crate::args::{WorkDiskCommand, WorkVolumeCommand};
@@ -24,6 +26,11 @@ pub fn work_volume(session: &Session, command: WorkVolumeCommand) -> Result<Exit
             let done: Done = client.post("/v1/work-volumes/remove", &body)?;
             session
                 .print(&done, || format!("volume {volume} is an ordinary volume again, and empty"))
+        }
+        WorkVolumeCommand::Abandon { volume } => {
+            let body = NameVolume { volume: volume.clone() };
+            let done: Abandoned = client.post("/v1/work-volumes/abandon", &body)?;
+            session.print(&done, || abandoned(&format!("work volume {volume}"), &done))
         }
     }
 }
@@ -46,5 +53,20 @@ pub fn work_disk(session: &Session, command: WorkDiskCommand) -> Result<ExitCode
                 format!("work disk {disk} is gone; its legs no longer belong to the array")
             })
         }
+        WorkDiskCommand::Abandon { disk } => {
+            let body = NameDisk { disk: DiskNumber(disk) };
+            let done: Abandoned = client.post("/v1/work-disks/abandon", &body)?;
+            session.print(&done, || abandoned(&format!("work disk {disk}"), &done))
+        }
+    }
+}
+
+fn abandoned(what: &str, done: &Abandoned) -> String {
+    match done.lost_blocks {
+        0 => format!("{what} holds nothing any more; nothing is lost"),
+        lost => format!(
+            "{what} holds nothing any more; {} of 4 KiB lost: they answer with an error until they are written again",
+            counted(lost, "block")
+        ),
     }
 }

@@ -9,7 +9,7 @@ use forestall_engine::{DiskNumber, HealthReport};
 use forestall_server::api::types::{Done, NameDisk, SetPolicy, SetThreshold};
 
 use super::Session;
-use crate::args::{HealthCommand, PolicyCommand};
+use crate::args::{HealthCommand, PolicyCommand, Switch};
 use crate::render::tables;
 
 pub fn health(session: &Session, command: HealthCommand) -> Result<ExitCode> {
@@ -38,10 +38,32 @@ pub fn health(session: &Session, command: HealthCommand) -> Result<ExitCode> {
 }
 
 pub fn policy(session: &Session, command: PolicyCommand) -> Result<ExitCode> {
-    let PolicyCommand::Set { mode } = command;
-    let mode = Mode::from(mode);
-    let done: Done = session.client()?.post("/v1/policy/set", &SetPolicy { mode })?;
-    session.print(&done, || mode_words(mode).to_owned())
+    let client = session.client()?;
+    match command {
+        PolicyCommand::Set { mode } => {
+            let mode = Mode::from(mode);
+            let body = SetPolicy { mode: Some(mode), shelter: None };
+            let done: Done = client.post("/v1/policy/set", &body)?;
+            session.print(&done, || mode_words(mode).to_owned())
+        }
+        PolicyCommand::Shelter { switch } => {
+            let shelter = switch == Switch::On;
+            let body = SetPolicy { mode: None, shelter: Some(shelter) };
+            let done: Done = client.post("/v1/policy/set", &body)?;
+            session.print(&done, || format!("shelter {}", shelter_words(shelter)))
+        }
+        PolicyCommand::Show => {
+            let report: HealthReport = client.get("/v1/health")?;
+            session.print(&report.policy, || policy_words(&report.policy))
+        }
+    }
+}
+
+fn shelter_words(shelter: bool) -> &'static str {
+    match shelter {
+        true => "on: a group with an ailing disk is shielded also while there is no spare",
+        false => "off: without a spare a group is not shielded",
+    }
 }
 
 fn mode_words(mode: Mode) -> &'static str {
@@ -57,8 +79,9 @@ fn policy_words(policy: &Policy) -> String {
         .map(|class| format!("{class} {}", policy.thresholds[class as usize]))
         .collect();
     format!(
-        "policy      {}\nat once     {}\nthresholds  {}\nleak        {} % of a full bucket a day; watched from {} %\n",
+        "policy      {}\nshelter     {}\nat once     {}\nthresholds  {}\nleak        {} % of a full bucket a day; watched from {} %\n",
         mode_words(policy.mode),
+        shelter_words(policy.shelter),
         crate::size::counted(policy.at_once.into(), "disk"),
         thresholds.join(", "),
         policy.leak_percent,

@@ -14,6 +14,9 @@ pub fn pairs(pairs: &[PairReport]) -> Columns {
         if pair.hold {
             notes.push("held: nothing is copied");
         }
+        if pair.away {
+            notes.push("the secondary's group is not there: all is copied when it is back");
+        }
         if pair.temporary {
             notes.push("until the updates are home");
         }

@@ -14,6 +14,7 @@ use crate::util::*;
 
 pub mod crashes;
 mod refusals;
+mod sheltered;
 
 /// A RAID5 group of disks 1 to 4 with the volume `vault`, spare 5, and work disk 60 on two files beside them.
 pub struct Bench {

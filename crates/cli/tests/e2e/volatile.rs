@@ -5,7 +5,7 @@
 //! survives. Nothing that was flushed may be lost, and nothing may be there that nobody wrote; with `--journal partial` blocks of a full stripe that
 //! was under way may answer EIO while their member is missing, and no others.
 //!
-//! A few cycles run in the suite; `FORESTALL_KILL_CYCLES=250 cargo test -p forestall --test e2e volatile` runs that many in each of four
+//! A few cycles run in the suite; `FORESTALL_KILL_CYCLES=250 cargo test -p forestall --test e2e volatile` runs that many in each of its
 //! tests. Without a C compiler the server runs without the cache, and the test says so.
 
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::crash::{BLOCK, Model, SECTOR, cycles, load_and_end, load_and_kill};
 use crate::shield::crashes::{hold, let_go};
-use crate::shield::state;
+use crate::shield::{slow, state};
 use crate::tools;
 use crate::util::*;
 
@@ -231,6 +231,67 @@ fn in_each_state(level: &str, disks: u32, journal: &str, seed: u64) {
         renew(&campaign, &server, disks + 1);
     }
     campaign.end(server);
+}
+
+/// Crashes while the secondary of a pair has its primary's place: hosts' blocks are there alone, or go home.
+fn in_a_reversed_pair(seed: u64) {
+    let (mut campaign, mut server) = Campaign::begin("5", 4, 1, "full", seed);
+    let size = server.connect("vault").export().size;
+    for disk in [6, 7] {
+        let path = campaign.dir.disk(disk);
+        let large = (size + (16 << 20)).to_string();
+        let added = server.json(&["disk", "add", &path, "--role", "free", "--size", &large]);
+        assert_eq!(added["disk"], disk);
+        campaign.paths.push(path);
+    }
+    server.ok(&["group", "create", "--level", "1", "--disks", "6,7"]);
+    server.ok(&["volume", "create", "mirror", "--group", "2", "--size", &size.to_string()]);
+    server.ok(&["pair", "create", "vault", "mirror"]);
+    let status = |server: &Server| server.json(&["pair", "list"])[0]["status"].clone();
+    let duplex = |server: &Server| {
+        wait_for("a duplex pair", || (status(server) == "duplex").then_some(()));
+    };
+    for cycle in 0..cycles(SHIELD_CYCLES) {
+        duplex(&server);
+        let wanted = ["copying", "writing-back"][cycle as usize % 2];
+        let group = server.json(&["group", "list"])[0].clone();
+        let members: Vec<u32> = serde_json::from_value(group["members"].clone()).expect("numbers");
+        let old = *members.choose(&mut campaign.random).expect("a member");
+        let peers: Vec<u32> = members.iter().copied().filter(|disk| *disk != old).collect();
+        if wanted == "writing-back" {
+            slow(&server, &peers, "write", "60");
+        }
+        server.ok(&["replace", &old.to_string(), "--backup", "pair", "--rate", "1"]);
+        server.ok(&["replace", "pause", &old.to_string()]);
+        wait_for("the pair to be reversed", || (status(&server) == "backing-up").then_some(()));
+        let gone_on = AtomicBool::new(wanted != "writing-back");
+        campaign.crash(server, |server, model, seed| {
+            load_and_end(server, model, seed, "KILL", |server, answers| {
+                if answers >= 200 && !gone_on.swap(true, Ordering::Relaxed) {
+                    let_go(server, old);
+                }
+                let reversed = state(server) == wanted && status(server) == "backing-up";
+                answers >= 10 && gone_on.load(Ordering::Relaxed) && reversed
+            });
+        });
+        // A member of either group is missing, or none.
+        let missing = campaign.choose(if cycle % 3 == 0 { &[6, 7] } else { &members });
+        server = campaign.start(&missing);
+        let what = format!("cycle {cycle}, {wanted}, {old} copied away, without {missing:?}");
+        campaign.settle(&server, &missing, &what);
+        campaign.readd(&server, &missing);
+        server.run(&["replace", "resume", &old.to_string()]);
+        server.healed();
+        campaign.settle(&server, &[], &format!("{what}, with all home"));
+        renew(&campaign, &server, 5);
+    }
+    duplex(&server);
+    campaign.end(server);
+}
+
+#[test]
+fn a_reversed_pair_loses_nothing_flushed() {
+    in_a_reversed_pair(9);
 }
 
 /// Makes every disk that is not a member a spare.

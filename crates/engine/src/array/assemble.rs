@@ -11,6 +11,7 @@ use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::AssembleError;
 use crate::format::label::{Label, LabelError};
 use crate::format::layout::Layout;
+use crate::group::Away;
 use crate::ids::DiskNumber;
 use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
 use crate::report::Severity;
@@ -159,7 +160,9 @@ impl<E: Env> Array<E> {
             commit::take_out_of_slots(&mut next, *disk);
         }
         for group in &mut next.groups {
-            group.clean = false;
+            // One that is away stays as it was left: nothing is written to it before it is back.
+            let live = self.groups.borrow().get(&group.number).cloned();
+            group.clean &= live.is_some_and(|live| live.away() != Away::Here);
         }
         for disk in &mut next.disks {
             if let Some(drive) = self.drives.borrow().get(&disk.number) {

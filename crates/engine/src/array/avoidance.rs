@@ -10,6 +10,7 @@ use std::rc::Rc;
 use super::Array;
 use super::reversal;
 use super::secondaries::{self, take_temporary_pairs};
+use super::shelter::is_filled;
 use super::strategy::{Offer, Plan, choose};
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, DropReason, PairEntry, Service,
@@ -253,12 +254,23 @@ impl<E: Env> Array<E> {
         if group.sweep(true).await.is_err() {
             return false;
         }
-        let entered = self.commit_avoidance(group.number, |avoidance| {
-            if avoidance.state == AvoidanceState::Entering {
-                avoidance.state = AvoidanceState::Copying;
+        let mut shelters = false;
+        let entered = self.commit(|next| {
+            let entry = next.group(group.number);
+            let filled = entry.is_some_and(|g| g.slots.iter().any(is_filled));
+            shelters = next.health.policy.shelter && !filled;
+            if let Some(avoidance) = next.backups.of_group_mut(group.number)
+                && avoidance.state == AvoidanceState::Entering
+            {
+                let states = [AvoidanceState::Copying, AvoidanceState::Sheltered];
+                avoidance.state = states[usize::from(shelters)];
             }
         });
-        entered.await.is_ok()
+        let entered = entered.await.is_ok();
+        if entered && shelters {
+            self.tell_of_shelter(group.number);
+        }
+        entered
     }
 
     /// Nothing is left to copy, or nothing to copy to: updates go home.
@@ -410,7 +422,7 @@ impl<E: Env> Array<E> {
                 }
             }
             if let Some(old) = avoidance.retiring {
-                self.drop_disk(next, old, DropReason::Replaced);
+                self.drop_disk(next, old.disk, DropReason::Replaced);
             }
         })
         .await?;

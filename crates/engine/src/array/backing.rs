@@ -87,13 +87,14 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    /// Reads the bits of a pair. One that cannot be had is ended, if its primary is whole without it.
+    /// Reads the bits of a pair. One whose group is away waits for it, if its primary is whole without it.
     async fn recover_pair(
         self: &Rc<Self>,
         config: &Configuration,
         entry: &PairEntry,
     ) -> Result<(), String> {
         let pair = self.pair_at(config, entry).filter(|pair| pair.group().is_readable());
+        let there = pair.is_some();
         let mut durable = false;
         if let Some(pair) = pair
             && pair.load().await.is_ok()
@@ -103,15 +104,25 @@ impl<E: Env> Array<E> {
             } else {
                 self.open_mirror(entry.primary, Rc::clone(&pair));
             }
-            durable = pair.persist_bits().await.is_ok();
+            durable = match entry.away {
+                true => self.mark_anew(&pair).await.is_ok() && self.pair_follows_again(entry).await,
+                false => pair.persist_bits().await.is_ok(),
+            };
         }
         if !durable && (entry.temporary || entry.reversed) {
             return Err(unreachable(config, BackupPlace::Pair(entry.primary)));
         }
-        if !durable && !self.break_pair(entry.primary, entry.id).await {
-            return Err(format!("the pair of volume {} could not be ended", entry.primary));
+        let settled = match (durable, there) {
+            (true, _) => true,
+            // Its group is there and does not give or take its bits.
+            (false, true) => self.break_pair(entry.primary, entry.id).await,
+            (false, false) => self.pair_waits(entry).await,
+        };
+        if settled {
+            Ok(())
+        } else {
+            Err(format!("the pair of volume {} could not be let go", entry.primary))
         }
-        Ok(())
     }
 
     /// Reads the bits of pairs and the logs in use back, at assembly: nothing of what they back may be served before.

@@ -175,9 +175,7 @@ impl<E: Env> Array<E> {
                 set.place
             )));
         }
-        if let Some(avoidance) =
-            config.backups.avoidances.iter().find(|a| a.retiring == Some(number))
-        {
+        if let Some(avoidance) = config.backups.retiring_in(number) {
             return Err(CommandError::Refused(format!(
                 "disk {number} was replaced in group {} and is kept until the group's updates are home; see `forestall jobs`",
                 avoidance.group

@@ -252,7 +252,7 @@ impl<E: Env> Array<E> {
         if let Some(set) = config.backups.set_of_leg(number) {
             return Err(CommandError::Refused(format!("disk {number} is a leg of {}", set.place)));
         }
-        if config.backups.avoidances.iter().any(|a| a.retiring == Some(number)) {
+        if config.backups.retiring_in(number).is_some() {
             return Err(CommandError::Refused(format!(
                 "disk {number} was just replaced and is kept until its group's updates are home"
             )));

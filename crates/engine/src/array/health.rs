@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Array;
-use crate::config::{Configuration, HealthEntry, SlotState};
+use crate::config::{AvoidanceState, Configuration, HealthEntry, SlotState};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
@@ -121,6 +121,7 @@ impl<E: Env> Array<E> {
             self.look();
             self.follow_modes();
             self.drain_weakened();
+            self.let_go_of_empty_logs();
             self.save_health().await;
             self.avoid_ailing().await;
         }
@@ -327,6 +328,7 @@ impl<E: Env> Array<E> {
             let in_sync = || slots().filter(|s| s.state == SlotState::InSync);
             let candidates: Vec<DiskNumber> = in_sync()
                 .filter(|s| s.replacement.is_none() && self.is_ailing(s.disk) && !is_held(s.disk))
+                .filter(|s| !is_queued(&config, s.disk))
                 .map(|s| s.disk)
                 .collect();
             let ailing = in_sync().filter(|s| self.is_ailing(s.disk)).count();
@@ -359,14 +361,22 @@ impl<E: Env> Array<E> {
 
     async fn replace_by_itself(self: &Rc<Self>, disk: DiskNumber) {
         let group = self.config.borrow().slot_of(disk).map(|(group, _)| group);
-        let outcome = self.replace(disk, None, 0).await;
+        let shelters = self.policy().shelter && self.lacks_spare(disk);
+        let outcome = match shelters {
+            true => self.shelter(disk).await,
+            false => self.replace(disk, None, 0).await.map(|_| true),
+        };
         let mut watches = self.watches.disks.borrow_mut();
         let Some(watch) = watches.get_mut(&disk) else { return };
         match outcome {
-            Ok(_) => {
+            Ok(false) => {} // Somebody acted meanwhile: the next look tells.
+            Ok(true) => {
                 watch.refused.clear();
                 let reason = watch.finding.as_ref().map_or_else(String::new, |f| f.reason.clone());
-                let what = format!("disk {disk} is copied away before it fails: {reason}");
+                let what = match shelters {
+                    true => format!("disk {disk} waits for a spare behind a shield: {reason}"),
+                    false => format!("disk {disk} is copied away before it fails: {reason}"),
+                };
                 self.event(Severity::Warning, "avoidance-started", Some(disk), group, what);
             }
             Err(error) => {
@@ -379,6 +389,13 @@ impl<E: Env> Array<E> {
                 self.event(Severity::Critical, "avoidance-refused", Some(disk), group, what);
             }
         }
+    }
+
+    /// Whether no spare is there for a member.
+    fn lacks_spare(&self, disk: DiskNumber) -> bool {
+        let config = self.config.borrow();
+        let group = config.slot_of(disk).and_then(|(group, _)| self.group(group).ok());
+        group.is_some_and(|group| self.pick_spare(&config, group.member_len()).is_none())
     }
 
     /// A disk that proved healthy in its test starts anew, marked as once suspected.
@@ -434,4 +451,13 @@ impl<E: Env> Array<E> {
     pub(super) fn forget_health(&self, disk: DiskNumber) {
         self.watches.disks.borrow_mut().remove(&disk);
     }
+}
+
+/// Whether an ailing member waits until the avoidance of its group has come to an end, or is the one that it is about.
+fn is_queued(config: &Configuration, disk: DiskNumber) -> bool {
+    let Some((group, slot)) = config.slot_of(disk) else { return false };
+    config.backups.of_group(group).is_some_and(|avoidance| match avoidance.state {
+        AvoidanceState::WritingBack | AvoidanceState::Sheltered => true,
+        AvoidanceState::Entering | AvoidanceState::Copying => avoidance.slot == slot,
+    })
 }

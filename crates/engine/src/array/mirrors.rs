@@ -13,7 +13,7 @@ use crate::config::{
     BackupPlace, Configuration, Extent, GroupEntry, PairEntry, PairStatus, VolumeEntry,
 };
 use crate::error::CommandError;
-use crate::ids::{BLOCK_SIZE, GroupNumber, Uuid, VolumeNumber};
+use crate::ids::{GroupNumber, Uuid, VolumeNumber};
 use crate::pair::{Mirror, OnBroken, Pair, bitmap_bytes};
 use crate::report::{PairReport, Severity};
 use crate::runtime::{Env, Runtime};
@@ -25,14 +25,14 @@ impl<E: Env> Array<E> {
     #[must_use]
     pub fn pairs(&self) -> Vec<PairReport> {
         let config = self.config.borrow();
-        let pairs = self.pairs.borrow();
         let report = |pair: &PairEntry| PairReport {
             primary: pair.primary,
             secondary: pair.secondary,
             status: pair.status,
             hold: pair.hold,
             temporary: pair.temporary,
-            differing: pairs.get(&pair.primary).map_or(0, |p| p.marks() * BLOCK_SIZE),
+            away: pair.away,
+            differing: self.differing(pair),
         };
         config.backups.pairs.iter().map(report).collect()
     }
@@ -65,6 +65,7 @@ impl<E: Env> Array<E> {
             hold: false,
             reversed: false,
             temporary: false,
+            away: false,
             bitmap,
         };
         let made = self.make_pair(&pair, &volume, (&second, &other)).await;

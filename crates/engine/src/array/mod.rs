@@ -11,7 +11,7 @@ use std::rc::Rc;
 use crate::config::{BackupPlace, Configuration, DropReason};
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::CommandError;
-use crate::group::{Group, Trouble};
+use crate::group::{Away, Group, Trouble};
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 use crate::pair::{Mirror, Pair};
 use crate::quorum::Stamp;
@@ -21,6 +21,7 @@ use crate::shield::{LegFailures, Log};
 use crate::sync::{Event, Mutex};
 use crate::volume::VolumeRt;
 
+mod abandon;
 mod advice;
 mod apply;
 mod assemble;
@@ -47,12 +48,14 @@ mod replacing;
 mod retire;
 mod reversal;
 mod secondaries;
+mod shelter;
 mod spec;
 mod status;
 mod strategy;
 mod tables;
 mod tend;
 mod volumes;
+mod waiting;
 mod work;
 
 pub use labels::wipe;
@@ -119,6 +122,8 @@ pub struct Array<E: Env> {
     leg_failures: RefCell<Option<Rc<LegFailures>>>,
     /// Weakened backups are being drained.
     draining: Cell<bool>,
+    /// A log that is gone is being let go.
+    letting_go: Cell<bool>,
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
@@ -167,6 +172,7 @@ impl<E: Env> Array<E> {
             mirrors: RefCell::default(),
             leg_failures: RefCell::default(),
             draining: Cell::new(false),
+            letting_go: Cell::new(false),
             timeout_ns,
             scrub_every_s,
             command_turn: Mutex::default(),
@@ -278,7 +284,7 @@ impl<E: Env> Array<E> {
                 wrong.push(format!("volume {name:?}: {error} while flushing what was redirected"));
             }
         }
-        for group in &groups {
+        for group in groups.iter().filter(|group| group.away() == Away::Here) {
             match group.sweep(true).await {
                 Ok(()) => clean.push((group.number, group.is_resynced())),
                 Err(error) => wrong.push(format!("group {}: {error} while flushing", group.number)),

@@ -13,10 +13,12 @@ use crate::config::{
 };
 use crate::drive::Drive;
 use crate::error::CommandError;
+use crate::group::{Away, Group};
 use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::Env;
+use crate::sync::RangeGuard;
 
 impl<E: Env> Array<E> {
     /// Brings a failed or missing disk back (rule M3). `disk` is the newly opened disk, or `None` if it is still open.
@@ -173,6 +175,16 @@ impl<E: Env> Array<E> {
         Ok(held.generation >= known.generation)
     }
 
+    /// No host has a block of the group's volumes while these are held.
+    async fn hold_volumes(&self, group: GroupNumber) -> Vec<RangeGuard> {
+        let volumes: Vec<_> = self.volumes.borrow().values().cloned().collect();
+        let mut held = Vec::new();
+        for volume in volumes.iter().filter(|volume| volume.group().number == group) {
+            held.push(volume.lock_all().await);
+        }
+        held
+    }
+
     async fn readd_member(
         self: &Rc<Self>,
         config: &Configuration,
@@ -211,8 +223,15 @@ impl<E: Env> Array<E> {
         if state == SlotState::Rebuilding {
             group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
         }
+        let away = group.away();
+        if away == Away::Unknown {
+            learn_maps(&group, &drive).await?;
+        }
         let copied = group.write_all_pages(&drive).await.map_err(|e| failed(e.to_string()))?;
         self.drives.borrow_mut().insert(disk, drive);
+        // No host has a block of a group that returns before its journal was replayed.
+        let held = if away == Away::Here { Vec::new() } else { self.hold_volumes(number).await };
+        let returns = away != Away::Here && group.is_readable_with(slot);
         self.commit(|next| {
             if let Some(entry) = next.disk_mut(disk) {
                 entry.service = Service::InService;
@@ -222,11 +241,37 @@ impl<E: Env> Array<E> {
             }
             if let Some(entry) = next.group_mut(number) {
                 entry.slots[usize::from(slot.0)].state = state;
+                entry.clean &= !returns;
             }
         })
         .await?;
-        group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))
+        match away {
+            Away::Here => {}
+            _ if returns => self.group_returns(&group, entry.clean).await,
+            Away::Unknown | Away::Partly => group.set_away(Away::Partly),
+        }
+        drop(held);
+        group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))?;
+        if group.is_readable() {
+            self.pairs_return(number).await;
+        }
+        Ok(())
     }
+}
+
+/// The first member that is back tells what the maps of its group are; blank ones would take all data for never written. What a crash left half-way
+/// is looked at when enough of them are.
+async fn learn_maps<E: Env>(
+    group: &Rc<Group<E>>,
+    drive: &Rc<Drive<E>>,
+) -> Result<(), CommandError> {
+    let maps = group.load_maps_of(vec![Rc::clone(drive)], true).await;
+    maps.map_err(|missing| {
+        CommandError::Refused(format!(
+            "disk {} does not hold page {} of the {:?} map of group {}: bring another member back first",
+            drive.number, missing.page, missing.kind, group.number
+        ))
+    })
 }
 
 /// Of several members that are out, only the one that left last may come back as it is: the others missed writes since.

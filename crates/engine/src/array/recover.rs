@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::{Array, AssembleOptions};
 use crate::config::{GroupEntry, SlotState};
 use crate::error::{AssembleError, IoError};
-use crate::group::{Group, MissingPage};
+use crate::group::{Away, Group, MissingPage};
 use crate::report::Severity;
 use crate::runtime::Env;
 use crate::words;
@@ -24,7 +24,8 @@ impl<E: Env> Array<E> {
             let group = self.group(entry.number).expect("applied groups are there");
             if let Err(missing) = group.load_maps(entry.clean).await {
                 if group.with_slots(|slots| slots.iter().all(|s| s.main.is_none())) {
-                    continue; // No member at all: nothing of it answers.
+                    group.set_away(Away::Unknown); // No member at all: nothing of it answers.
+                    continue;
                 }
                 return Err(AssembleError::Commit(lost_page(entry, &missing)));
             }
@@ -58,6 +59,9 @@ impl<E: Env> Array<E> {
     ) -> Result<(), AssembleError> {
         for entry in entries {
             let Ok(group) = self.group(entry.number) else { continue };
+            if group.away() != Away::Here {
+                continue; // Nothing is known of its maps and journal before a member is back.
+            }
             // A group without members keeps what it could not write as changed, and tries again with its next flush.
             let _ = group.persist_stale_pages().await;
             if self.replay(&group, entry.clean).await.is_ok() {
@@ -79,6 +83,23 @@ impl<E: Env> Array<E> {
             self.event(Severity::Critical, "journal-replayed", None, Some(entry.number), what);
         }
         Ok(())
+    }
+
+    /// A group that was away since the start can give everything again: what a crash before left half-way in it is made good before any host has a
+    /// block of it.
+    pub(super) async fn group_returns(self: &Rc<Self>, group: &Rc<Group<E>>, clean: bool) {
+        if !clean && !group.is_journaled() && group.can_compare() {
+            group.mark_all_dirty();
+        }
+        if self.replay(group, clean).await.is_err() {
+            group.mark_all_dirty();
+            let what = format!(
+                "the journal of group {}, which was away, could not be replayed: it is resynced",
+                group.number
+            );
+            self.event(Severity::Critical, "journal-replayed", None, Some(group.number), what);
+        }
+        group.set_away(Away::Here);
     }
 
     /// Makes good what a crash left half-way in a group with a journal, and opens the journal anew.

@@ -179,16 +179,21 @@ impl<E: Env> Array<E> {
             }
             // It is a member from the swap on: one that fails before was never in sync (rule M3).
             let Some(entry) = next.group_mut(number) else { return };
-            let slot = &mut entry.slots[usize::from(slot.0)];
-            if slot.state == SlotState::Out {
-                (slot.disk, slot.state) = (spare, SlotState::Rebuilding);
+            let filled = &mut entry.slots[usize::from(slot.0)];
+            if filled.state == SlotState::Out {
+                (filled.disk, filled.state) = (spare, SlotState::Rebuilding);
             } else {
-                slot.replacement = Some(spare);
+                filled.replacement = Some(spare);
             }
             match (next.backups.of_group_mut(number), raising) {
+                // A new avoidance under the same shield.
                 (Some(avoidance), _) if avoidance.state == AvoidanceState::WritingBack => {
-                    avoidance.state = AvoidanceState::Entering;
+                    (avoidance.state, avoidance.slot) = (AvoidanceState::Entering, slot);
+                    avoidance.paused = false;
                     begin_syncing(next, number);
+                }
+                (Some(avoidance), _) if avoidance.state == AvoidanceState::Sheltered => {
+                    avoidance.state = AvoidanceState::Copying;
                 }
                 (None, Some(raising)) => Self::enter_shield(next, raising),
                 _ => {}

@@ -31,11 +31,15 @@ impl<E: Env> Array<E> {
             let spare = config.group(group)?.slots[usize::from(slot.0)].replacement?;
             Some(Replacing { group, slot, spare })
         });
-        let goes_home = config.backups.avoidances.iter().find(|a| a.retiring == Some(disk));
+        let waits = self.sheltered_slot(disk).is_some();
+        let goes_home = config.backups.retiring_in(disk);
         found.ok_or_else(|| match goes_home {
             Some(avoidance) => CommandError::Refused(format!(
                 "disk {disk} was replaced already and the updates of group {} are going home: it is too late to keep it",
                 avoidance.group
+            )),
+            None if waits => CommandError::Refused(format!(
+                "disk {disk} is not being copied: its group waits for a spare; add one with `forestall disk add PATH --role spare`"
             )),
             None => CommandError::Refused(format!(
                 "disk {disk} is not being replaced; `forestall jobs` shows what is under way"
@@ -116,6 +120,9 @@ impl<E: Env> Array<E> {
         let place = self.config.borrow().slot_of(disk);
         if place.is_some_and(|place| self.again.borrow_mut().remove(&place)) {
             return Ok(()); // It waited for the next spare.
+        }
+        if self.cancel_shelter(disk).await? {
+            return Ok(());
         }
         let Replacing { group, slot, spare } = self.replacing(disk)?;
         // No copy starts between its stop and the commit.

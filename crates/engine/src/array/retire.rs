@@ -5,9 +5,11 @@
 
 use std::rc::Rc;
 
-use super::Array;
+use super::{Array, shelter};
 use crate::buf::Buf;
-use crate::config::{DiskRole, DropReason, Service};
+use crate::config::{
+    AvoidanceState, Configuration, DiskRole, DropReason, Retired, Service, SlotState,
+};
 use crate::drive::{Drive, Timed};
 use crate::error::CommandError;
 use crate::ids::{DiskNumber, GroupNumber};
@@ -19,21 +21,51 @@ use crate::runtime::{Env, Runtime};
 const PIECE: u64 = 1 << 20;
 
 impl<E: Env> Array<E> {
-    /// Before anything is written home: blocks that neither the copy nor the peers could give are asked of the retired disk once
+    /// Rules A3, A4: under a shield the old disk stays as a last resort, and updates go home once nothing is left to be filled.
+    pub(super) fn retire_under_shield(
+        &self,
+        next: &mut Configuration,
+        group: GroupNumber,
+        old: Option<Retired>,
+    ) {
+        let whole = next.group(group).is_some_and(|g| {
+            g.slots.iter().all(|s| s.state == SlotState::InSync && s.replacement.is_none())
+        });
+        let shelter = next.health.policy.shelter;
+        let Configuration { groups, backups, .. } = next;
+        let Some(avoidance) = backups.of_group_mut(group) else { return };
+        let before = match old {
+            Some(old) => avoidance.retiring.replace(old),
+            None => None,
+        };
+        // Another slot was filled, and the ailing disk that gave rise to the shield still waits for its spare.
+        let still_due = shelter
+            && groups.iter().find(|g| g.number == group).is_some_and(|entry| {
+                let disk = entry.slots[usize::from(avoidance.slot.0)].disk;
+                shelter::waits(entry, avoidance) && self.is_ailing(disk)
+            });
+        if whole && !still_due {
+            avoidance.state = AvoidanceState::WritingBack;
+        }
+        if let Some(before) = before {
+            self.drop_disk(next, before.disk, DropReason::Replaced);
+        }
+    }
+
+    /// Before anything is written home, or the disk is let go for another: blocks that neither the copy nor the peers could give are asked of the retired disk once
     /// more, before they are lost for good. Answers the retired disk, if there is one.
     pub(super) async fn retry_from_retired(
         self: &Rc<Self>,
         number: GroupNumber,
     ) -> Option<DiskNumber> {
         let avoidance = self.avoidance(number)?;
-        let old = avoidance.retiring?;
+        let Retired { disk: old, slot } = avoidance.retiring?;
         let drive = self.drives.borrow().get(&old).filter(|d| !d.is_gone()).cloned();
         let (Some(drive), Ok(group)) = (drive, self.group(number)) else { return Some(old) };
-        let regained = group.regain_lost(avoidance.slot, &drive).await;
+        let regained = group.regain_lost(slot, &drive).await;
         if regained > 0 {
             let what = format!(
-                "{regained} blocks of slot {} that were listed lost were had from disk {old} after all",
-                avoidance.slot
+                "{regained} blocks of slot {slot} that were listed lost were had from disk {old} after all"
             );
             self.event(Severity::Info, "lost-regained", Some(old), Some(number), what);
         }

@@ -24,8 +24,7 @@ const FEW: u64 = (1 << 20) / BLOCK_SIZE;
 /// What a pair does. `safe`: its secondary survives as many failures as home (rule B6).
 fn mode_of(table: &BackupTable, pair: &PairEntry, safe: bool) -> Mode {
     let avoidance = table.users_of(BackupPlace::Pair(pair.primary)).next().map(|(a, _)| a.state);
-    let redirects =
-        matches!(avoidance, Some(AvoidanceState::Entering | AvoidanceState::Copying)) && safe;
+    let redirects = avoidance.is_some_and(|state| state != AvoidanceState::WritingBack) && safe;
     match (pair.reversed, redirects) {
         (false, false) => Mode::Follows,
         (false, true) => Mode::Syncing,
@@ -231,10 +230,12 @@ mod tests {
 
     #[test]
     fn what_a_pair_does_follows_from_direction_avoidance_and_safety() {
-        use AvoidanceState::{Copying, Entering, WritingBack};
+        use AvoidanceState::{Copying, Entering, Sheltered, WritingBack};
         for (state, reversed, safe, mode) in [
             (Entering, false, true, Mode::Syncing),
             (Copying, false, true, Mode::Syncing),
+            (Sheltered, false, true, Mode::Syncing),
+            (Sheltered, true, true, Mode::Reversed),
             (Copying, false, false, Mode::Follows),
             (WritingBack, false, true, Mode::Follows),
             (Entering, true, true, Mode::Reversed),

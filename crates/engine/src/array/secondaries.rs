@@ -133,6 +133,7 @@ fn place(
         hold: false,
         reversed: false,
         temporary: true,
+        away: false,
         bitmap: Vec::new(),
     };
     enter(&mut with, &pair, &volume);

@@ -58,6 +58,7 @@ impl<E: Env> Array<E> {
             started_at_ms: self.started_at_ms,
             now_ms: self.rt.unix_ms(),
             allow_injection: config.allow_injection,
+            policy: config.health.policy.clone(),
             problems,
             disks,
             groups,
@@ -133,7 +134,7 @@ impl<E: Env> Array<E> {
         {
             return DiskState::Failed;
         }
-        if config.backups.avoidances.iter().any(|a| a.retiring == Some(disk.number)) {
+        if config.backups.retiring_in(disk.number).is_some() {
             return DiskState::Retiring;
         }
         let slot = config.groups.iter().flat_map(|g| &g.slots).find(|s| s.disk == disk.number);

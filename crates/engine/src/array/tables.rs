@@ -7,7 +7,9 @@ use std::collections::BTreeSet;
 
 use super::Array;
 use super::volumes::geometry_of;
-use crate::config::{BackupPlace, Configuration, PairEntry, ShieldedVolume, VolumeEntry};
+use crate::config::{
+    BackupPlace, Configuration, PairEntry, PairStatus, ShieldedVolume, VolumeEntry,
+};
 use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
 use crate::report::{T2Row, T4Row, T5Row, T6Row, T7Row};
 use crate::runtime::Env;
@@ -37,16 +39,16 @@ impl<E: Env> Array<E> {
     pub fn table_t2(&self, count: u64) -> Vec<T2Row> {
         let config = self.config.borrow();
         let pairs = self.pairs.borrow();
-        let row = |pair: &PairEntry| T2Row {
-            primary_volume: pair.primary,
-            secondary_volume: pair.secondary,
-            pairing_status: pair.status.to_string(),
-            differential_bitmap: bits(
-                &pairs
-                    .get(&pair.primary)
-                    .map_or_else(|| vec![false; count as usize], |pair| pair.bits(count, REGION)),
-            ),
-        };
+        let row =
+            |pair: &PairEntry| T2Row {
+                primary_volume: pair.primary,
+                secondary_volume: pair.secondary,
+                pairing_status: if pair.away { PairStatus::Split } else { pair.status }.to_string(),
+                differential_bitmap: bits(&pairs.get(&pair.primary).map_or_else(
+                    || vec![pair.away; count as usize],
+                    |pair| pair.bits(count, REGION),
+                )),
+            };
         config.backups.pairs.iter().map(row).collect()
     }
 

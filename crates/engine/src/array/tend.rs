@@ -6,10 +6,10 @@
 
 use std::rc::Rc;
 
-use super::Array;
+use super::{Array, shelter};
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, GroupEntry, SlotEntry,
-    SlotState, Strategy,
+    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, GroupEntry, Retired,
+    SlotEntry, SlotState, Strategy,
 };
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -27,6 +27,7 @@ enum Step {
     Engage(Slot, DiskNumber),
     GiveWay(Slot),
     Enter,
+    Shelter,
     Leave,
     WriteBack,
     Rest,
@@ -77,6 +78,7 @@ impl<E: Env> Array<E> {
                     Step::Engage(slot, spare) => array.run_engage(&group, slot, spare).await,
                     Step::GiveWay(slot) => array.run_give_way(&group, slot).await,
                     Step::Enter => array.run_enter(&group).await,
+                    Step::Shelter => array.run_shelter(&group).await,
                     Step::Leave => array.run_leave(&group).await,
                     Step::WriteBack => array.run_write_back(&group).await,
                     Step::Rest => false,
@@ -155,11 +157,13 @@ impl<E: Env> Array<E> {
             return Step::Rest; // It is paused, or a failure is about to be committed.
         }
         // The disk that was being filled is gone: the next one starts over.
-        let slot = &entry.slots[usize::from(avoidance.slot.0)];
-        let waits = avoidance.retiring.is_none() && slot.state == SlotState::InSync;
+        let waits = shelter::waits(entry, avoidance);
+        let whole = entry.slots.iter().all(|slot| slot.state == SlotState::InSync);
         match self.pick_spare(config, group.member_len()) {
             Some(spare) if waits => Step::Engage(avoidance.slot, spare),
-            _ => Step::Leave,
+            _ if !config.health.policy.shelter || whole && !waits => Step::Leave,
+            _ if avoidance.state == AvoidanceState::Sheltered => Step::Rest,
+            _ => Step::Shelter,
         }
     }
 
@@ -320,6 +324,10 @@ impl<E: Env> Array<E> {
             s.replacement == Some(filled) || s.disk == filled && s.state != SlotState::Out
         };
         let old_disk = before.as_ref().map(|s| s.disk).filter(|old| *old != filled);
+        if old_disk.is_some() {
+            // The disk that was replaced before it under the same shield goes with this commit.
+            self.retry_from_retired(group.number).await;
+        }
         group.set_swapping(slot, true);
         let swapped = self.commit(|next| {
             // A drive that failed at the last moment was dropped before this change: then nothing is swapped.
@@ -333,7 +341,8 @@ impl<E: Env> Array<E> {
             if let Some(disk) = next.disk_mut(filled) {
                 disk.role = DiskRole::Member;
             }
-            self.retire_under_shield(next, group.number, old_disk);
+            let retired = old_disk.map(|disk| Retired { disk, slot });
+            self.retire_under_shield(next, group.number, retired);
         });
         let swapped = swapped.await;
         group.set_swapping(slot, false);
@@ -347,32 +356,9 @@ impl<E: Env> Array<E> {
         }
         let retiring = self.config.borrow().backups.of_group(group.number).and_then(|a| a.retiring);
         match old {
-            Some(old) if retiring == Some(old) => Ok(()), // Rule A4.
+            Some(disk) if retiring == Some(Retired { disk, slot }) => Ok(()), // Rule A4.
             Some(old) => self.commit(|next| self.drop_disk(next, old, DropReason::Replaced)).await,
             None => Ok(()),
-        }
-    }
-
-    /// Rules A3, A4: under a shield the old disk stays as a last resort, and updates go home once nothing is left to be filled.
-    fn retire_under_shield(
-        &self,
-        next: &mut Configuration,
-        group: GroupNumber,
-        old: Option<DiskNumber>,
-    ) {
-        let whole = next.group(group).is_some_and(|g| {
-            g.slots.iter().all(|s| s.state == SlotState::InSync && s.replacement.is_none())
-        });
-        let Some(avoidance) = next.backups.of_group_mut(group) else { return };
-        let before = match old {
-            Some(old) => avoidance.retiring.replace(old),
-            None => None,
-        };
-        if whole {
-            avoidance.state = AvoidanceState::WritingBack;
-        }
-        if let Some(before) = before {
-            self.drop_disk(next, before, DropReason::Replaced);
         }
     }
 
@@ -396,7 +382,7 @@ impl<E: Env> Array<E> {
                 entry.slots[at] = SlotEntry { disk: old, state, replacement: None };
             }
             if let Some(avoidance) = next.backups.of_group_mut(group.number)
-                && avoidance.retiring == Some(old)
+                && avoidance.retiring.is_some_and(|retired| retired.disk == old)
             {
                 avoidance.retiring = None;
                 avoidance.state = AvoidanceState::Copying;

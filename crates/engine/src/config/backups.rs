@@ -71,6 +71,8 @@ pub enum AvoidanceState {
     Entering,
     /// The spare is being filled while the group takes no host writes.
     Copying,
+    /// The group takes no host writes, and no spare is there to be filled: the shield waits for one, since the policy says so.
+    Sheltered,
     /// Updates go home; new writes too.
     WritingBack,
 }
@@ -80,6 +82,7 @@ impl fmt::Display for AvoidanceState {
         f.write_str(match self {
             Self::Entering => "entering",
             Self::Copying => "copying",
+            Self::Sheltered => "sheltered",
             Self::WritingBack => "writing back",
         })
     }
@@ -92,6 +95,15 @@ pub struct ShieldedVolume {
     pub volume: VolumeNumber,
     /// Its backup storages in the order they were taken; none: its writes go home.
     pub chain: Vec<BackupPlace>,
+}
+
+/// A disk that was replaced under a shield, and the slot that it had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Retired {
+    /// The disk.
+    pub disk: DiskNumber,
+    /// The slot: what the disk still gives is a block of this one, and of no other.
+    pub slot: Slot,
 }
 
 /// One avoidance.
@@ -108,7 +120,7 @@ pub struct AvoidanceEntry {
     /// What was asked for.
     pub asked: Strategy,
     /// The disk that was replaced, until write-back has drained (rule A4).
-    pub retiring: Option<DiskNumber>,
+    pub retiring: Option<Retired>,
     /// The group's volumes at its beginning.
     pub volumes: Vec<ShieldedVolume>,
 }
@@ -169,6 +181,8 @@ pub struct PairEntry {
     pub reversed: bool,
     /// Made for one avoidance, and removed after it.
     pub temporary: bool,
+    /// The secondary's group was not there at a start, and is not back: nothing is noted, so everything may differ.
+    pub away: bool,
     /// Where the bitmap lies in the secondary's group.
     pub bitmap: Vec<Extent>,
 }
@@ -271,6 +285,12 @@ impl BackupTable {
     pub fn is_lasting_pair(&self, place: BackupPlace) -> bool {
         let BackupPlace::Pair(primary) = place else { return false };
         self.pair_of(primary).is_some_and(|pair| !pair.temporary)
+    }
+
+    /// The avoidance in which a disk was replaced, and until whose end it is kept.
+    #[must_use]
+    pub fn retiring_in(&self, disk: DiskNumber) -> Option<&AvoidanceEntry> {
+        self.avoidances.iter().find(|a| a.retiring.is_some_and(|old| old.disk == disk))
     }
 
     /// Takes a place that holds nothing out of every chain.

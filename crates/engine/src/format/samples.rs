@@ -5,8 +5,8 @@ use super::layout::Layout;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
     DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, JournalMode, Level,
-    PairEntry, PairStatus, Service, ShieldedVolume, SlotEntry, SlotState, Strategy, VolumeEntry,
-    WorkEntry,
+    PairEntry, PairStatus, Retired, Service, ShieldedVolume, SlotEntry, SlotState, Strategy,
+    VolumeEntry, WorkEntry,
 };
 use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
@@ -87,7 +87,7 @@ pub fn configuration() -> Configuration {
             volume(3, 2, "b", &[(0, 1)]),
         ],
         health: HealthTable {
-            policy: Policy { mode: Mode::Advise, ..Policy::default() },
+            policy: Policy { mode: Mode::Advise, shelter: true, ..Policy::default() },
             disks: [(DiskNumber(2), entry)].into(),
         },
         backups: backups(),
@@ -126,6 +126,7 @@ fn backups() -> BackupTable {
         hold: true,
         reversed: false,
         temporary: true,
+        away: false,
         bitmap: vec![Extent { start: 1, stripes: 2 }],
     };
     BackupTable {
@@ -135,7 +136,7 @@ fn backups() -> BackupTable {
             state: AvoidanceState::Copying,
             paused: true,
             asked: Strategy::WorkDisk,
-            retiring: Some(DiskNumber(6)),
+            retiring: Some(Retired { disk: DiskNumber(6), slot: Slot(1) }),
             volumes: vec![ShieldedVolume {
                 volume: first,
                 chain: vec![places[0], places[1], BackupPlace::Pair(first)],

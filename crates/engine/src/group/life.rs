@@ -11,9 +11,20 @@ use crate::config::SlotState;
 use crate::disk::DiskFault;
 use crate::drive::Drive;
 use crate::error::IoError;
-use crate::format::page::{decode_cursors, encode_cursors};
+use crate::format::page::{PAGE_PAYLOAD, decode_cursors, encode_cursors};
 use crate::ids::Slot;
 use crate::runtime::Env;
+
+/// A group of which no member was there at the start: nothing was written to it since.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Away {
+    /// It was there, or is again.
+    Here,
+    /// What its maps say is not known.
+    Unknown,
+    /// Members are back, and not enough of them to give everything.
+    Partly,
+}
 
 /// The generations of the pages written to a drive, to be compared once it has joined.
 pub(crate) struct Copied {
@@ -85,7 +96,15 @@ impl<E: Env> Group<E> {
     /// Reads all maps from the group's drives in service. `clean`: the last stop was orderly.
     pub(crate) async fn load_maps(self: &Rc<Self>, clean: bool) -> Result<(), MissingPage> {
         // A drive that is being filled may hold older pages; it is asked too, since the newest wins.
-        let drives = self.drives_in_service();
+        self.load_maps_of(self.drives_in_service(), clean).await
+    }
+
+    /// Reads all maps from `drives`: nothing was known of them before.
+    pub(crate) async fn load_maps_of(
+        self: &Rc<Self>,
+        drives: Vec<Rc<Drive<E>>>,
+        clean: bool,
+    ) -> Result<(), MissingPage> {
         self.intent.pages.load(self.uuid, &drives, |p, bytes| self.intent.load(p, bytes)).await?;
         self.unwritten
             .pages
@@ -129,6 +148,26 @@ impl<E: Env> Group<E> {
     /// Whether a parity group is marked dirty while a member is missing: its missing data may not be computable (write hole).
     pub(crate) fn has_write_hole(&self) -> bool {
         self.has_parity() && self.intent.dirty_count() > 0 && !self.missing().is_empty()
+    }
+
+    /// How much of the group was away since the start.
+    pub(crate) fn away(&self) -> Away {
+        self.away.get()
+    }
+
+    pub(crate) fn set_away(&self, away: Away) {
+        self.away.set(away);
+        if away == Away::Unknown {
+            // Nothing is taken for never written, which would read as zeroes.
+            for page in 0..self.unwritten.pages.count() {
+                self.unwritten.load(page, &[0; PAGE_PAYLOAD]);
+            }
+        }
+    }
+
+    /// Whether everything in the group can be had once `slot` is back.
+    pub(crate) fn is_readable_with(&self, slot: Slot) -> bool {
+        self.geometry.still_whole(self.missing().without(slot))
     }
 
     /// Every marked region is to be resynced.

@@ -42,6 +42,7 @@ mod write;
 pub(crate) use fill::{FillEnd, Stale};
 use intent::Intent;
 use journal::Journal;
+pub(crate) use life::Away;
 use lost::Lost;
 use pages::Pages;
 pub(crate) use pages::{MissingPage, pages_in};
@@ -134,6 +135,8 @@ pub(crate) struct Group<E: Env> {
     avoid: Cell<SlotSet>,
     /// The slot whose disk is being copied away: its filler is read first, it itself last.
     copied: Cell<Option<Slot>>,
+    /// No member was there at the start, and not enough are back yet.
+    away: Cell<Away>,
 }
 
 impl<E: Env> Group<E> {
@@ -167,6 +170,7 @@ impl<E: Env> Group<E> {
             paused: Cell::new(false),
             avoid: Cell::default(),
             copied: Cell::default(),
+            away: Cell::new(Away::Here),
         })
     }
 

@@ -130,6 +130,9 @@ pub struct Policy {
     pub leak_percent: u32,
     /// Avoidances under way at once.
     pub at_once: u32,
+    /// The shield of a group stays up, or comes up, also where there is no spare to copy its ailing disk to.
+    #[serde(default)]
+    pub shelter: bool,
 }
 
 impl Default for Policy {
@@ -139,6 +142,7 @@ impl Default for Policy {
             thresholds: ErrorClass::ALL.map(ErrorClass::default_threshold),
             leak_percent: LEAK_PERCENT,
             at_once: AT_ONCE,
+            shelter: false,
         }
     }
 }

@@ -94,6 +94,11 @@ impl<E: Env> Pair<E> {
         blocks.start.min(end)..blocks.end.min(end)
     }
 
+    /// Blocks of each side.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.size.div_ceil(BLOCK_SIZE)
+    }
+
     /// Marked blocks.
     pub(crate) fn marks(&self) -> u64 {
         self.bitmap.bits.borrow().ones()

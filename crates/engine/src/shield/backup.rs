@@ -155,6 +155,17 @@ impl<E: Env> Backup<E> {
         }
     }
 
+    /// Whether a flush of the volume concerns this storage: a log that has nothing of it, and from which nothing of it is to be cleared, may
+    /// be as gone as it will.
+    pub(super) fn matters(&self, volume: VolumeNumber, covered: &Covered) -> bool {
+        match (self, covered) {
+            (Self::Log(log), Covered::Log(clearings)) => {
+                log.marks_of(volume) > 0 || !clearings.is_empty()
+            }
+            _ => true,
+        }
+    }
+
     /// Makes what was stored so far durable.
     pub(super) async fn flush(&self) -> Result<(), IoError> {
         match self {

@@ -6,7 +6,7 @@
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::{Backup, Shield, Source};
+use super::{Backup, Log, Shield, Source};
 use crate::buf::Buf;
 use crate::error::IoError;
 use crate::ids::BLOCK_SIZE;
@@ -95,6 +95,28 @@ impl<E: Env> Shield<E> {
             )),
             (Err(error), _) => DrainEnd::Failed(format!("volume {}: {error}", self.volume)),
         }
+    }
+
+    /// Empties a log that is given up: what it still gives goes home, the rest is lost there (rule M5), durably. Answers how many blocks each are. The
+    /// caller holds the lock of the whole volume.
+    pub(crate) async fn abandon(
+        &self,
+        home: &Rc<VolumeRt<E>>,
+        log: &Rc<Log<E>>,
+    ) -> Result<(u64, u64), IoError> {
+        let (mut moved, mut lost, mut at) = (0, 0, 0);
+        while let Some(block) = log.next_marked(self.volume, at..u64::MAX) {
+            at = block + 1;
+            if self.take_home(home, &(block..at)).await.map_err(|(_, error)| error)? {
+                moved += 1;
+                continue;
+            }
+            home.lose_home(block * BLOCK_SIZE..at * BLOCK_SIZE).await?;
+            self.unmark_others(&(block..at), None);
+            lost += 1;
+        }
+        home.flush_kept().await?;
+        Ok((moved, lost))
     }
 
     /// Whether a backup is nearly full or lost a copy: hosts' load gives way to what is to be taken home.

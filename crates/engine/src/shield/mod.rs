@@ -218,7 +218,9 @@ impl<E: Env> Shield<E> {
         let covered: Vec<_> =
             self.chain.iter().map(|backup| backup.begin_flush(self.volume)).collect();
         let flushed = async {
-            let stored = join_all(self.chain.iter().map(Backup::flush)).await;
+            let asked = self.chain.iter().zip(&covered);
+            let asked = asked.filter(|(backup, covered)| backup.matters(self.volume, covered));
+            let stored = join_all(asked.map(|(backup, _)| backup.flush())).await;
             home.flush_kept().await?;
             stored.into_iter().collect::<Result<(), IoError>>()?;
             for (backup, covered) in self.chain.iter().zip(&covered) {

@@ -117,6 +117,27 @@ impl<E: Env> Space<E> {
         }
     }
 
+    /// Whether no copy answers at the moment.
+    pub(crate) fn is_silent(&self) -> bool {
+        match self {
+            Self::Legs(legs) => legs.legs.borrow().iter().all(|leg| leg.is_silent()),
+            Self::Volume(volume) => !volume.group().answers(),
+        }
+    }
+
+    /// Whether no leg is in service any more, nor answers.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Legs(legs) if legs.out.get()) && self.is_silent()
+    }
+
+    /// Asks no leg any more, and lets those go that wait for one; answers which there were.
+    pub(crate) fn give_up(&self) -> Vec<DiskNumber> {
+        let Self::Legs(legs) = self else { return Vec::new() };
+        let legs = legs.legs.borrow();
+        legs.iter().for_each(|leg| leg.retire());
+        legs.iter().map(|leg| leg.number).collect()
+    }
+
     /// Blocks of 4 KiB.
     pub(crate) fn blocks(&self) -> u64 {
         match self {

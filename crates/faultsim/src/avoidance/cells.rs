@@ -49,14 +49,55 @@ pub(super) fn another_fails_worse(seed: u64, trace: Trace) {
     }
 }
 
-/// A second member is found ailing while the first is copied, or while its updates go home: it gets its turn, under the same shield.
+/// Two disks of one group are replaced under one shield, and neither the first nor its peers give a block: it is lost, and never taken from the
+/// second, which holds another slot's.
+pub(super) fn two_retired_disks(seed: u64, trace: Trace) {
+    const CHUNK: u64 = 16 * 1024;
+    let mut stage = stage(seed, &trace, Level::Raid5, 4);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.add_work_disk(2).await;
+        s.write(0, s.size()).await;
+        s.flush().await;
+        for disk in ["d1", "d3"] {
+            spoil(&s, disk, 8 * CHUNK, 4096);
+        }
+        s.replace(1, 4 * SLOW, Strategy::WorkDisk).await;
+        s.copying().await;
+        s.replace(2, 0, Strategy::WorkDisk).await;
+        s.whole_again().await;
+        let report = s.machine.array.report();
+        let members: Vec<u32> = report.groups[0].members.iter().map(|disk| disk.0).collect();
+        if members != [5, 6, 3, 4] {
+            s.machine.complain(format!("both should have been replaced: {members:?}"));
+        }
+        let mut lost = 0;
+        for at in (0..s.size()).step_by(4096) {
+            lost += u64::from(s.host.read(at, 4096).await.is_err());
+        }
+        // The peer's own bad block is not listed, and does not read either.
+        if !(1..=2).contains(&lost) || report.groups[0].lost_blocks == 0 {
+            s.machine.complain(format!(
+                "{} blocks are listed, {lost} do not read",
+                report.groups[0].lost_blocks
+            ));
+        }
+    });
+}
+
+/// A second member is found ailing while the first is copied: it gets its turn under the same shield. Found while updates go home, it waits for the
+/// end of that.
 pub(super) fn another_ails(seed: u64, trace: Trace) {
     for (level, members, tolerance) in redundant() {
         for state in [AvoidanceState::Copying, AvoidanceState::WritingBack] {
             let mut stage = stage(seed, &trace, level, members);
             act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                let legs = |s: &Script, times| {
+                    let names = (0..=tolerance).map(|leg| format!("d{}", members + 3 + leg));
+                    names.for_each(|leg| s.bay(&leg).drive.faults_mut().slow_down(times));
+                };
                 if state == AvoidanceState::WritingBack {
                     writing_back(&mut s, tolerance).await;
+                    legs(&s, 2000); // So slow that the array looks at its disks meanwhile.
                 } else {
                     s.add_work_disk(tolerance + 1).await;
                     s.scribble(40).await;
@@ -64,6 +105,11 @@ pub(super) fn another_ails(seed: u64, trace: Trace) {
                     s.copying().await;
                 }
                 s.machine.array.smart_failure(DiskNumber(2));
+                s.machine.pause(2 * SECOND).await;
+                if state == AvoidanceState::WritingBack && s.state() != Some(state) {
+                    s.machine.complain(format!("it should be writing back: {:?}", s.state()));
+                }
+                legs(&s, 1);
                 s.scribble(10).await;
                 s.flush().await;
                 let replaced = |s: &Script| {
@@ -72,6 +118,13 @@ pub(super) fn another_ails(seed: u64, trace: Trace) {
                     !is_in(1) && !is_in(2) && s.state().is_none()
                 };
                 s.await_that("the end of both copies", replaced).await;
+                let events = s.machine.array.events_after(0);
+                let last = |kind| events.iter().rposition(|event| event.kind == kind);
+                let first_home = events.iter().position(|event| event.kind == "write-back-ended");
+                let queued = first_home < last("spare-engaged");
+                if queued != (state == AvoidanceState::WritingBack) {
+                    s.machine.complain(format!("found in {state}, it was queued: {queued}"));
+                }
                 s.verify().await;
                 s.machine.audit().await;
             });

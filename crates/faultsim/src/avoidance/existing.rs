@@ -235,6 +235,9 @@ async fn whole_story(mut s: Script) {
     s.machine.complain("the avoidance does not end under load".into());
 }
 
+/// Crashes of a story at each level under one seed: the story has some ten thousand steps.
+const CRASHES: u64 = 20;
+
 fn crash_anywhere(seed: u64, trace: Trace) {
     for (level, members, tolerance) in LEVELS {
         let set = |seed: u64| {
@@ -250,9 +253,11 @@ fn crash_anywhere(seed: u64, trace: Trace) {
         };
         let mut whole = set(seed);
         let RunEnd::Completed(steps) = play(&mut whole, None) else { panic!("nothing cuts it") };
-        for _ in 0..12 {
+        // A step of the whole story takes a crash each in turn, at an even distance, and another one with each seed.
+        let apart = (steps / CRASHES).max(1);
+        for crash in 0..CRASHES {
             let mut stage = set(seed);
-            let cut = whole.rng.within(1..steps);
+            let cut = (crash * apart + whole.rng.within(1..apart + 1)).min(steps);
             play(&mut stage, Some(cut));
             stage.end(false);
             act(&mut stage, AssembleOptions::default(), move |s| async move {

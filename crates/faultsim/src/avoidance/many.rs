@@ -16,7 +16,7 @@ use crate::trace::Trace;
 
 impl Script {
     /// Adds a volume; the oracle hears of it if hosts are to use it.
-    pub(super) async fn add_volume(&self, name: &str, group: GroupNumber, size: u64, hosts: bool) {
+    pub(crate) async fn add_volume(&self, name: &str, group: GroupNumber, size: u64, hosts: bool) {
         let spec = VolumeSpec { name: name.into(), group, size: Some(size), number: None };
         self.must(self.machine.array.create_volume(spec).await, "volume create");
         if hosts {

@@ -119,7 +119,7 @@ pub(super) fn a3_swap_is_one_commit(seed: u64, trace: Trace) {
                 let member = report.groups[0].members[usize::from(avoidance.slot.0)];
                 let swapped = member != DiskNumber(1);
                 let written_back = avoidance.state == AvoidanceState::WritingBack;
-                let retiring = avoidance.retiring == Some(DiskNumber(1));
+                let retiring = avoidance.retiring.is_some_and(|old| old.disk == DiskNumber(1));
                 if swapped != retiring || swapped != written_back {
                     s.machine.complain(format!("half a swap after step {cut}: {avoidance:?}"));
                 }

@@ -312,7 +312,16 @@ async fn health_clear(context: Rc<Context>, body: NameDisk) -> Result<Done, Comm
 }
 
 async fn policy_set(context: Rc<Context>, body: SetPolicy) -> Result<Done, CommandError> {
-    context.array.set_mode(body.mode).await.map(|()| Done {})
+    if body.mode.is_none() && body.shelter.is_none() {
+        return Err(CommandError::Refused("nothing is to be set: give mode or shelter".into()));
+    }
+    if let Some(mode) = body.mode {
+        context.array.set_mode(mode).await?;
+    }
+    if let Some(shelter) = body.shelter {
+        context.array.set_shelter(shelter).await?;
+    }
+    Ok(Done {})
 }
 
 async fn scrub(context: Rc<Context>, body: ScrubGroup) -> Result<JobStarted, CommandError> {

@@ -37,7 +37,7 @@ pub struct AddDisk {
     pub force: bool,
 }
 
-/// `POST /v1/disks/remove`, `/v1/disks/fail`, `/v1/work-disks/remove` and `/v1/health/clear`.
+/// `POST /v1/disks/remove`, `/v1/disks/fail`, `/v1/work-disks/remove`, `/v1/work-disks/abandon` and `/v1/health/clear`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameDisk {
@@ -64,7 +64,7 @@ pub struct NameGroup {
     pub group: GroupNumber,
 }
 
-/// `POST /v1/volumes/delete` and `/v1/work-volumes/remove`. Volumes are named by name, or by number where no volume has that name.
+/// `POST /v1/volumes/delete`, `/v1/work-volumes/remove` and `/v1/work-volumes/abandon`. Volumes are named by name, or by number where no volume has that name.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NameVolume {
@@ -192,7 +192,18 @@ pub struct SetThreshold {
 #[serde(deny_unknown_fields)]
 pub struct SetPolicy {
     /// What is done about an ailing disk.
-    pub mode: Mode,
+    #[serde(default)]
+    pub mode: Option<Mode>,
+    /// Whether groups are shielded while there is no spare.
+    #[serde(default)]
+    pub shelter: Option<bool>,
+}
+
+/// The answer of `POST /v1/work-disks/abandon` and `/v1/work-volumes/abandon`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Abandoned {
+    /// Blocks of 4096 bytes that are listed lost.
+    pub lost_blocks: u64,
 }
 
 /// `POST /v1/scrub`.

@@ -43,6 +43,7 @@ fn healthy() -> ArrayReport {
         started_at_ms: 1_000_000,
         now_ms: 1_000_000 + 273_600_000,
         allow_injection: false,
+        policy: forestall_engine::health::Policy::default(),
         problems: Vec::new(),
         disks,
         groups: vec![GroupReport {

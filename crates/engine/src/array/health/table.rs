@@ -113,6 +113,20 @@ impl<E: Env> Array<E> {
         self.set_policy(Policy { mode, ..self.policy() }, what.into()).await
     }
 
+    /// Sets whether groups stay shielded, or are shielded, while there is no spare to copy an ailing disk to.
+    ///
+    /// # Errors
+    /// If it cannot be committed.
+    pub async fn set_shelter(self: &Rc<Self>, shelter: bool) -> Result<(), CommandError> {
+        let what = match shelter {
+            true => "groups with an ailing disk are shielded also while there is no spare",
+            false => {
+                "without a spare groups are not shielded, and those that are take their updates home"
+            }
+        };
+        self.set_policy(Policy { shelter, ..self.policy() }, what.into()).await
+    }
+
     async fn set_policy(self: &Rc<Self>, policy: Policy, what: String) -> Result<(), CommandError> {
         let _turn = self.command_turn.lock().await;
         self.commit(|next| next.health.policy = policy).await?;
@@ -162,6 +176,11 @@ fn health_action(
         }
         (None, None) if watch.held => {
             format!("its replacement was cancelled; `forestall replace {number}` starts it again")
+        }
+        (None, None)
+            if place.is_some_and(|(group, _)| config.backups.of_group(group).is_some()) =>
+        {
+            "its turn comes when the updates of its group are home".into()
         }
         (None, None) if !watch.refused.is_empty() => watch.refused.clone(),
         (None, None) => format!(

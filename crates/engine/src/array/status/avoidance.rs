@@ -4,6 +4,7 @@
 //! cost. Changes nothing.
 
 use super::{Array, job_words, name};
+use crate::array::shelter;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, SlotState, WorkEntry,
 };
@@ -24,11 +25,11 @@ impl<E: Env> Array<E> {
         let slots = config.group(avoidance.group).map(|g| g.slots.as_slice()).unwrap_or_default();
         let slot = &slots[usize::from(avoidance.slot.0)];
         let copying = slot.state == SlotState::InSync && slot.replacement.is_some();
-        let disk = copying.then_some(slot.disk);
-        let is_filled = |s: &&crate::config::SlotEntry| {
-            s.replacement.is_some()
-                || matches!(s.state, SlotState::Rebuilding | SlotState::Catching)
-        };
+        let sheltered = avoidance.state == AvoidanceState::Sheltered;
+        let waits = sheltered
+            && config.group(avoidance.group).is_some_and(|g| shelter::waits(g, avoidance));
+        let disk = (copying || waits).then_some(slot.disk);
+        let is_filled = |s: &&crate::config::SlotEntry| shelter::is_filled(s);
         let filled = Some(slot).filter(is_filled).or_else(|| slots.iter().find(is_filled));
         let logs = self.logs.borrow();
         let name_of = |number| config.volumes.iter().find(|v| v.number == number);
@@ -61,7 +62,7 @@ impl<E: Env> Array<E> {
             slot: avoidance.slot.0,
             disk,
             filling: filled.map(|s| s.replacement.unwrap_or(s.disk)),
-            retiring: avoidance.retiring,
+            retiring: avoidance.retiring.map(|old| old.disk),
             why: self.why_avoided(avoidance, disk),
             asked: avoidance.asked,
             away_blocks: volumes.iter().map(|v| v.away_blocks).sum(),
@@ -78,7 +79,7 @@ impl<E: Env> Array<E> {
     }
 
     fn why_avoided(&self, avoidance: &AvoidanceEntry, disk: Option<DiskNumber>) -> String {
-        let Some(suspect) = disk.or(avoidance.retiring) else {
+        let Some(suspect) = disk.or(avoidance.retiring.map(|old| old.disk)) else {
             return "a member failed".into();
         };
         match self.why_ailing(suspect) {
@@ -102,7 +103,10 @@ impl<E: Env> Array<E> {
                 .filter(|d| work.legs.contains(&d.number) && d.state != DiskState::Work)
                 .collect();
             if !lost.is_empty() {
-                problems.push(lost_leg_words(work, set, &lost));
+                let log = self.logs.borrow().get(&work.place).cloned();
+                let away = log.filter(|log| log.space().is_silent());
+                let away = away.map_or(0, |log| log.marked_slots().len() as u64);
+                problems.push(lost_leg_words(work, set, &lost, away));
             }
         }
         problems
@@ -150,12 +154,15 @@ fn which_disk(avoidance: &AvoidanceReport, disks: &[DiskReport]) -> String {
         (Some(disk), _, Some(spare)) => {
             format!("{} is copied away to disk {spare} ({why})", title(disk))
         }
-        (Some(disk), _, None) => format!("{} is copied away ({why})", title(disk)),
+        (Some(disk), _, None) => format!("{} is to be copied away ({why})", title(disk)),
         (None, Some(old), _) => format!(
             "{} was replaced ({why}) and is kept as a last resort until the updates are home",
             title(old)
         ),
         (None, None, Some(spare)) => format!("a failed member is rebuilt to disk {spare}"),
+        (None, None, None) if avoidance.state == AvoidanceState::Sheltered => {
+            "a member is out".into()
+        }
         (None, None, None) => "the copy has ended".into(),
     }
 }
@@ -164,6 +171,7 @@ fn which_disk(avoidance: &AvoidanceReport, disks: &[DiskReport]) -> String {
 fn how_far(avoidance: &AvoidanceReport, group: &GroupReport, jobs: &[JobReport]) -> String {
     let mut jobs = jobs.iter().filter(|job| job.group == group.number);
     match (avoidance.state, avoidance.paused, avoidance.disk) {
+        (AvoidanceState::Sheltered, _, disk) => waits_words(disk),
         (AvoidanceState::Entering, ..) => "writes under way are brought to an end".into(),
         (_, true, Some(disk)) => {
             format!("the copy stands still; go on with `forestall replace resume {disk}`")
@@ -176,6 +184,17 @@ fn how_far(avoidance: &AvoidanceReport, group: &GroupReport, jobs: &[JobReport])
             .find(|job| job.kind == JobKind::WriteBack)
             .map_or_else(|| "updates are about to go home".into(), job_words),
     }
+}
+
+/// What an avoidance without a spare waits for.
+fn waits_words(disk: Option<DiskNumber>) -> String {
+    let home = disk.map_or_else(
+        || "`forestall policy shelter off` takes the updates home without one".into(),
+        |disk| format!("`forestall replace cancel {disk}` takes the updates home instead"),
+    );
+    format!(
+        "there is no spare: add one with `forestall disk add PATH --role spare`, and it is filled by itself; {home}"
+    )
 }
 
 /// Where each volume's writes go, in words.
@@ -195,7 +214,8 @@ fn where_writes_go(avoidance: &AvoidanceReport) -> String {
     format!("writes of {}", places.join(", of "))
 }
 
-fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport]) -> Problem {
+/// `away`: blocks that only the set has, if it does not answer.
+fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport], away: u64) -> Problem {
     let legs: Vec<String> = lost
         .iter()
         .map(|leg| {
@@ -204,11 +224,19 @@ fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport]) -> Pr
         })
         .collect();
     let left = work.legs.len() - lost.len();
-    let action = format!(
-        "bring it back with `forestall disk readd {}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`",
-        lost.first().map_or(set, |leg| leg.number)
-    );
+    let first = lost.first().map_or(set, |leg| leg.number);
+    let action = match away {
+        0 => format!(
+            "bring it back with `forestall disk readd {first}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`"
+        ),
+        away => format!(
+            "{} that only it has cannot be had: bring the disk back, it is tried again every ten seconds. If it is gone for good, `forestall work-disk abandon {set}` \
+             lists them lost and lets everything else go on",
+            words::counted(away, "block")
+        ),
+    };
     let risk = match left {
+        0 if away > 0 => "these blocks answer with an error, and so do flushes".into(),
         0 => "it takes no more writes".into(),
         n => format!(
             "what it takes survives {}: it is not used for groups that survive more",

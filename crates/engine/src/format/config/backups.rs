@@ -6,7 +6,7 @@ use super::super::codec::{CodecError, Reader, Writer};
 use super::check::{DISKS_MAX, EXTENTS_MAX, GROUPS_MAX, VOLUMES_MAX};
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Extent, PairEntry, PairStatus,
-    ShieldedVolume, Strategy, WorkEntry,
+    Retired, ShieldedVolume, Strategy, WorkEntry,
 };
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
 
@@ -24,10 +24,12 @@ pub fn write(w: &mut Writer, table: &BackupTable) {
             AvoidanceState::Entering => 1,
             AvoidanceState::Copying => 2,
             AvoidanceState::WritingBack => 3,
+            AvoidanceState::Sheltered => 4,
         };
         w.u32(avoidance.group.0).u8(avoidance.slot.0).u8(state).flag(avoidance.paused);
         w.u8(strategy_code(avoidance.asked));
-        w.u32(avoidance.retiring.map_or(0, |disk| disk.0));
+        w.u32(avoidance.retiring.map_or(0, |old| old.disk.0));
+        w.u8(avoidance.retiring.map_or(0, |old| old.slot.0));
         w.list(&avoidance.volumes, |w, volume| {
             w.u32(volume.volume.0);
             w.list(&volume.chain, |w, place| write_place(w, *place));
@@ -65,7 +67,7 @@ fn write_pair(w: &mut Writer, pair: &PairEntry) {
         PairStatus::BackingUp => 4,
     };
     w.bytes(&pair.id.0).u32(pair.primary.0).u32(pair.secondary.0).u8(status);
-    w.flag(pair.hold).flag(pair.reversed).flag(pair.temporary);
+    w.flag(pair.hold).flag(pair.reversed).flag(pair.temporary).flag(pair.away);
     w.list(&pair.bitmap, |w, extent| {
         w.u64(extent.start).u64(extent.stripes);
     });
@@ -82,10 +84,11 @@ fn read_pair(r: &mut Reader<'_>) -> Result<PairEntry, CodecError> {
         _ => return Err(CodecError::Value("status of a pair")),
     };
     let (hold, reversed, temporary) = (r.flag("hold")?, r.flag("reversed")?, r.flag("temporary")?);
+    let away = r.flag("away")?;
     let bitmap = r.list(EXTENTS_MAX, "extents", |r| {
         Ok::<_, CodecError>(Extent { start: r.u64()?, stripes: r.u64()? })
     })?;
-    Ok(PairEntry { id, primary, secondary, status, hold, reversed, temporary, bitmap })
+    Ok(PairEntry { id, primary, secondary, status, hold, reversed, temporary, away, bitmap })
 }
 
 /// Reads the section's body.
@@ -122,10 +125,12 @@ fn read_avoidance(r: &mut Reader<'_>) -> Result<AvoidanceEntry, CodecError> {
         1 => AvoidanceState::Entering,
         2 => AvoidanceState::Copying,
         3 => AvoidanceState::WritingBack,
+        4 => AvoidanceState::Sheltered,
         _ => return Err(CodecError::Value("state of an avoidance")),
     };
     let (paused, asked) = (r.flag("paused")?, read_strategy(r)?);
-    let retiring = Some(r.u32()?).filter(|disk| *disk != 0).map(DiskNumber);
+    let (disk, its_slot) = (r.u32()?, Slot(r.u8()?));
+    let retiring = (disk != 0).then_some(Retired { disk: DiskNumber(disk), slot: its_slot });
     let volumes = r.list(VOLUMES_MAX, "shielded volumes", |r| {
         let volume = VolumeNumber(r.u32()?);
         let chain = r.list(CHAIN_MAX, "chain", read_place)?;

@@ -156,6 +156,11 @@ fn check_pairs(config: &Configuration) -> Result<(), Invalid> {
         require(!pair.reversed || used && !pair.temporary, || {
             format!("the pair {primary}, {secondary} is reversed and backs nothing")
         })?;
+        require(!pair.away || !pair.reversed && !pair.temporary, || {
+            format!(
+                "the secondary of the pair {primary}, {secondary} is away and has what is newest"
+            )
+        })?;
         let group = config.group(second.group);
         let stripes = group.map_or(0, |group| group.stripes);
         let inside = |e: &Extent| {

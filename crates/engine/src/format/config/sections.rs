@@ -257,12 +257,12 @@ fn read_volume(r: &mut Reader<'_>) -> Result<VolumeEntry, CodecError> {
 }
 
 fn write_health(w: &mut Writer, health: &HealthTable) {
-    let Policy { mode, thresholds, leak_percent, at_once } = &health.policy;
+    let Policy { mode, thresholds, leak_percent, at_once, shelter } = &health.policy;
     w.u8(match mode {
         Mode::Auto => 1,
         Mode::Advise => 2,
     });
-    w.u32(*leak_percent).u32(*at_once);
+    w.u32(*leak_percent).u32(*at_once).flag(*shelter);
     w.list(thresholds, |w, threshold| {
         w.u32(*threshold);
     });
@@ -286,7 +286,7 @@ fn read_health(body: &[u8]) -> Result<HealthTable, CodecError> {
         2 => Mode::Advise,
         _ => return Err(CodecError::Value("policy")),
     };
-    let (leak_percent, at_once) = (r.u32()?, r.u32()?);
+    let (leak_percent, at_once, shelter) = (r.u32()?, r.u32()?, r.flag("shelter")?);
     let thresholds = eight(&mut r, "thresholds", Reader::u32)?;
     let disks = r.list(DISKS_MAX, "health of disks", |r| {
         let (disk, level) = (DiskNumber(r.u32()?), r.u32()?);
@@ -295,7 +295,7 @@ fn read_health(body: &[u8]) -> Result<HealthTable, CodecError> {
         Ok::<_, CodecError>((disk, HealthEntry { counts, level, ailing, held }))
     })?;
     r.end()?;
-    let policy = Policy { mode, thresholds, leak_percent, at_once };
+    let policy = Policy { mode, thresholds, leak_percent, at_once, shelter };
     Ok(HealthTable { policy, disks: disks.into_iter().collect() })
 }
 

@@ -10,7 +10,7 @@ use forestall_engine::{CommandError, T4Row, T5Row, T6Row, T7Row};
 
 use super::bits::{BitsQuery, asked};
 use super::{Answer, Body, Shared, command, see, volume_name};
-use crate::api::types::{AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume};
+use crate::api::types::{Abandoned, AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume};
 use crate::data::Context;
 
 /// Bits of a bitmap that are shown where nobody says how many.
@@ -24,8 +24,10 @@ pub fn routes() -> Router<Shared> {
         .route("/v1/show/t7", see(|c| -> Vec<T7Row> { c.array.table_t7() }))
         .route("/v1/work-volumes/add", command(work_volume_add))
         .route("/v1/work-volumes/remove", command(work_volume_remove))
+        .route("/v1/work-volumes/abandon", command(work_volume_abandon))
         .route("/v1/work-disks/add", post(work_disk_add))
         .route("/v1/work-disks/remove", command(work_disk_remove))
+        .route("/v1/work-disks/abandon", command(work_disk_abandon))
 }
 
 async fn show_t4(
@@ -58,6 +60,23 @@ async fn work_disk_add(
 ) -> Answer<Done> {
     control.run(move |context| async move { context.add_work_disk(body).await }).await??;
     Ok(Json(Done {}))
+}
+
+async fn work_volume_abandon(
+    context: Rc<Context>,
+    body: NameVolume,
+) -> Result<Abandoned, CommandError> {
+    let name = volume_name(&context, body.volume);
+    let lost_blocks = context.array.abandon_work_volume(&name).await?;
+    Ok(Abandoned { lost_blocks })
+}
+
+async fn work_disk_abandon(
+    context: Rc<Context>,
+    body: NameDisk,
+) -> Result<Abandoned, CommandError> {
+    let lost_blocks = context.array.abandon_work_disk(body.disk).await?;
+    Ok(Abandoned { lost_blocks })
 }
 
 async fn work_disk_remove(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {
