@@ -64,6 +64,10 @@ impl<E: Env> Array<E> {
         } else {
             self.drives.borrow_mut().insert(number, drive);
             self.commit(|next| {
+                // Whatever it was copied away from, it is nobody's last resort any more.
+                for avoidance in &mut next.backups.avoidances {
+                    avoidance.retiring = avoidance.retiring.filter(|old| old.disk != number);
+                }
                 if let Some(disk) = next.disk_mut(number) {
                     disk.service = Service::InService;
                     if disk.role != DiskRole::Free {

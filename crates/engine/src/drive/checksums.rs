@@ -29,6 +29,8 @@ struct Page {
     sums: Sums,
     /// When it was last looked at.
     used: u64,
+    /// Nothing was ever written there, so a file that is full may have no room for it.
+    fresh: bool,
 }
 
 #[derive(Default)]
@@ -97,8 +99,11 @@ impl Checksums {
         for number in pages_of(&blocks) {
             let at = within(number, &blocks);
             let from = (number * PER_PAGE as u64 + at.start as u64 - first) as usize;
-            let page =
-                held.entry(number).or_insert_with(|| Page { sums: checksum::unknown(), used: 0 });
+            let page = held.entry(number).or_insert_with(|| Page {
+                sums: checksum::unknown(),
+                used: 0,
+                fresh: true,
+            });
             page.used = now;
             page.sums[at.clone()].copy_from_slice(&sums[from..from + at.len()]);
             self.changed.borrow_mut().insert(number);
@@ -107,9 +112,39 @@ impl Checksums {
     }
 
     fn insert(&self, number: u64, sums: Sums) {
-        let used = self.tick();
-        self.pages.borrow_mut().entry(number).or_insert(Page { sums, used });
+        let (used, fresh) = (self.tick(), sums == checksum::unknown());
+        self.pages.borrow_mut().entry(number).or_insert(Page { sums, used, fresh });
         self.shrink(KEPT);
+    }
+
+    /// Whether any page of `blocks` is not known to have its room on the disk.
+    fn has_fresh(&self, blocks: &Range<u64>) -> bool {
+        let held = self.pages.borrow();
+        pages_of(blocks).any(|number| held.get(&number).is_none_or(|page| page.fresh))
+    }
+
+    /// Pages were not written: a fresh one is as if nobody had touched it, another is tried again with the next flush.
+    fn not_written(&self, run: Range<u64>) {
+        let mut held = self.pages.borrow_mut();
+        for number in run {
+            if held.get(&number).is_some_and(|page| page.fresh) {
+                held.remove(&number);
+                self.changed.borrow_mut().remove(&number);
+            } else {
+                self.changed.borrow_mut().insert(number);
+            }
+        }
+    }
+
+    /// Pages were written.
+    fn written(&self, run: Range<u64>) {
+        self.unflushed.borrow_mut().extend(run.clone());
+        let mut held = self.pages.borrow_mut();
+        for number in run {
+            if let Some(page) = held.get_mut(&number) {
+                page.fresh = false;
+            }
+        }
     }
 
     /// Takes those looked at longest ago out of memory, an eighth of `kept` at once, if there are more than that.
@@ -236,6 +271,11 @@ impl<E: Env> Drive<E> {
         Ok(())
     }
 
+    /// Whether the pages of `blocks` have to be written before what they stand for may be called written.
+    pub(crate) fn has_fresh_checksums(&self, blocks: &Range<u64>) -> bool {
+        self.checksums.has_fresh(blocks)
+    }
+
     /// Whether so many checksums were changed that they are to be written first.
     pub(crate) fn has_many_changed_checksums(&self) -> bool {
         self.checksums.changed.borrow().len() >= CHANGED_MAX
@@ -261,8 +301,8 @@ impl<E: Env> Drive<E> {
             let writes = batch.iter().map(|run| self.write_run(run.clone(), &give_up));
             for (run, result) in batch.iter().zip(join_all(writes).await) {
                 match result {
-                    Ok(()) => checksums.unflushed.borrow_mut().extend(run.clone()),
-                    Err(_) => checksums.changed.borrow_mut().extend(run.clone()),
+                    Ok(()) => checksums.written(run.clone()),
+                    Err(_) => checksums.not_written(run.clone()),
                 }
                 outcome = outcome.and(result);
             }
@@ -329,6 +369,22 @@ mod tests {
         checksums.shrink(2);
         let held: Vec<u64> = checksums.pages.borrow().keys().copied().collect();
         assert_eq!(held, [0, 3], "the one looked at last and the changed one");
+    }
+
+    #[test]
+    fn a_page_that_found_no_room_is_as_if_nobody_had_touched_it() {
+        let checksums = with_pages(0..1);
+        assert!(checksums.has_fresh(&(0..1)) && checksums.has_fresh(&(5000..5001)));
+        assert!(checksums.set(0, &[7]));
+        checksums.not_written(0..1);
+        assert!(!checksums.is_unflushed() && checksums.get(&(0..1)).is_none());
+        checksums.insert(0, checksum::unknown());
+        assert!(checksums.set(0, &[7]));
+        checksums.changed.take();
+        checksums.written(0..1);
+        assert!(!checksums.has_fresh(&(0..1)));
+        checksums.not_written(0..1);
+        assert_eq!(*checksums.changed.borrow(), BTreeSet::from([0]), "tried again");
     }
 
     #[test]

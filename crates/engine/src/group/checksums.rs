@@ -103,7 +103,18 @@ impl<E: Env> Group<E> {
             return Ok(());
         }
         let sums = self.checksums_of(slot, address, data);
-        drive.set_checksums(address / BLOCK_SIZE, &sums).await?;
+        let blocks = blocks(address, data.len());
+        loop {
+            drive.set_checksums(blocks.start, &sums).await?;
+            if !drive.has_fresh_checksums(&blocks) {
+                break;
+            }
+            // A full file system below says so now, and not when a flush is to keep what was answered.
+            self.write_checksums(drive).await?;
+            if !drive.has_fresh_checksums(&blocks) {
+                break;
+            }
+        }
         if drive.has_many_changed_checksums() {
             self.write_checksums(drive).await?;
         }

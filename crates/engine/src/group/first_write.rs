@@ -6,8 +6,9 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::Group;
+use super::store::OnFull;
 use super::write::{SlotWrite, column_parts};
-use super::{Group, OnFull};
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::error::IoError;

@@ -8,9 +8,10 @@
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::Group;
 use super::around::Patience;
 use super::journal::Journal;
-use super::{Group, OnFull};
+use super::store::OnFull;
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::error::IoError;
