@@ -88,7 +88,7 @@ impl<E: Env> Array<E> {
     /// A group that was away since the start can give everything again: what a crash before left half-way in it is made good before any host has a
     /// block of it.
     pub(super) async fn group_returns(self: &Rc<Self>, group: &Rc<Group<E>>, clean: bool) {
-        if !clean && !group.is_journaled() && group.can_compare() {
+        if !clean && !group.is_journaled() && group.needs_intent() {
             group.mark_all_dirty();
         }
         if self.replay(group, clean).await.is_err() {

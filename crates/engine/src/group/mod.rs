@@ -190,7 +190,7 @@ impl<E: Env> Group<E> {
     }
 
     /// Whether a write is to be told of before it begins: it goes to two places, or leaves a block and its checksum apart when it is cut.
-    fn needs_intent(&self) -> bool {
+    pub(crate) fn needs_intent(&self) -> bool {
         self.has_two_of_anything() || self.checksums
     }
 
