@@ -153,13 +153,10 @@ pub(crate) fn writes_go_astray(seed: u64, trace: Trace) {
                 s.fill().await;
                 let mut rounds = 0;
                 while !bay.drive.is_wrong() && rounds < 100 {
-                    let mut faults = bay.drive.faults_mut();
-                    if misdirected {
-                        faults.misdirect_writes(1)
-                    } else {
-                        faults.lose_writes(1)
+                    match misdirected {
+                        true => bay.drive.faults_mut().misdirect_writes(1),
+                        false => bay.drive.faults_mut().lose_writes(1),
                     }
-                    drop(faults);
                     s.scribble(3).await;
                     rounds += 1;
                 }

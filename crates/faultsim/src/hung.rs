@@ -1,12 +1,14 @@
-//! The story of a member that stops answering: hosts hardly notice, and it is failed when the rules say so.
+//! Stories of a member that stops answering: hosts hardly notice, and it is failed when the rules say so.
 //!
-//! Owns the script; [`crate::scenarios`] lists it. Invariant: what a host waited is measured in virtual time for every read.
+//! Owns the scripts; [`crate::scenarios`] lists them. Invariant: what a host waited is measured in virtual time for every read.
 
 use std::cell::Cell;
 use std::rc::Rc;
 
 use forestall_engine::format::layout::Layout;
-use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskNumber, DiskState, Level, Runtime};
+use forestall_engine::{
+    AssembleOptions, BLOCK_SIZE, DiskNumber, DiskState, Level, Runtime, Strategy,
+};
 
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
@@ -160,4 +162,30 @@ pub(crate) fn slow_parity_is_not_left_behind(seed: u64, trace: Trace) {
             }
         });
     }
+}
+
+/// A member that its group cannot spare answers neither a host's write nor a configuration. It is given up in the end, and then the
+/// write ends, with an error: nothing waits for it, and nobody runs in a circle.
+pub(crate) fn hung_only_copy_is_given_up(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid0, 2, 3);
+    stage.run(AssembleOptions::default(), None, |machine| async move {
+        let mut s = Script::new(&machine);
+        s.scribble(20).await;
+        s.flush().await;
+        s.hang("d1");
+        let (writer, latch) = (Script::new(&machine), Latch::default());
+        latch.spawn(&machine.runtime, async move {
+            let result = writer.host.write(0, writer.size(), false).await;
+            if result.is_ok() {
+                writer.machine.complain("a write succeeded that a member never took".into());
+            }
+        });
+        let changed = machine.array.set_strategy("v1", Strategy::Direct).await;
+        s.must(changed, "volume set");
+        latch.all().await;
+        if !s.event("disk-failed") {
+            machine.complain("the member was not failed".into());
+        }
+    });
+    stage.end(false); // A group that is gone is not stopped in good order.
 }

@@ -21,7 +21,8 @@ use crate::health::{
     transport_burst,
 };
 use crate::hung::{
-    hung_member_is_read_around, hung_member_under_writes, slow_parity_is_not_left_behind,
+    hung_member_is_read_around, hung_member_under_writes, hung_only_copy_is_given_up,
+    slow_parity_is_not_left_behind,
 };
 use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,
@@ -314,6 +315,11 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "slow-parity-is-not-left-behind",
         story: "beside a lost block a row is written whose parity does not answer: the parity follows or is listed lost",
         script: slow_parity_is_not_left_behind,
+    },
+    Scenario {
+        name: "hung-only-copy-is-given-up",
+        story: "a member that cannot be spared answers neither a write nor a configuration: both end, the write with an error",
+        script: hung_only_copy_is_given_up,
     },
 ];
 

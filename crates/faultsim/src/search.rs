@@ -132,6 +132,21 @@ pub fn search_matrix(first: u64, time: Duration, tell: impl Fn(&Failure) + Sync)
     (passed.into_inner(), failed.into_inner() as usize)
 }
 
+/// Plays stories by name, one after another; answers the cells that they reached.
+///
+/// # Errors
+/// What the first story found that found something.
+///
+/// # Panics
+/// If there is no story of that name.
+pub fn cells_of(stories: &[&str]) -> Result<Counts, Box<Failure>> {
+    let _ = coverage::taken();
+    for name in stories {
+        play(name, 1, Lines::Keep).expect("a story of that name")?;
+    }
+    Ok(coverage::taken())
+}
+
 /// Plays every scripted scenario under seeds 1 to `seeds` on every core, until one finds something. Answers how many were played, the cells that
 /// they reached, and what was found.
 #[must_use]

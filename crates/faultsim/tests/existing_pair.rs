@@ -10,7 +10,7 @@ stories! {
     b2_silent_group = "b2-existing-pair-silent-group" x 4,
     b2_bit_first = "b2-existing-pair-bit-first" x 2,
     b2_crash_anywhere = "b2-existing-pair-crash-anywhere" x 2,
-    b7_less_safe = "b7-existing-pair-less-safe" x 3,
+    b7_less_safe = "b7-existing-pair-less-safe" x 4,
     b7_lost = "b7-existing-pair-lost" x 2,
     home_loses_a_member = "existing-pair-home-loses-a-member" x 1,
     lost_at_home = "existing-pair-lost-at-home" x 2,

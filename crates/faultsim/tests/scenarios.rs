@@ -59,6 +59,7 @@ stories! {
     a_hung_member_is_read_around = "hung-member-is-read-around" x 4,
     a_hung_member_under_writes = "hung-member-under-writes" x 4,
     slow_parity_is_not_left_behind = "slow-parity-is-not-left-behind" x 4,
+    a_hung_only_copy_is_given_up = "hung-only-copy-is-given-up" x 4,
 }
 
 #[test]

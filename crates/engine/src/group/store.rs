@@ -101,8 +101,12 @@ impl<E: Env> Group<E> {
                 }
                 Timed::Done(result) => return result,
                 Timed::Late(request) => {
-                    if self
-                        .give_up(drive, format!("a write at {address} of its data space timed out"))
+                    // Of a drive that was given up meanwhile nothing is waited for, though the group cannot spare it: it ends no wait.
+                    if drive.is_gone()
+                        || self.give_up(
+                            drive,
+                            format!("a write at {address} of its data space timed out"),
+                        )
                     {
                         drive.abandon(request, Request::Write);
                         return Err(DiskFault::new(FaultKind::TimedOut));

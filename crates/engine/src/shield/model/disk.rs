@@ -140,25 +140,16 @@ impl Disks {
     /// Every way in which a crash may leave them, with all legs and with one that is lost.
     pub(super) fn crashes(&self) -> Vec<Self> {
         let mut all = vec![self.clone()];
-        let open: Vec<usize> = {
-            let mut disks = self.clone();
-            let cells = disks.cells().map(|cell| cell.choices()).collect::<Vec<_>>();
-            (0..cells.len()).filter(|at| cells[*at] > 1).collect()
-        };
-        for at in open {
-            let fall = |disks: &Self| {
-                let cell = |disks: &mut Self, choice: usize| {
-                    disks.cells().nth(at).expect("it is there").fall(choice);
-                };
-                let choices = disks.clone().cells().nth(at).expect("it is there").choices();
-                let fallen = (0..choices).map(|choice| {
+        let choices: Vec<usize> = all[0].cells().map(|cell| cell.choices()).collect();
+        for (at, choices) in choices.into_iter().enumerate().filter(|(_, choices)| *choices > 1) {
+            let fall = |disks: Self| {
+                (0..choices).map(move |choice| {
                     let mut fallen = disks.clone();
-                    cell(&mut fallen, choice);
+                    fallen.cells().nth(at).expect("it is there").fall(choice);
                     fallen
-                });
-                fallen.collect::<Vec<_>>()
+                })
             };
-            all = all.iter().flat_map(fall).collect();
+            all = all.into_iter().flat_map(fall).collect();
         }
         let whole = all.clone();
         let legs = self.logs[0].len();
@@ -248,6 +239,15 @@ impl Disks {
             }
         }
         Some(book)
+    }
+
+    /// Reads every log back; the books, and what the blocks read as, or `None` if the start is refused or one does not read.
+    pub(super) fn recover_all(&mut self, weak: Weak) -> Option<(Vec<Book>, Vec<u32>)> {
+        let logs = 0..self.logs.len();
+        let books = logs.map(|log| self.recover(log, weak)).collect::<Option<Vec<_>>>()?;
+        let read = (0..BLOCKS as u64).map(|block| self.read(&books, block, weak));
+        let read = read.collect::<Option<_>>()?;
+        Some((books, read))
     }
 
     /// What a block reads as: a version, or nothing.

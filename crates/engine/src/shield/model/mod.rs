@@ -6,6 +6,7 @@
 //! reads as a version from its last answered flush on; with one thing damaged on every leg, so or not at all. Each rule, when it is weakened, must be found out.
 
 use std::hash::{Hash, Hasher};
+use std::rc::Rc;
 
 use super::book::{Book, Clearing, Covered};
 use crate::format::log::{EntryKind, LogShape};
@@ -100,9 +101,24 @@ struct Flush {
     recovery: bool,
 }
 
-/// How a state was reached, for messages: states that differ in nothing else are the same.
+/// How a state was reached, newest step first, for messages: states that differ in nothing else are the same. Shared with the states before it.
 #[derive(Clone, Default)]
-struct Trail(Vec<String>);
+struct Trail(Option<Rc<(String, Self)>>);
+
+impl Trail {
+    fn push(&mut self, step: String) {
+        self.0 = Some(Rc::new((step, self.clone())));
+    }
+
+    fn steps(&self) -> Vec<&str> {
+        let mut steps: Vec<&str> =
+            std::iter::successors(self.0.as_deref(), |(_, before)| before.0.as_deref())
+                .map(|(step, _)| step.as_str())
+                .collect();
+        steps.reverse();
+        steps
+    }
+}
 
 impl Hash for Trail {
     fn hash<H: Hasher>(&self, _: &mut H) {}
@@ -143,7 +159,7 @@ impl State {
 
     /// A write of a block begins in the first log from `first` on, and from the one that holds it, that has room; `false` if none has.
     fn enter(&mut self, block: u64, first: usize) -> bool {
-        self.trail.0.push(format!("write {block}"));
+        self.trail.push(format!("write {block}"));
         let holds = |log: &usize| self.books[*log].find(VOLUME, block).is_some();
         let from = (0..self.books.len()).rfind(holds).unwrap_or(0);
         for log in from.max(first)..self.books.len() {
@@ -162,7 +178,7 @@ impl State {
     }
 
     fn land(&mut self) {
-        self.trail.0.push("it landed".into());
+        self.trail.push("it landed".into());
         let Append { log, slot, block, .. } = self.append.take().expect("an append is under way");
         self.books[log].landed(slot);
         self.now[block as usize] = self.given[block as usize];
@@ -175,7 +191,7 @@ impl State {
 
     /// A version of a block is written home: what a log holds, or a new one.
     fn write_home(&mut self, block: u64, new: bool) {
-        self.trail.0.push(format!("{block} home, new: {new}"));
+        self.trail.push(format!("{block} home, new: {new}"));
         if new {
             self.given[block as usize] += 1;
             self.now[block as usize] = self.given[block as usize];
@@ -185,7 +201,7 @@ impl State {
     }
 
     fn begin_flush(&mut self, weak: Weak) {
-        self.trail.0.push("flush".into());
+        self.trail.push("flush".into());
         let logs = 0..self.books.len();
         let flush = |log| [Step::Begin(log), Step::Prove(log), Step::End(log)];
         let clear = |log| [Step::Clear(log), Step::Begin(log), Step::Prove(log), Step::End(log)];
@@ -211,7 +227,7 @@ impl State {
             append.as_ref().filter(|a| a.log == log).map(|a| (a.slot, a.told))
         };
         let step = flush.steps.pop().expect("an answer is last");
-        self.trail.0.push(format!("{step:?}"));
+        self.trail.push(format!("{step:?}"));
         match step {
             Step::Begin(log) => {
                 let book = &mut self.books[log];
@@ -283,33 +299,32 @@ impl State {
 
     /// The array starts on what a crash left; `None` if it refuses to.
     fn start(&self, mut disks: Disks, weak: Weak) -> Option<Self> {
-        let recover = |log| disks.recover(log, weak);
-        let books: Vec<Book> = (0..self.books.len()).map(recover).collect::<Option<_>>()?;
-        let now: Option<Vec<u32>> =
-            (0..BLOCKS as u64).map(|block| disks.read(&books, block, weak)).collect();
+        let (books, now) = disks.recover_all(weak)?;
         let logs = 0..books.len();
         let flush = |log| [Step::Begin(log), Step::Prove(log), Step::End(log)];
         let mut steps: Vec<Step> = logs.flat_map(flush).collect();
         steps.push(Step::Answer);
         steps.reverse();
-        let covered = vec![None; books.len()];
         let flush = Flush {
-            asked: now.clone()?,
+            asked: now.clone(),
             clearings: vec![Vec::new(); books.len()],
-            covered,
+            covered: vec![None; books.len()],
             steps,
             recovery: true,
         };
         let mut left = self.left;
         left[3] = left[3].saturating_sub(1);
         Some(Self {
+            trail: self.trail.clone(),
             disks,
             books,
-            now: now?,
+            now,
+            given: self.given.clone(),
+            floor: self.floor.clone(),
             append: None,
             flush: Some(flush),
             left,
-            ..self.clone()
+            blocks: self.blocks,
         })
     }
 
@@ -378,9 +393,9 @@ impl State {
     fn crash(&self, weak: Weak, damage: bool) -> Result<Vec<Self>, String> {
         let mut starts = Vec::new();
         for disks in self.disks.crashes() {
-            for damaged in disks.damages().into_iter().filter(|_| damage) {
-                if let Some(after) = self.start(damaged, weak) {
-                    self.judge(&after.now, &disks)?;
+            for mut damaged in if damage { disks.damages() } else { Vec::new() } {
+                if let Some((_, read)) = damaged.recover_all(weak) {
+                    self.judge(&read, &disks)?;
                 }
             }
             match self.start(disks.clone(), weak) {
@@ -394,10 +409,11 @@ impl State {
         Ok(starts)
     }
 
+    /// Whether every block reads as a version that it may have.
     fn judge(&self, read: &[u32], disks: &Disks) -> Result<(), String> {
         for (block, version) in read.iter().enumerate() {
             if !(self.floor[block]..=self.given[block]).contains(version) {
-                let trail = &self.trail.0;
+                let trail = self.trail.steps();
                 return Err(format!("block {block} reads as {version}: {trail:?} {disks:?}"));
             }
         }
