@@ -42,7 +42,7 @@ pub async fn injector(machine: Machine, mut rng: Rng, count: u64, in_order: bool
                 .iter()
                 .any(|g| g.members.iter().any(|&m| Some(m) == Shelf::number_of(&report, bay)))
                 || machine.world.sets.has(bay);
-            if in_order && checks_itself(&report, bay) && rng.percent(30) {
+            if in_order && checks_itself(&report, bay) && rng.percent(60) {
                 falsify(&machine, bay, &mut rng);
             } else {
                 strike(&machine, bay, member, &mut rng);
@@ -92,11 +92,11 @@ fn falsify(machine: &Machine, bay: &Bay, rng: &mut Rng) {
             "rots"
         }
         1 => {
-            bay.drive.faults_mut().lose_writes(rng.within(1..3));
+            bay.drive.faults_mut().lose_writes(rng.within(1..6));
             "loses the next writes"
         }
         _ => {
-            bay.drive.faults_mut().misdirect_writes(1);
+            bay.drive.faults_mut().misdirect_writes(rng.within(1..4));
             "writes to a wrong place"
         }
     };

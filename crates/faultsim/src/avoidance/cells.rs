@@ -176,7 +176,7 @@ async fn write_back_beside_hosts(s: &mut Script, slots: u64) -> u64 {
     }
     s.flush().await;
     let latch = Latch::default();
-    for at in 0..3 {
+    for at in 0..6 {
         let other = Script::new(&s.machine);
         latch.spawn(&s.machine.runtime, async move {
             while other.state().is_some() {
