@@ -1,5 +1,5 @@
-//! Stories of answers that must not be believed: from a disk whose flush fails meanwhile, from two copies that a crash or a disk that lies
-//! made differ.
+//! Stories of what must not be believed: answers of a disk whose flush fails meanwhile, two copies that a crash or a disk that lies made
+//! differ, a member that was out, space that was trimmed.
 //!
 //! Owns the scripts; [`crate::scenarios`] lists them.
 
@@ -7,8 +7,10 @@ use forestall_engine::format::layout::Layout;
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level, Runtime};
 
 use crate::machine::Latch;
-use crate::scenarios::act;
+use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of, stage_unchecked};
+use crate::stage::RunEnd;
+use crate::target::Zeroing;
 use crate::trace::Trace;
 
 /// Crashes while a RAID0 of one disk is copied to a spare: the two may hold different versions of what was not flushed
@@ -94,4 +96,73 @@ pub(crate) fn scheduled_scrub_repairs_nothing(seed: u64, trace: Trace) {
         rot(rotten);
     }
     act(&mut stage, AssembleOptions::default(), |s| async move { s.verify().await });
+}
+
+/// One mirror's flush fails after the other's has ended, and the power goes the moment that the host's flush is answered: by then the
+/// member is out of a configuration that counts, for what it lost was promised (rules C1, F1).
+pub(crate) fn flush_fails_then_crash(seed: u64, trace: Trace) {
+    for round in 0..8 {
+        let mut stage = stage_of(seed * 100 + round, trace.clone(), Level::Raid1, 2, 2);
+        act(&mut stage, AssembleOptions::default(), |s| async move { s.write(0, s.size()).await });
+        stage.run(AssembleOptions::default(), None, |machine| async move {
+            let s = Script::new(&machine);
+            for at in (0..s.size()).step_by(64 * 1024) {
+                s.write(at, 8192).await;
+            }
+            let bay = s.bay("d1");
+            bay.suspect.set(true);
+            bay.drive.faults_mut().fail_flushes(1);
+            bay.drive.faults_mut().slow_down(20);
+            s.flush().await;
+        });
+        stage.world.shelf.all()[0].drive.faults_mut().clear();
+        stage.end(false);
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}
+
+/// A member is out while the bits of regions would be swept, and comes back: what was written meanwhile is copied to it (rule M2).
+pub(crate) fn out_while_bits_are_swept(seed: u64, trace: Trace) {
+    for (level, members) in [(Level::Raid1, 2), (Level::Raid5, 3), (Level::Raid10, 4)] {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            s.write(0, s.size()).await;
+            s.must(s.machine.array.fail_disk(DiskNumber(1)).await, "fail 1");
+            s.write(0, s.size()).await;
+            s.flush().await;
+            // Bits of regions at rest are swept every five seconds of virtual time, at the second look.
+            s.machine.runtime.sleep_ns(60_000_000_000).await;
+            s.must(s.machine.array.readd_disk(DiskNumber(1), None).await, "readd 1");
+            s.expect(1, DiskState::InSync).await;
+            s.kill("d2");
+            s.verify().await;
+        });
+    }
+}
+
+/// Space that was trimmed still holds what it held, a little is written there, and the power goes in the flush: all else reads as zeroes
+/// (rule M6).
+pub(crate) fn written_again_in_a_flush(seed: u64, trace: Trace) {
+    for round in 0..24 {
+        let mut stage = stage_of(seed * 100 + round, trace.clone(), Level::Raid1, 2, 0);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            s.write(0, s.size()).await;
+            s.flush().await;
+            let trimmed = s.host.zero(0, s.size(), Zeroing::Trim, true).await;
+            s.host.must(trimmed, "a trim");
+        });
+        let started = stage.run(AssembleOptions::default(), None, |_| async {});
+        let RunEnd::Completed(start) = started else { panic!("nothing cuts this run") };
+        stage.end(false);
+        let cut = start + stage.rng.within(20..300);
+        stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+            let s = Script::new(&machine);
+            for at in (0..s.size()).step_by(64 * 1024) {
+                s.write(at + 8192, 4096).await;
+                s.flush().await;
+            }
+        });
+        stage.end(false);
+        act(&mut stage, AssembleOptions::default(), |s| async move { s.verify().await });
+    }
 }

@@ -13,7 +13,8 @@ use crate::avoidance::all_scenarios;
 use crate::away::whole_group_is_away;
 use crate::catch::caught;
 use crate::doubts::{
-    copy_of_a_lone_disk, reads_while_a_flush_fails, scheduled_scrub_repairs_nothing,
+    copy_of_a_lone_disk, flush_fails_then_crash, out_while_bits_are_swept,
+    reads_while_a_flush_fails, scheduled_scrub_repairs_nothing, written_again_in_a_flush,
 };
 use crate::falsehoods;
 use crate::health::{
@@ -315,6 +316,21 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "slow-parity-is-not-left-behind",
         story: "beside a lost block a row is written whose parity does not answer: the parity follows or is listed lost",
         script: slow_parity_is_not_left_behind,
+    },
+    Scenario {
+        name: "flush-fails-then-crash",
+        story: "a mirror's flush fails last, and the power goes when the host's is answered: what it covers reads (C1, F1)",
+        script: flush_fails_then_crash,
+    },
+    Scenario {
+        name: "out-while-bits-are-swept",
+        story: "a member is out for a minute under writes and comes back: all of them are copied to it (M2)",
+        script: out_while_bits_are_swept,
+    },
+    Scenario {
+        name: "written-again-in-a-flush",
+        story: "trimmed space is written a little and the power goes in the flush: all else reads as zeroes (M6)",
+        script: written_again_in_a_flush,
     },
     Scenario {
         name: "hung-only-copy-is-given-up",

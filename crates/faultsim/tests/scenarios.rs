@@ -59,6 +59,9 @@ stories! {
     a_hung_member_is_read_around = "hung-member-is-read-around" x 4,
     a_hung_member_under_writes = "hung-member-under-writes" x 4,
     slow_parity_is_not_left_behind = "slow-parity-is-not-left-behind" x 4,
+    f1_a_flush_fails_then_a_crash = "flush-fails-then-crash" x 4,
+    m2_out_while_bits_are_swept = "out-while-bits-are-swept" x 4,
+    m6_written_again_in_a_flush = "written-again-in-a-flush" x 4,
     a_hung_only_copy_is_given_up = "hung-only-copy-is-given-up" x 4,
 }
 
