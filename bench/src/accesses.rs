@@ -161,9 +161,9 @@ fn healthy(lines: &mut Vec<Line>, level: Level, members: usize) -> Result<()> {
     let mut to = Counting { lines, shape: name_of(level, members) };
     let stripe = array.geometry.stripe_len();
     let unit = array.unit_len();
-    // Redundant levels note first that the region is being written, in a map on every member.
-    let noted = if level == Level::Raid0 { 0 } else { shape.n };
-    let first = Count { metadata: noted, ..count(0, shape.n) };
+    // That the region is being written is noted first, in a map on every member. The first write where a page of checksums lies reads the page and
+    // finds room for it.
+    let first = Count { metadata: 3 * shape.n, ..count(0, shape.n) };
     to.line("first 4 KiB write of a region", array.write(0, BLOCK_SIZE)?, first);
     let counted = array.write(unit, BLOCK_SIZE)?;
     to.line("first 4 KiB write of another unit", counted, count(0, shape.n));

@@ -66,6 +66,8 @@ struct Inner {
     accesses: Cell<Accesses>,
     injected: RefCell<BTreeMap<Injected, u64>>,
     last_written: RefCell<VecDeque<u64>>,
+    /// An image was put on it.
+    restored: Cell<bool>,
 }
 
 /// How many places of writes are remembered.
@@ -94,6 +96,7 @@ impl Drive {
             accesses: Cell::default(),
             injected: RefCell::default(),
             last_written: RefCell::default(),
+            restored: Cell::default(),
         }))
     }
 
@@ -161,6 +164,14 @@ impl Drive {
         self.0.medium.borrow().is_wrong()
     }
 
+    /// Whether it ever held what was not written there.
+    #[must_use]
+    pub fn was_tampered_with(&self) -> bool {
+        let lies = [Injected::BitRot, Injected::LostWrite, Injected::MisdirectedWrite];
+        let injected = self.0.injected.borrow();
+        self.0.restored.get() || lies.iter().any(|kind| injected.contains_key(kind))
+    }
+
     /// Flips a bit of the sector at `offset`, without any error. `false`: it is not durable yet, or wrong already.
     pub fn rot(&self, offset: u64) -> bool {
         let mut medium = self.0.medium.borrow_mut();
@@ -188,6 +199,7 @@ impl Drive {
     pub fn restore(&self, image: Vec<u8>) {
         assert_eq!(image.len() as u64, self.0.size);
         assert!(self.0.under_way.borrow().is_empty(), "restored while in use");
+        self.0.restored.set(true);
         *self.0.medium.borrow_mut() = Medium::from_image(image);
     }
 

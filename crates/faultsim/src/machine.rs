@@ -345,7 +345,13 @@ impl Machine {
             }
         }
         self.read_all().await;
-        self.absolve(&self.quiet().await);
+        let report = self.quiet().await;
+        let misfits: u64 = report.disks.iter().map(|disk| disk.errors.checksums).sum();
+        let liars = |bay: &Rc<Bay>| bay.drive.was_tampered_with();
+        if misfits > 0 && !self.world.shelf.all().iter().any(liars) {
+            self.complain(format!("{misfits} blocks do not fit their checksum, and no disk lied"));
+        }
+        self.absolve(&report);
     }
 
     /// Kills as many members as the groups survive, at random, and reads everything again: what a scrub believes to agree must

@@ -126,10 +126,12 @@ impl<E: Env> Group<E> {
         drive.write_checksums(|| self.give_up(drive, "writing checksums timed out".into())).await
     }
 
-    /// A block of `slot` was read by itself under its row lock and did not fit.
+    /// A block of `slot` was read by itself under its row lock and did not fit. In a region that is still to be made whole after a crash that says
+    /// nothing of the disk.
     pub(super) fn count_mismatch(&self, slot: Slot, address: u64, fault: DiskFault) {
         let (main, filler) = self.drives_at(slot, address);
         if fault.kind == FaultKind::Checksum
+            && !self.intent.is_dirty(self.intent.region_of(address))
             && !self.is_unknown(slot, address)
             && let Some(drive) = main.or(filler)
         {

@@ -1,0 +1,289 @@
+//! The playbill.
+//!
+//! Owns the list of every story by name. Invariant: a name is used once, and for good.
+
+use super::*;
+
+/// Every story.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "replace-then-fail-another",
+        story: "after a replace the group is whole: any other member may fail",
+        script: replace_then_fail_another,
+    },
+    Scenario {
+        name: "crash-and-loss",
+        story: "a parity group crashes under writers and comes back without as many members as it survives",
+        script: crash_and_loss,
+    },
+    Scenario {
+        name: "crash-in-a-replay",
+        story: "the start that replays a journal crashes again and again, then a member is lost",
+        script: crash_in_a_replay,
+    },
+    Scenario {
+        name: "trimmed-and-written-again",
+        story: "what was written after a trim is not overwritten by a record from before it",
+        script: trimmed_and_written_again,
+    },
+    Scenario {
+        name: "cut-stripe-and-bad-sectors",
+        story: "a crash cuts full stripes, one member is lost, another does not read its part of them",
+        script: cut_stripe_and_bad_sectors,
+    },
+    Scenario {
+        name: "crash-while-copied-directly",
+        story: "a disk is copied without a shield, the machine crashes and a member is lost",
+        script: crash_while_copied_directly,
+    },
+    Scenario {
+        name: "fail-and-readd",
+        story: "a member that was out while hosts wrote returns and alone holds everything",
+        script: fail_and_readd,
+    },
+    Scenario {
+        name: "spare-dies-in-rebuild",
+        story: "the spare dies while it is filled, the next one takes over",
+        script: spare_dies_in_rebuild,
+    },
+    Scenario {
+        name: "two-spares",
+        story: "two members die at once, two spares take over, two others may die",
+        script: two_spares,
+    },
+    Scenario {
+        name: "stale-return",
+        story: "a disk that was away while hosts wrote returns and is not believed until it is brought up to date",
+        script: stale_return,
+    },
+    Scenario {
+        name: "rolled-back",
+        story: "a disk in service is put back to an image of long ago and is never believed",
+        script: rolled_back,
+    },
+    Scenario {
+        name: "dead-disk-returns-after-crash",
+        story: "a disk dies, hosts flush, the machine crashes, the disk is back: old data is not served",
+        script: dead_disk_returns,
+    },
+    Scenario {
+        name: "repair-does-not-destroy",
+        story: "a repairing scrub meets unreadable sectors everywhere and mends them from redundancy",
+        script: repair_does_not_destroy,
+    },
+    Scenario {
+        name: "rot-is-mended",
+        story: "bits flip on as many members as the level survives; all is had and mended",
+        script: falsehoods::rot_is_mended,
+    },
+    Scenario {
+        name: "rot-without-redundancy",
+        story: "what rots where nothing else gives it is an error of exactly its blocks",
+        script: falsehoods::rot_without_redundancy,
+    },
+    Scenario {
+        name: "writes-go-astray",
+        story: "a disk loses writes or does them elsewhere; both places are found out and mended",
+        script: falsehoods::writes_go_astray,
+    },
+    Scenario {
+        name: "rot-is-never-copied",
+        story: "a disk with rotten blocks is replaced, a peer rots in a rebuild",
+        script: falsehoods::rot_is_never_copied,
+    },
+    Scenario {
+        name: "rot-after-a-crash",
+        story: "what was flushed rots while the journal or the intent bitmap still names it",
+        script: falsehoods::rot_after_a_crash,
+    },
+    Scenario {
+        name: "checksums-are-damaged",
+        story: "the checksums themselves cannot be read, or rot",
+        script: falsehoods::checksums_are_damaged,
+    },
+    Scenario {
+        name: "resync-then-lose-any",
+        story: "after a crash and a resync each member in turn may be lost",
+        script: resync_then_lose_any,
+    },
+    Scenario {
+        name: "ailing-disk-is-replaced",
+        story: "a member errs on reads again and again: it is copied to the spare by itself, and a crash forgets no verdict",
+        script: ailing_disk_is_replaced,
+    },
+    Scenario {
+        name: "ailing-spare-is-not-used",
+        story: "with no spare, only an ailing one or the policy to advise, an ailing member stays and somebody is told",
+        script: ailing_spare_is_not_used,
+    },
+    Scenario {
+        name: "pause-gives-way",
+        story: "a paused copy goes on when the old member dies, and a disk whose copy was paused is filled again later",
+        script: pause_gives_way,
+    },
+    Scenario {
+        name: "transport-burst",
+        story: "four disks do not answer for a moment: no spare is spent, nobody is judged",
+        script: transport_burst,
+    },
+    Scenario {
+        name: "slow-disk-is-sat-out",
+        story: "a disk five times slower than its peers is not read within seconds; where all are slow nobody is accused",
+        script: slow_disk_is_sat_out,
+    },
+    Scenario {
+        name: "copy-of-a-lone-disk",
+        story: "the only copy of everything is copied to a spare while hosts write, with crashes: what was read stays",
+        script: copy_of_a_lone_disk,
+    },
+    Scenario {
+        name: "reads-while-a-flush-fails",
+        story: "a read is on its way while the same disk fails a flush and forgets what it took: old data is not served",
+        script: reads_while_a_flush_fails,
+    },
+    Scenario {
+        name: "scheduled-scrub-repairs-nothing",
+        story: "one of two copies changes silently and the schedule scrubs: it tells, and makes neither copy like the other",
+        script: scheduled_scrub_repairs_nothing,
+    },
+    Scenario {
+        name: "shielded-replace",
+        story: "while a disk is copied, hosts' writes never reach the group and their reads never the ailing disk",
+        script: shielded_replace,
+    },
+    Scenario {
+        name: "crash-while-shielded",
+        story: "crashes in every state of an avoidance: nothing flushed is lost, nothing that was read changes",
+        script: crash_while_shielded,
+    },
+    Scenario {
+        name: "another-member-dies",
+        story: "another member dies in the middle of the copy: what the ailing disk still reads is not lost",
+        script: another_member_dies,
+    },
+    Scenario {
+        name: "spare-dies-in-copy",
+        story: "the spare dies under the shield, and the next one: the old member stays and the shield comes down",
+        script: spare_dies_in_copy,
+    },
+    Scenario {
+        name: "leg-dies",
+        story: "a work disk loses legs while it holds the newest writes",
+        script: leg_dies,
+    },
+    Scenario {
+        name: "log-fills-up",
+        story: "far more is written than the work disk holds: nothing is refused and its space comes back",
+        script: log_fills_up,
+    },
+    Scenario {
+        name: "cancel-while-shielded",
+        story: "an avoidance is given up half-way: updates go home with the old member in its place",
+        script: cancel_while_shielded,
+    },
+    Scenario {
+        name: "bad-areas-are-left-for-last",
+        story: "the ailing disk has unreadable places: what it reads well is copied first, once, the rest comes from the peers",
+        script: bad_areas_are_left_for_last,
+    },
+    Scenario {
+        name: "paired-replace",
+        story: "writes go to secondaries in a free group while a disk is copied; the group takes none, and the secondaries are gone after",
+        script: paired_replace,
+    },
+    Scenario {
+        name: "crash-while-paired",
+        story: "crashes at any moment of an avoidance with new pairs: a bit is durable after its data, and cleared after home (B2)",
+        script: crash_while_paired,
+    },
+    Scenario {
+        name: "crash-in-a-flush",
+        story: "with new pairs, crashes around flushes: a bit that is on disk tells of data that is on disk (B2)",
+        script: crash_in_a_flush,
+    },
+    Scenario {
+        name: "overwritten-at-home",
+        story: "what was written back and then overwritten never returns to its old version (B5)",
+        script: overwritten_at_home,
+    },
+    Scenario {
+        name: "secondary-loses-redundancy",
+        story: "the group of the secondaries loses members: new writes go where they are as safe as home (B6)",
+        script: secondary_loses_redundancy,
+    },
+    Scenario {
+        name: "no-group-for-a-pair",
+        story: "groups that are full, in use or less safe take no secondary, and asking for one is refused with the reason (B6, B8)",
+        script: no_group_for_a_pair,
+    },
+    Scenario {
+        name: "backup-is-missing",
+        story: "the group that holds the newest writes is away at a start: the array does not come up without it",
+        script: backup_is_missing,
+    },
+    Scenario {
+        name: "secondary-follows",
+        story: "a pair is made, held, split and made equal again under writes: the secondary is equal whenever no bit is left",
+        script: secondary_follows,
+    },
+    Scenario {
+        name: "crash-while-mirroring",
+        story: "crashes at any moment of a pair's copying: what differs is marked (B2), and is equal again after",
+        script: crash_while_mirroring,
+    },
+    Scenario {
+        name: "secondary-is-lost",
+        story: "the secondary's group takes no more writes, or is away at a start: the primary goes on, and the pair ends, or waits",
+        script: secondary_is_lost,
+    },
+    Scenario {
+        name: "whole-group-is-away",
+        story: "each level: all disks of a group are missing at one start, or two, after a crash too, and are brought back: it has all that it had",
+        script: whole_group_is_away,
+    },
+    Scenario {
+        name: "secondary-is-away",
+        story: "the secondary's group is away for a start or two: the pair waits, and all of it is copied when the group is back",
+        script: secondary_is_away,
+    },
+    Scenario {
+        name: "no-such-pair",
+        story: "volumes of other sizes, of one group, with data, in a pair already: refused, nothing changed",
+        script: no_such_pair,
+    },
+    Scenario {
+        name: "hung-member-is-read-around",
+        story: "a member answers no more: host reads go to its peers after a fraction of the time limit, and it is failed in the end",
+        script: hung_member_is_read_around,
+    },
+    Scenario {
+        name: "hung-member-under-writes",
+        story: "a member answers no more while hosts write: it is failed at the time limit, and reads wait no longer than that",
+        script: hung_member_under_writes,
+    },
+    Scenario {
+        name: "slow-parity-is-not-left-behind",
+        story: "beside a lost block a row is written whose parity does not answer: the parity follows or is listed lost",
+        script: slow_parity_is_not_left_behind,
+    },
+    Scenario {
+        name: "flush-fails-then-crash",
+        story: "a mirror's flush fails last, and the power goes when the host's is answered: what it covers reads (C1, F1)",
+        script: flush_fails_then_crash,
+    },
+    Scenario {
+        name: "out-while-bits-are-swept",
+        story: "a member is out for a minute under writes and comes back: all of them are copied to it (M2)",
+        script: out_while_bits_are_swept,
+    },
+    Scenario {
+        name: "written-again-in-a-flush",
+        story: "trimmed space is written a little and the power goes in the flush: all else reads as zeroes (M6)",
+        script: written_again_in_a_flush,
+    },
+    Scenario {
+        name: "hung-only-copy-is-given-up",
+        story: "a member that cannot be spared answers neither a write nor a configuration: both end, the write with an error",
+        script: hung_only_copy_is_given_up,
+    },
+];
