@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Drive;
+use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::format::checksum::{self, PER_PAGE, Sums};
 use crate::ids::BLOCK_SIZE;
@@ -123,11 +124,26 @@ impl Checksums {
         pages_of(blocks).any(|number| held.get(&number).is_none_or(|page| page.fresh))
     }
 
+    /// Takes the pages that changed, to be written: they stay in memory until they are.
+    fn take_changed(&self) -> BTreeSet<u64> {
+        let changed = self.changed.take();
+        self.writing.borrow_mut().extend(&changed);
+        changed
+    }
+
+    /// The bytes of pages, if all of them are in memory.
+    fn encode(&self, run: Range<u64>) -> Option<Buf> {
+        let held = self.pages.borrow();
+        let pages: Option<Vec<&Sums>> =
+            run.map(|number| held.get(&number).map(|page| &page.sums)).collect();
+        pages.map(|pages| checksum::encode(pages.into_iter()))
+    }
+
     /// Pages were not written: a fresh one is as if nobody had touched it, another is tried again with the next flush.
     fn not_written(&self, run: Range<u64>) {
         let mut held = self.pages.borrow_mut();
         for number in run {
-            if held.get(&number).is_some_and(|page| page.fresh) {
+            if held.get(&number).is_none_or(|page| page.fresh) {
                 held.remove(&number);
                 self.changed.borrow_mut().remove(&number);
             } else {
@@ -288,9 +304,8 @@ impl<E: Env> Drive<E> {
     ) -> Result<(), DiskFault> {
         let checksums = &self.checksums;
         let _turn = checksums.turn.lock().await;
-        let mut changed = checksums.changed.take().into_iter().peekable();
         let mut runs: Vec<Range<u64>> = Vec::new();
-        for number in changed.by_ref() {
+        for number in checksums.take_changed() {
             match runs.last_mut() {
                 Some(run) if run.end == number && run.end - run.start < RUN => run.end += 1,
                 _ => runs.push(number..number + 1),
@@ -317,14 +332,15 @@ impl<E: Env> Drive<E> {
         give_up: &impl Fn() -> bool,
     ) -> Result<(), DiskFault> {
         let checksums = &self.checksums;
-        checksums.writing.borrow_mut().extend(run.clone());
-        let bytes = {
-            let held = checksums.pages.borrow();
-            let pages: Vec<&Sums> = run.clone().map(|number| &held[&number].sums).collect();
-            checksum::encode(pages.into_iter())
+        let bytes = checksums.encode(run.clone());
+        let result = match bytes {
+            Some(bytes) => {
+                let offset = self.layout.checksums.offset + run.start * BLOCK_SIZE;
+                self.write_meta_or(offset, bytes, give_up).await
+            }
+            // Forgotten meanwhile: the drive was given up and taken back.
+            None => Err(DiskFault::new(FaultKind::Gone)),
         };
-        let offset = self.layout.checksums.offset + run.start * BLOCK_SIZE;
-        let result = self.write_meta_or(offset, bytes, give_up).await;
         checksums.writing.borrow_mut().retain(|number| !run.contains(number));
         result
     }
@@ -369,6 +385,20 @@ mod tests {
         checksums.shrink(2);
         let held: Vec<u64> = checksums.pages.borrow().keys().copied().collect();
         assert_eq!(held, [0, 3], "the one looked at last and the changed one");
+    }
+
+    #[test]
+    fn what_waits_to_be_written_stays_and_what_was_forgotten_is_not_written() {
+        let checksums = with_pages(0..8);
+        assert!(checksums.set(0, &[7]) && checksums.set(5 * PER_PAGE as u64, &[7]));
+        assert_eq!(checksums.take_changed(), BTreeSet::from([0, 5]));
+        checksums.get(&(7 * PER_PAGE as u64..7 * PER_PAGE as u64 + 1));
+        checksums.shrink(1);
+        assert!(checksums.encode(0..1).is_some() && checksums.encode(5..6).is_some());
+        checksums.clear();
+        assert!(checksums.encode(0..1).is_none());
+        checksums.not_written(0..1);
+        assert!(checksums.changed.borrow().is_empty(), "nobody has what it held");
     }
 
     #[test]
