@@ -3,11 +3,11 @@
 //! Owns the proof. Invariants: rows count as new only if each of their blocks fits what was told of it, as it is or computed from the others; blocks of a
 //! row that is not proved stay as they are, and the checksums of the disk are made to fit them.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::super::Group;
+use super::super::ranges::Ranges;
 use super::replay::{Doubts, Row};
 use crate::buf::Buf;
 use crate::error::IoError;
@@ -86,21 +86,10 @@ impl<E: Env> Group<E> {
 
     /// Blocks whose new contents were only told by checksum, or whose record cannot be read: they stay as they are.
     pub(super) async fn believe_in_flight(self: &Rc<Self>, blocks: Range<u64>, doubts: &Doubts) {
-        let mut runs: BTreeMap<Slot, Vec<Range<u64>>> = BTreeMap::new();
-        for block in blocks {
-            for slot in SlotSet::first(self.geometry.members()).iter() {
-                if !doubts.expected.contains_key(&(slot, block)) {
-                    continue;
-                }
-                let runs = runs.entry(slot).or_default();
-                match runs.last_mut() {
-                    Some(run) if run.end == block => run.end += 1,
-                    _ => runs.push(block..block + 1),
-                }
-            }
-        }
-        for (slot, runs) in runs {
-            for run in runs {
+        for slot in SlotSet::first(self.geometry.members()).iter() {
+            let told = |block: &u64| doubts.expected.contains_key(&(slot, *block));
+            let runs: Ranges = blocks.clone().filter(told).map(|block| block..block + 1).collect();
+            for run in runs.iter() {
                 self.believe_blocks(slot, run).await;
             }
         }
