@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 mod array;
+#[cfg(test)]
+mod breadth;
 mod buf;
 mod config;
 mod disk;

@@ -6,17 +6,17 @@
 //! block reads as a version from its last answered flush on; of a pair that was there before, what is not marked is the same on both sides. Each rule, when it
 //! is weakened, must be found out.
 
-use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{Hash, Hasher};
 
 use super::bits::Bits;
 use super::equal::Equal;
+use crate::breadth;
 use crate::format::page::PAGE_PAYLOAD;
 
 const BLOCKS: usize = 2;
 
 /// Which rule the modelled engine breaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Weak {
     Nothing,
     /// A new pair's bits are durable before what they tell of.
@@ -418,35 +418,38 @@ impl State {
     }
 }
 
-fn digest(of: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
+/// A state, and what the search is about.
+#[derive(Hash)]
+struct Case {
+    state: State,
+    weak: Weak,
 }
 
-/// Goes through every history, breadth first; answers how many states there were, and the first fault.
-fn search(existing: bool, weak: Weak) -> (usize, Option<String>) {
-    let (mut seen, mut crashed) = (BTreeSet::new(), BTreeSet::new());
-    let mut found = vec![State::new(existing, [2, 2, 2, 1])];
-    while !found.is_empty() {
-        let mut next = Vec::new();
-        for state in found {
-            if !seen.insert(digest(&state)) {
-                continue;
-            }
-            let left = (&state.disks, state.floor, state.given, state.left, state.reversed);
-            if crashed.insert(digest(left)) {
-                match state.crash() {
-                    Err(fault) => return (seen.len(), Some(fault)),
-                    Ok(starts) if state.left[3] > 0 => next.extend(starts),
-                    Ok(_) => {}
-                }
-            }
-            next.extend(state.next(weak));
-        }
-        found = next;
+impl Case {
+    fn with(&self, state: State) -> Self {
+        Self { state, ..*self }
     }
-    (seen.len(), None)
+}
+
+impl breadth::State for Case {
+    fn crash_digest(&self) -> u64 {
+        let s = &self.state;
+        breadth::digest((&s.disks, s.floor, s.given, s.left, s.reversed))
+    }
+
+    fn crashed(&self) -> Result<Vec<Self>, String> {
+        let starts = self.state.crash()?;
+        let more = self.state.left[3] > 0;
+        Ok(starts.into_iter().filter(|_| more).map(|start| self.with(start)).collect())
+    }
+
+    fn following(&self) -> Vec<Self> {
+        self.state.next(self.weak).into_iter().map(|next| self.with(next)).collect()
+    }
+}
+
+fn search(existing: bool, weak: Weak) -> (usize, Option<String>) {
+    breadth::search(Case { state: State::new(existing, [2, 2, 2, 1]), weak })
 }
 
 fn holds(existing: bool, told: usize) {

@@ -22,7 +22,7 @@ const VOLUME: VolumeNumber = VolumeNumber(1);
 const SHAPE: LogShape = LogShape { slots: 3, pages: 1 };
 
 /// Which rule the modelled engine breaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Weak {
     Nothing,
     /// B1: where two storages hold a block the earlier one is read, and no flush waits for the tombstone of one that moved. (Either alone is made

@@ -1,40 +1,41 @@
 //! The search through every history of the model, and what it has to show.
 
-use std::collections::BTreeSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
-
 use super::{Bounds, State, Weak};
+use crate::breadth;
 
-fn digest(of: impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    of.hash(&mut hasher);
-    hasher.finish()
+/// A state, and what the search is about.
+#[derive(Hash)]
+struct Case {
+    state: State,
+    weak: Weak,
+    damage: bool,
 }
 
-/// Goes through every history, breadth first; answers how many states there were, and the first fault.
-fn search(bounds: Bounds, weak: Weak) -> (usize, Option<String>) {
-    let (mut seen, mut crashed) = (BTreeSet::new(), BTreeSet::new());
-    let mut found = vec![State::new(bounds)];
-    while !found.is_empty() {
-        let mut next = Vec::new();
-        for state in found {
-            if !seen.insert(digest(&state)) {
-                continue;
-            }
-            // What a crash leaves depends on nothing else.
-            let left = (&state.disks, &state.floor, &state.given, state.left);
-            if crashed.insert(digest(left)) {
-                match state.crash(weak, bounds.damage) {
-                    Err(fault) => return (seen.len(), Some(fault)),
-                    Ok(starts) if state.left[3] > 0 => next.extend(starts),
-                    Ok(_) => {}
-                }
-            }
-            next.extend(state.next(weak));
-        }
-        found = next;
+impl Case {
+    fn with(&self, state: State) -> Self {
+        Self { state, ..*self }
     }
-    (seen.len(), None)
+}
+
+impl breadth::State for Case {
+    fn crash_digest(&self) -> u64 {
+        let state = &self.state;
+        breadth::digest((&state.disks, &state.floor, &state.given, state.left))
+    }
+
+    fn crashed(&self) -> Result<Vec<Self>, String> {
+        let starts = self.state.crash(self.weak, self.damage)?;
+        let more = self.state.left[3] > 0;
+        Ok(starts.into_iter().filter(|_| more).map(|start| self.with(start)).collect())
+    }
+
+    fn following(&self) -> Vec<Self> {
+        self.state.next(self.weak).into_iter().map(|next| self.with(next)).collect()
+    }
+}
+
+fn search(bounds: Bounds, weak: Weak) -> (usize, Option<String>) {
+    breadth::search(Case { state: State::new(bounds), weak, damage: bounds.damage })
 }
 
 /// One log on one leg.
