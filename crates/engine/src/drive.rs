@@ -63,6 +63,8 @@ pub(crate) struct Drive<E: Env> {
     /// What a failed flush left unknown, whoever asked for it, until the group draws the consequence (rule F2).
     doomed: RefCell<Vec<(u64, u64)>>,
     checksums: Checksums,
+    /// The configuration slot that is written next: the one that does not hold the newest (rule C1).
+    pub(crate) config_slot: Cell<usize>,
     /// Requests so far.
     pub(crate) accesses: Cell<AccessCounts>,
     /// Errors so far.
@@ -137,6 +139,7 @@ impl<E: Env> Drive<E> {
             flushing: RefCell::default(),
             doomed: RefCell::default(),
             checksums: Checksums::default(),
+            config_slot: Cell::new(0),
             accesses: Cell::default(),
             errors: Cell::default(),
             latencies: RefCell::default(),

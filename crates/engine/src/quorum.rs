@@ -1,6 +1,6 @@
 //! Which configurations may be written, and which one to believe: rules C1, C2, C4 and C5 as pure deciders.
 //!
-//! Owns [`may_commit`] and [`successor`] for a running array, [`choose`] for one being assembled. Does no I/O: `commit` writes and flushes,
+//! Owns [`may_commit`], [`successor`] and [`older_slot`] for a running array, [`choose`] for one being assembled. Does no I/O: `commit` writes and flushes,
 //! `assemble` reads labels and slots and acts on the [`Choice`].
 //!
 //! # Words
@@ -85,6 +85,15 @@ impl Stamp {
         self.history != NO_HISTORY
             && (config.history[at].first_generation..end).contains(&self.generation)
     }
+}
+
+/// The slot of a disk that the next generation after `line` is written to (rule C1): never the one with the newest that it holds of `line` and what
+/// that grew out of. So a crash that tears the write leaves this one, however often it happens; which number the generation has says nothing of that.
+#[must_use]
+pub fn older_slot(slots: &[Option<Configuration>; 2], line: &Configuration) -> usize {
+    let held = slots.iter().enumerate().filter_map(|(at, slot)| Some((at, slot.as_ref()?)));
+    let on_line = held.filter(|(_, slot)| Stamp::of(slot).is_on_line_of(line));
+    on_line.max_by_key(|(_, slot)| slot.generation).map_or(0, |(newest, _)| 1 - newest)
 }
 
 /// Why a list of disks in service must not be committed (rule C2).

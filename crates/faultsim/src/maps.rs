@@ -1,16 +1,18 @@
-//! The story of a long list of lost blocks that changes while the machine crashes (rule M5).
+//! Stories of a group's maps and crashes: of a long list of lost blocks (rule M5), and of two crashes in a row (rules C1, M1).
 //!
-//! Bug: the list stands on two pages, in order. An entry that is made or cleared draws others from one page to the other; if the
+//! Bug of the list: the list stands on two pages, in order. An entry that is made or cleared draws others from one page to the other; if the
 //! page that gives is written before the page that receives, a crash between the two leaves them on neither, and what a disk
 //! made of those blocks is served as data. Guarantee: once FLUSH was answered, an entry that is still due is found after a crash
-//! at any step. Owns the story alone; where it crashes is the caller's choice.
+//! at any step. Owns the stories alone; where the first crashes is the caller's choice.
 
 use forestall_engine::format::layout::Layout;
-use forestall_engine::{AssembleOptions, BLOCK_SIZE, Buf, GroupNumber, IoError, Level};
+use forestall_engine::{
+    AssembleOptions, BLOCK_SIZE, Buf, GroupNumber, IoError, JournalMode, Level,
+};
 
 use crate::machine::Latch;
-use crate::scenarios::act;
-use crate::script::{Script, stage_sized};
+use crate::scenarios::{act, degraded};
+use crate::script::{Script, stage_journaled, stage_sized};
 use crate::stage::RunEnd;
 use crate::trace::Trace;
 
@@ -146,4 +148,41 @@ pub fn lost_list(seed: u64, trace: Trace, change: Change, crash_at: Option<u64>)
         });
     }
     steps
+}
+
+/// Crashes in a row that each level is played through.
+const ROWS: u64 = 60;
+
+/// A machine crashes while it writes, and again while it starts or just after; then a member is lost. Whatever the first crash tore on the other, the
+/// second one must not tear what was left there: of the configuration (rule C1) and of the maps (rule M1) each disk keeps one place whole.
+pub(crate) fn two_crashes_in_a_row(seed: u64, trace: Trace) {
+    for (level, members) in [(Level::Raid1, 2), (Level::Raid10, 4), (Level::Raid5, 3)] {
+        for row in 0..ROWS {
+            // Else a whole stripe that is cut may end as listed lost with the member.
+            let journal =
+                if level == Level::Raid5 { JournalMode::Full } else { JournalMode::default() };
+            let shape = (level, members, 0);
+            let mut stage = stage_journaled(seed + row, trace.clone(), shape, 2 << 20, journal);
+            let first = stage.rng.within(20..1200);
+            let again = stage.rng.within(20..400);
+            for cut in [first, again] {
+                stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+                    let mut s = Script::new(&machine);
+                    for _ in 0..100 {
+                        s.scribble(3).await;
+                        s.flush().await;
+                    }
+                });
+                stage.end(false);
+            }
+            let lost = stage.world.shelf.all()[(row % members as u64) as usize].clone();
+            lost.suspect.set(true);
+            lost.drive.faults_mut().set_dead(true);
+            act(&mut stage, degraded(), |mut s| async move {
+                s.verify().await;
+                s.scribble(3).await;
+                s.verify().await;
+            });
+        }
+    }
 }

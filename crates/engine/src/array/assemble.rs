@@ -6,14 +6,13 @@
 use std::rc::Rc;
 
 use super::{Array, AssembleOptions, AtStart, NewDisk, commit, labels};
-use crate::config::Configuration;
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::AssembleError;
 use crate::format::label::{Label, LabelError};
 use crate::format::layout::Layout;
 use crate::group::Away;
 use crate::ids::DiskNumber;
-use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose};
+use crate::quorum::{Choice, FoundDisk, Options, Refusal, choose, older_slot};
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
 use crate::words;
@@ -24,7 +23,7 @@ struct Candidate<E: Env> {
     label: Label,
     damaged: Vec<u64>,
     notes: Vec<String>,
-    configs: Vec<Configuration>,
+    configs: labels::Slots,
 }
 
 /// A disk that was given and holds no label that can be used.
@@ -74,7 +73,7 @@ impl<E: Env> Array<E> {
             .map(|c| FoundDisk {
                 number: c.label.number,
                 uuid: c.label.disk,
-                configs: c.configs.clone(),
+                configs: c.configs.iter().flatten().cloned().collect(),
             })
             .collect();
         let quorum = Options { degraded: options.degraded, choose: options.choose };
@@ -121,8 +120,9 @@ impl<E: Env> Array<E> {
             let Some(seat) = seats.into_iter().flatten().find(|seat| seat.index == index) else {
                 continue;
             };
-            let Candidate { disk, label, damaged: bad, notes, .. } = candidate;
+            let Candidate { disk, label, damaged: bad, notes, configs } = candidate;
             let drive = open_drive(&self.rt, label.number, disk, label.layout, self.timeout_ns);
+            drive.config_slot.set(older_slot(&configs, &choice.config));
             let words = bad
                 .iter()
                 .map(|at| format!("the label at byte {at} was damaged; the other copy served"));
@@ -324,7 +324,7 @@ fn not_there<E: Env>(candidates: &[Candidate<E>], number: DiskNumber) -> String 
         }
         None => format!("disk {number} is not among those given"),
     };
-    let holds = |c: &&Candidate<E>| !c.configs.is_empty();
+    let holds = |c: &&Candidate<E>| c.configs.iter().any(Option::is_some);
     let mut others: Vec<(DiskNumber, &str)> = candidates
         .iter()
         .filter(holds)

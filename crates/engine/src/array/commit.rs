@@ -191,12 +191,8 @@ impl<E: Env> Array<E> {
     ) -> Vec<(DiskNumber, String)> {
         let drives: Vec<Option<Rc<Drive<E>>>> =
             list.iter().map(|number| self.drives.borrow().get(number).cloned()).collect();
-        let results = join_all(
-            drives
-                .iter()
-                .map(|drive| self.write_slot(drive.as_ref(), config.generation, buf.clone())),
-        )
-        .await;
+        let results =
+            join_all(drives.iter().map(|drive| self.write_slot(drive.as_ref(), buf.clone()))).await;
         let stamp = Stamp::of(config);
         let mut failed = Vec::new();
         for ((number, drive), result) in list.iter().zip(drives).zip(results) {
@@ -211,15 +207,11 @@ impl<E: Env> Array<E> {
         failed
     }
 
-    /// Rule C1: written whole into the older slot, then flushed. A disk whose group cannot spare it is waited for longer.
-    async fn write_slot(
-        &self,
-        drive: Option<&Rc<Drive<E>>>,
-        generation: u64,
-        buf: Buf,
-    ) -> Result<(), String> {
+    /// Rule C1: written whole into the older slot, then flushed; until that is done, the same slot stays the older one. A disk whose group cannot spare it is waited for longer.
+    async fn write_slot(&self, drive: Option<&Rc<Drive<E>>>, buf: Buf) -> Result<(), String> {
         let drive = drive.ok_or("it is not open")?;
-        let slot = drive.layout.config[(generation % 2) as usize];
+        let at = drive.config_slot.get();
+        let slot = drive.layout.config[at];
         let patience = Cell::new(PATIENCE);
         let give_up = || {
             patience.set(patience.get().saturating_sub(1));
@@ -236,7 +228,9 @@ impl<E: Env> Array<E> {
                 group.flush_failed(drive, why.clone());
             }
             why
-        })
+        })?;
+        drive.config_slot.set(1 - at);
+        Ok(())
     }
 
     /// Takes every failing disk out of `next`.

@@ -46,7 +46,7 @@ impl<E: Env> Array<E> {
             labels::write_regions(&blank.disk.disk, &blank.layout)
                 .await
                 .map_err(|f| failed(blank, f))?;
-            let at = blank.layout.config[(config.generation % 2) as usize].offset;
+            let at = blank.layout.config[0].offset;
             blank.disk.disk.write(at, encoded.clone()).await.map_err(|f| failed(blank, f))?;
         }
         let group = config

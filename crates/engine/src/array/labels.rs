@@ -75,16 +75,19 @@ pub(super) async fn read_label<D: Disk>(disk: &D) -> Result<FoundLabel, LabelErr
     }
 }
 
+/// What a disk's configuration slots hold: `None` where nothing valid of this array is.
+pub(super) type Slots = [Option<Configuration>; 2];
+
 /// The valid configurations of a disk's slots, and words about those that are not.
 pub(super) async fn read_configs<D: Disk>(
     disk: &D,
     layout: &Layout,
     array: Uuid,
-) -> (Vec<Configuration>, Vec<String>) {
-    let (mut configs, mut notes) = (Vec::new(), Vec::new());
+) -> (Slots, Vec<String>) {
+    let (mut configs, mut notes) = ([None, None], Vec::new());
     for (i, slot) in layout.config.iter().enumerate() {
         match read(disk, slot.offset, slot.len).await.map(|bytes| config::decode(&bytes)) {
-            Ok(Ok(config)) if config.array == array => configs.push(config),
+            Ok(Ok(config)) if config.array == array => configs[i] = Some(config),
             Ok(Ok(_)) => notes.push(format!("configuration slot {i} belongs to another array")),
             Ok(Err(ConfigError::Blank)) => {}
             Ok(Err(error)) => notes.push(format!("configuration slot {i}: {error}")),

@@ -15,7 +15,7 @@ use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::{Away, Group};
 use crate::ids::{DiskNumber, GroupNumber, Slot};
-use crate::quorum::Stamp;
+use crate::quorum::{Stamp, older_slot};
 use crate::report::Severity;
 use crate::runtime::Env;
 use crate::sync::RangeGuard;
@@ -166,7 +166,9 @@ impl<E: Env> Array<E> {
                 drive.number
             ))
         })?;
-        let Some(held) = configs.iter().max_by_key(|c| c.generation).map(Stamp::of) else {
+        drive.config_slot.set(older_slot(&configs, config));
+        let newest = configs.iter().flatten().max_by_key(|c| c.generation);
+        let Some(held) = newest.map(Stamp::of) else {
             return Ok(false);
         };
         if !held.is_on_line_of(config) {

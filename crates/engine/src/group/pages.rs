@@ -1,6 +1,7 @@
 //! Map pages on the members: written in turn to two places, newest generation read (rule M1).
 //!
-//! Owns generations and the ordering of page writes. Invariants: a page counts as durable only when it is written and
+//! Owns generations and the ordering of page writes. Invariants: a page goes to the place that no drive's newest copy is in, so
+//! drives that a crash left behind get that copy first; a page counts as durable only when it is written and
 //! flushed on every drive of the group that is in service; a drive that cannot take it is failed first, so that it is committed out before
 //! anybody relies on the page; writers of one page take turns and one write serves all who waited. What the bits mean is
 //! left to the maps.
@@ -15,11 +16,11 @@ use crate::drive::Drive;
 use crate::error::IoError;
 use crate::format::layout::{Layout, Region};
 use crate::format::page::{self, PageKind};
-use crate::ids::{BLOCK_SIZE, Uuid};
+use crate::ids::{BLOCK_SIZE, DiskNumber, Uuid};
 use crate::runtime::Env;
 use crate::sync::{Event, join_all};
 
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct PageState {
     /// Generation last written.
     generation: u64,
@@ -28,6 +29,15 @@ struct PageState {
     /// The change that is durable.
     durable: u64,
     writing: bool,
+    /// Drives whose newest copy is an older one, as a crash left them.
+    behind: Option<Behind>,
+}
+
+/// Drives that missed the last write of a page, and what it wrote.
+struct Behind {
+    drives: Vec<DiskNumber>,
+    generation: u64,
+    payload: Vec<u8>,
 }
 
 /// The pages of one map of one group.
@@ -61,7 +71,7 @@ impl Pages {
     pub(super) fn new(kind: PageKind, pages: usize) -> Self {
         Self {
             kind,
-            states: RefCell::new(vec![PageState::default(); pages]),
+            states: RefCell::new((0..pages).map(|_| PageState::default()).collect()),
             event: Event::default(),
         }
     }
@@ -112,6 +122,7 @@ impl Pages {
                 state.writing = true;
                 (state.wanted, state.generation + 1)
             };
+            self.catch_up(group, page).await;
             let bytes = payload();
             let written = self.write_everywhere(group, page, generation, &bytes).await;
             {
@@ -128,6 +139,26 @@ impl Pages {
             }
             self.event.notify();
             written?;
+        }
+    }
+
+    /// Gives drives that lack the last generation of a page just that: its place is the one that their newest copy is not in. The next one goes to
+    /// the other place, and were that torn too, they would hold none at all (rule M1).
+    async fn catch_up<E: Env>(&self, group: &Rc<Group<E>>, page: usize) {
+        let behind = self.states.borrow_mut()[page].behind.take();
+        let Some(behind) = behind else { return };
+        let Behind { generation, payload, .. } = &behind;
+        let buf = page::encode(self.kind, group.uuid, page as u64, *generation, payload);
+        let mut drives = group.drives_in_service();
+        drives.retain(|drive| behind.drives.contains(&drive.number));
+        let results = join_all(
+            drives.iter().map(|drive| self.write_one(group, drive, page, *generation, buf.clone())),
+        )
+        .await;
+        for (drive, result) in drives.iter().zip(results) {
+            if let Err(fault) = result {
+                group.metadata_fault(drive, fault);
+            }
         }
     }
 
@@ -208,6 +239,9 @@ impl Pages {
                 let buf = page::encode(self.kind, group, page as u64, generation, &payload(page));
                 drive.write_meta(place(&drive.layout, self.kind, page, generation), buf).await?;
             }
+            if let Some(behind) = &mut self.states.borrow_mut()[page].behind {
+                behind.drives.retain(|number| *number != drive.number);
+            }
             generations.push(generation);
         }
         Ok(generations)
@@ -244,11 +278,26 @@ impl Pages {
                 let state = &mut self.states.borrow_mut()[page];
                 state.generation = generation;
                 state.wanted += u64::from(!alike);
+                state.behind = behind(drives, &held, generation, &payload);
             }
             take(page, &payload);
         }
         Ok(())
     }
+}
+
+/// The drives whose newest copy in `held` is older than `generation`.
+fn behind<E: Env>(
+    drives: &[Rc<Drive<E>>],
+    held: &[Option<Held>],
+    generation: u64,
+    payload: &[u8],
+) -> Option<Behind> {
+    let older = |held: &Option<Held>| held.as_ref().is_none_or(|held| held.0 < generation);
+    let of_older = drives.iter().zip(held).filter(|(_, held)| older(held));
+    let drives: Vec<DiskNumber> = of_older.map(|(drive, _)| drive.number).collect();
+    let payload = payload.to_vec();
+    (!drives.is_empty()).then_some(Behind { drives, generation, payload })
 }
 
 /// A page's generation and payload.

@@ -107,6 +107,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: resync_then_lose_any,
     },
     Scenario {
+        name: "two-crashes-in-a-row",
+        story: "a machine crashes in its writes and again in its next start, then a member is lost: configuration and maps are there",
+        script: two_crashes_in_a_row,
+    },
+    Scenario {
         name: "ailing-disk-is-replaced",
         story: "a member errs on reads again and again: it is copied to the spare by itself, and a crash forgets no verdict",
         script: ailing_disk_is_replaced,
