@@ -1,4 +1,5 @@
-//! Stories of a group's maps and crashes: of a long list of lost blocks (rule M5), and of two crashes in a row (rules C1, M1).
+//! Stories of a group's maps and crashes: of a long list of lost blocks (rule M5), of two crashes in a row (rules C1, M1), and of bad
+//! sectors in the slots of configurations.
 //!
 //! Bug of the list: the list stands on two pages, in order. An entry that is made or cleared draws others from one page to the other; if the
 //! page that gives is written before the page that receives, a crash between the two leaves them on neither, and what a disk
@@ -12,7 +13,7 @@ use forestall_engine::{
 
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
-use crate::script::{Script, stage_journaled, stage_sized};
+use crate::script::{Script, stage_journaled, stage_of, stage_sized};
 use crate::stage::RunEnd;
 use crate::trace::Trace;
 
@@ -185,4 +186,20 @@ pub(crate) fn two_crashes_in_a_row(seed: u64, trace: Trace) {
             });
         }
     }
+}
+
+/// Sectors behind the record of a configuration went bad in both slots of one disk, and the others are lost: it starts alone all the same.
+pub(crate) fn bad_sectors_behind_configurations(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(5).await });
+    let all = stage.world.shelf.all();
+    for slot in Layout::for_size(2 << 20).expect("a disk of a stage").config {
+        all[0].drive.faults_mut().spoil(slot.end() - 4096..slot.end());
+    }
+    all[1].suspect.set(true);
+    all[1].drive.faults_mut().set_dead(true);
+    act(&mut stage, degraded(), |mut s| async move {
+        s.verify().await;
+        s.scribble(3).await;
+    });
 }

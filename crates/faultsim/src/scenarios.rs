@@ -29,7 +29,7 @@ use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,
     trimmed_and_written_again,
 };
-use crate::maps::two_crashes_in_a_row;
+use crate::maps::{bad_sectors_behind_configurations, two_crashes_in_a_row};
 use crate::mirrors::{
     crash_while_mirroring, no_such_pair, secondary_follows, secondary_is_away, secondary_is_lost,
 };

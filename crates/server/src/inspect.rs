@@ -293,7 +293,7 @@ fn configurations(
     let mut newest: Option<Configuration> = None;
     let mut blank = 0;
     for (place, region) in label.layout.config.into_iter().enumerate() {
-        let slot = match config::decode(&read(file, region)?) {
+        let slot = match config::decode(&record(file, region)?) {
             Ok(configuration) => {
                 let facts =
                     SlotFacts { state: "valid".into(), configuration: Some(facts(&configuration)) };
@@ -317,6 +317,12 @@ fn configurations(
         found.damage.push(format!("the configuration {why}; other disks of the array may have it"));
     }
     Ok(newest)
+}
+
+/// As much of a slot as its record takes.
+fn record(file: &File, slot: Region) -> io::Result<Vec<u8>> {
+    let first = read(file, Region { len: slot.len.min(BLOCK_SIZE), ..slot })?;
+    read(file, Region { len: config::record_len(&first, slot.len), ..slot })
 }
 
 fn facts(configuration: &Configuration) -> ConfigurationFacts {

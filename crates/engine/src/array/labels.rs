@@ -86,7 +86,7 @@ pub(super) async fn read_configs<D: Disk>(
 ) -> (Slots, Vec<String>) {
     let (mut configs, mut notes) = ([None, None], Vec::new());
     for (i, slot) in layout.config.iter().enumerate() {
-        match read(disk, slot.offset, slot.len).await.map(|bytes| config::decode(&bytes)) {
+        match read_slot(disk, *slot).await.map(|bytes| config::decode(&bytes)) {
             Ok(Ok(config)) if config.array == array => configs[i] = Some(config),
             Ok(Ok(_)) => notes.push(format!("configuration slot {i} belongs to another array")),
             Ok(Err(ConfigError::Blank)) => {}
@@ -95,6 +95,15 @@ pub(super) async fn read_configs<D: Disk>(
         }
     }
     (configs, notes)
+}
+
+/// As much of a slot as its record takes: a sector that went bad behind it costs nothing.
+async fn read_slot<D: Disk>(disk: &D, slot: Region) -> Result<Buf, DiskFault> {
+    let first = read(disk, slot.offset, BLOCK_SIZE).await?;
+    match config::record_len(&first, slot.len) {
+        BLOCK_SIZE => Ok(first),
+        len => read(disk, slot.offset, len).await,
+    }
 }
 
 async fn write_blank<D: Disk>(disk: &D, region: Region) -> Result<(), DiskFault> {

@@ -23,6 +23,8 @@ pub const MAGIC: [u8; 8] = *b"FstlConf";
 pub const VERSION: u32 = 1;
 /// Bytes of the slot's header.
 pub const CONFIG_HEADER: usize = 64;
+/// Where the header tells how long the payload is.
+const PAYLOAD_LEN_AT: usize = 40;
 /// Bytes of a section's header.
 pub const SECTION_HEADER: usize = 8;
 /// Flag of a section: software that does not know it may go on without it.
@@ -122,6 +124,15 @@ pub fn frame(array: Uuid, generation: u64, payload: &[u8]) -> Buf {
     bytes[CONFIG_HEADER..used].copy_from_slice(payload);
     seal(&mut bytes[..used], CRC_AT);
     buf
+}
+
+/// Bytes that the record takes which begins with `first`, a slot's first block: a whole number of blocks, at least one, at most `slot_len`. What stands
+/// behind them need not be readable.
+#[must_use]
+pub fn record_len(first: &[u8], slot_len: u64) -> u64 {
+    let len = first.get(PAYLOAD_LEN_AT..PAYLOAD_LEN_AT + 4).filter(|_| first.starts_with(&MAGIC));
+    let len = len.map_or(0, |len| u32::from_le_bytes(len.try_into().expect("4 bytes")));
+    (CONFIG_HEADER as u64 + u64::from(len)).next_multiple_of(BLOCK_SIZE).min(slot_len)
 }
 
 /// The configuration in a slot's bytes.

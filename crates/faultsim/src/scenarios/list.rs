@@ -112,6 +112,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: two_crashes_in_a_row,
     },
     Scenario {
+        name: "bad-sectors-behind-configurations",
+        story: "sectors go bad in both slots of a disk's configuration, behind what stands there: it starts, alone",
+        script: bad_sectors_behind_configurations,
+    },
+    Scenario {
         name: "ailing-disk-is-replaced",
         story: "a member errs on reads again and again: it is copied to the spare by itself, and a crash forgets no verdict",
         script: ailing_disk_is_replaced,

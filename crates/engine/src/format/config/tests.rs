@@ -247,3 +247,21 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_record_tells_how_much_of_its_slot_it_takes() {
+    let record = encode(&configuration(), 1 << 20).unwrap();
+    let first = &record[..BLOCK_SIZE as usize];
+    assert_eq!(record_len(first, 1 << 20), record.len() as u64);
+    let mut long = first.to_vec();
+    long[40..44].copy_from_slice(&10_000_u32.to_le_bytes());
+    assert_eq!(record_len(&long, 1 << 20), 3 * BLOCK_SIZE);
+    long[40..44].copy_from_slice(&u32::MAX.to_le_bytes());
+    assert_eq!(record_len(&long, 16384), 16384, "never more than the slot");
+    assert_eq!(
+        record_len(&[0; 4096], 16384),
+        BLOCK_SIZE,
+        "what is no record is known by its first block"
+    );
+    assert_eq!(record_len(&MAGIC, 16384), BLOCK_SIZE);
+}
