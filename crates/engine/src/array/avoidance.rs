@@ -367,9 +367,9 @@ impl<E: Env> Array<E> {
                         JobState::Done,
                         Severity::Warning,
                         format!(
-                            "a backup of volume {:?} lost a copy: {} blocks were taken home early",
+                            "a backup of volume {:?} lost a copy: {} taken home early",
                             volume.report().name,
-                            progress.done.get() / BLOCK_SIZE
+                            words::counted(progress.done.get() / BLOCK_SIZE, "block")
                         ),
                     ),
                     DrainEnd::Stopped if mended() => (

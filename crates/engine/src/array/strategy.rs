@@ -11,6 +11,7 @@ use crate::config::{
     BackupPlace, Configuration, GroupEntry, PairEntry, PairStatus, ShieldedVolume, Strategy,
 };
 use crate::ids::{GroupNumber, VolumeNumber};
+use crate::words;
 
 /// What a place can take at this moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,8 +142,9 @@ fn existing_pair(
     match whole.get(&group) {
         None => Err(format!("group {group} of the secondary {secondary} is not whole")),
         Some(survives) if *survives < tolerance => Err(format!(
-            "group {group} of the secondary {secondary} survives {survives} failures and group {} survives {tolerance}: redirected data \
+            "group {group} of the secondary {secondary} survives {} and group {} survives {tolerance}: redirected data \
              would be less safe than home",
+            words::counted(u64::from(*survives), "failure"),
             home.number
         )),
         Some(_) => Ok(()),
@@ -191,15 +193,24 @@ fn candidates(
         } else if offer.free == 0 {
             unfit.push(format!("{place} is full or does not answer"));
         } else if offer.spare_copies < tolerance {
-            unfit.push(format!(
-                "{place} survives {} failures and group {} survives {tolerance}: redirected data would be less safe than home",
-                offer.spare_copies, group.number
-            ));
+            unfit.push(less_safe(place, offer.spare_copies, group.number, tolerance));
         } else {
             fit.push(place);
         }
     }
     (fit, unfit)
+}
+
+/// Words for rule B6.
+fn less_safe(place: BackupPlace, survives: u32, home: GroupNumber, tolerance: u32) -> String {
+    let needs = match place {
+        BackupPlace::WorkDisk(_) => format!("{} legs", tolerance + 1),
+        BackupPlace::WorkVolume(_) | BackupPlace::Pair(_) => "a group that survives as many".into(),
+    };
+    let survives = words::counted(u64::from(survives), "failure");
+    format!(
+        "{place} survives {survives} and group {home} survives {tolerance}: redirected data would be less safe than home; it takes {needs}"
+    )
 }
 
 /// The group in which a place lies.

@@ -14,6 +14,7 @@ use crate::format::log::LogShape;
 use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
 use crate::report::Severity;
 use crate::runtime::Env;
+use crate::words;
 
 impl<E: Env> Array<E> {
     /// Makes a volume a work volume, for the volumes named or, if none is, for any.
@@ -148,8 +149,8 @@ impl<E: Env> Array<E> {
             return Err(error);
         }
         let what = format!(
-            "work disk {set} of {} legs: disks {}",
-            numbers.len(),
+            "work disk {set} of {}: disks {}",
+            words::counted(numbers.len() as u64, "leg"),
             super::groups::list(&numbers)
         );
         self.event(Severity::Info, "work-disk-added", None, None, what);
