@@ -164,8 +164,14 @@ pub(crate) fn two_crashes_in_a_row(seed: u64, trace: Trace) {
                 if level == Level::Raid5 { JournalMode::Full } else { JournalMode::default() };
             let shape = (level, members, 0);
             let mut stage = stage_journaled(seed + row, trace.clone(), shape, 2 << 20, journal);
-            let first = stage.rng.within(20..1200);
-            let again = stage.rng.within(20..400);
+            // A start that goes on to its end, for the number of its steps: those that crash are cut in their commits and in the first writes of maps.
+            let start = match stage.run(AssembleOptions::default(), None, |_| async {}) {
+                RunEnd::Completed(steps) => steps,
+                RunEnd::Cut => 0,
+            };
+            stage.end(false);
+            let first = stage.rng.within(start / 2..start + 100);
+            let again = stage.rng.within(start / 2..start + 50);
             for cut in [first, again] {
                 stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
                     let mut s = Script::new(&machine);
