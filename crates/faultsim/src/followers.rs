@@ -5,7 +5,7 @@
 //! ever writes to one.
 
 use forestall_engine::{
-    ArrayReport, Buf, GroupReport, PairReport, PairStatus, Runtime, VolumeSpec,
+    ArrayReport, BLOCK_SIZE, Buf, GroupReport, PairReport, PairStatus, Runtime, VolumeSpec,
 };
 
 use crate::machine::{Machine, PATIENCE_NS};
@@ -133,12 +133,21 @@ async fn equal(machine: &Machine, pair: &PairReport) -> bool {
             None => return false,
             Some(now) if now.away => return false,
             Some(now) if now.status == PairStatus::Duplex && now.differing == 0 => return true,
+            Some(now) if now.differing > 0 && now.differing <= lost(machine, &now) => return true,
             Some(now) if machine.runtime.now_ns() > deadline => {
                 machine.complain(format!("a pair never becomes equal: {now:?}"));
             }
             Some(_) => machine.pause(20_000_000).await,
         }
     }
+}
+
+/// Bytes that the primary's group lists as lost: nothing can be made equal to them.
+fn lost(machine: &Machine, pair: &PairReport) -> u64 {
+    let report = machine.array.report();
+    let volume = machine.array.volumes().into_iter().find(|v| v.number == pair.primary);
+    let group = volume.and_then(|v| report.groups.iter().find(|g| g.number == v.group));
+    group.map_or(0, |group| group.lost_blocks * BLOCK_SIZE)
 }
 
 async fn compare(machine: &Machine, pair: &PairReport) {
@@ -155,11 +164,14 @@ async fn compare(machine: &Machine, pair: &PairReport) {
                 machine.complain(format!("volume {name} is not served"));
             };
             match volume.read(at, len).await {
-                Ok(bufs) => Buf::joined(bufs),
+                Ok(bufs) => Some(Buf::joined(bufs)),
+                Err(_) if name == first.name && lost(machine, pair) > 0 => None,
                 Err(error) => machine.complain(format!("volume {name} at {at}: {error}")),
             }
         };
-        let (one, other) = (read(&first.name).await, read(&second.name).await);
+        let (Some(one), Some(other)) = (read(&first.name).await, read(&second.name).await) else {
+            continue;
+        };
         if let Some(byte) = (0..len as usize).find(|byte| one[*byte] != other[*byte]) {
             let byte = at + byte as u64;
             machine.complain(format!(

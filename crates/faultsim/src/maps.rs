@@ -1,4 +1,4 @@
-//! Stories of a group's maps and crashes: of a long list of lost blocks (rule M5), of two crashes in a row (rules C1, M1), and of bad
+//! Stories of a group's maps and crashes: of a long list of lost blocks (rule M5), of crashes in a row (rules C1, M1), and of bad
 //! sectors in the slots of configurations.
 //!
 //! Bug of the list: the list stands on two pages, in order. An entry that is made or cleared draws others from one page to the other; if the
@@ -151,12 +151,14 @@ pub fn lost_list(seed: u64, trace: Trace, change: Change, crash_at: Option<u64>)
     steps
 }
 
-/// Crashes in a row that each level is played through.
+/// Rows of crashes that each level is played through.
 const ROWS: u64 = 60;
+/// Crashes in a row.
+const CRASHES: u64 = 4;
 
-/// A machine crashes while it writes, and again while it starts or just after; then a member is lost. Whatever the first crash tore on the other, the
-/// second one must not tear what was left there: of the configuration (rule C1) and of the maps (rule M1) each disk keeps one place whole.
-pub(crate) fn two_crashes_in_a_row(seed: u64, trace: Trace) {
+/// A machine crashes while it starts or just after, again and again; then a member is lost. Whatever one crash tore on the others, the
+/// next one must not tear what was left there: of the configuration (rule C1) and of the maps (rule M1) each disk keeps one place whole.
+pub(crate) fn crashes_in_a_row(seed: u64, trace: Trace) {
     for (level, members) in [(Level::Raid1, 2), (Level::Raid10, 4), (Level::Raid5, 3)] {
         for row in 0..ROWS {
             // Else a whole stripe that is cut may end as listed lost with the member.
@@ -170,9 +172,8 @@ pub(crate) fn two_crashes_in_a_row(seed: u64, trace: Trace) {
                 RunEnd::Cut => 0,
             };
             stage.end(false);
-            let first = stage.rng.within(start / 2..start + 100);
-            let again = stage.rng.within(start / 2..start + 50);
-            for cut in [first, again] {
+            for _ in 0..CRASHES {
+                let cut = stage.rng.within(start / 2..start + 60);
                 stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
                     let mut s = Script::new(&machine);
                     for _ in 0..100 {
@@ -208,4 +209,46 @@ pub(crate) fn bad_sectors_behind_configurations(seed: u64, trace: Trace) {
         s.verify().await;
         s.scribble(3).await;
     });
+}
+
+/// One place of each map's pages is torn on one disk, the machine crashes at each step of a start that mends that, and the other disk is lost: the
+/// first one still has a copy of every page (rule M1).
+pub(crate) fn torn_pages_are_mended(seed: u64, trace: Trace) {
+    for side in 0..2 {
+        let mut steps = 0..1;
+        while let Some(cut) = steps.next() {
+            let mut stage = stage_of(seed + cut, trace.clone(), Level::Raid1, 2, 0);
+            let all = stage.world.shelf.all();
+            let cut = (cut > 0).then_some(cut);
+            let layout = Layout::for_size(2 << 20).expect("a disk of a stage");
+            let places = [layout.intent, layout.unwritten, layout.lost, layout.cursors];
+            for place in places {
+                all[0].drive.faults_mut().spoil(place[side].offset..place[side].end());
+            }
+            let before = all[0].drive.image();
+            let ended = stage.run(AssembleOptions::default(), cut, |machine| async move {
+                let mut s = Script::new(&machine);
+                s.scribble(3).await;
+                s.flush().await;
+            });
+            if let RunEnd::Completed(end) = ended {
+                steps = if cut.is_none() { 1..end } else { 0..0 };
+            }
+            stage.end(false);
+            let after = all[0].drive.image();
+            for place in places {
+                let (torn, left) = (place[side], place[1 - side]);
+                let first = torn.offset..torn.offset + BLOCK_SIZE;
+                let left = left.offset as usize..(left.offset + BLOCK_SIZE) as usize;
+                if all[0].drive.faults_mut().on_read(&first).is_some()
+                    && before[left.clone()] != after[left]
+                {
+                    stage.world.complain("the last copy of a page is written over".into());
+                }
+            }
+            all[1].suspect.set(true);
+            all[1].drive.faults_mut().set_dead(true);
+            act(&mut stage, degraded(), |s| async move { s.verify().await });
+        }
+    }
 }

@@ -3,8 +3,10 @@
 //! Owns the scripts; [`crate::scenarios`] lists them. Invariant: whether a secondary is equal is seen by reading it as an ordinary volume after the
 //! pair was taken apart.
 
+use forestall_engine::format::layout::Layout;
 use forestall_engine::{
-    AssembleOptions, Buf, CommandError, GroupNumber, IoError, Level, PairStatus, VolumeSpec,
+    AssembleOptions, BLOCK_SIZE, Buf, CommandError, GroupNumber, IoError, Level, PairStatus,
+    VolumeSpec,
 };
 
 use crate::away::withhold;
@@ -68,6 +70,34 @@ impl Script {
             other => self.machine.complain(format!("not refused with {why:?}: {other:?}")),
         }
     }
+}
+
+/// A block of the primary that nothing can give keeps no other from following; once a host writes it, nothing differs any more.
+pub(crate) fn primary_lost_a_block(seed: u64, trace: Trace) {
+    const BAD: u64 = 64 << 10;
+    let mut stage = stage_of(seed, trace, Level::Raid0, 2, 0);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.add_secondary(Level::Raid1, 2).await;
+        s.scribble(30).await;
+        s.write(0, 8 * BAD).await;
+        s.flush().await;
+        let layout = Layout::for_size(s.bay("d1").drive.size()).expect("it is labelled");
+        let data = layout.data.offset;
+        s.bay("d1").drive.faults_mut().spoil(data + BAD..data + BAD + BLOCK_SIZE);
+        s.pair_up().await;
+        s.await_that("one block left", |s| s.pair() == Some((PairStatus::Syncing, BLOCK_SIZE)))
+            .await;
+        s.machine.pause(100_000_000_000).await;
+        let events = s.machine.array.events_after(0);
+        let told = events.iter().filter(|event| event.kind == "pair-copy-failed").count();
+        if told != 1 {
+            s.machine.complain(format!("a copy that fails again is told {told} times, not once"));
+        }
+        // Chunks take turns between two disks.
+        s.write(2 * BAD, BLOCK_SIZE).await;
+        s.equal().await;
+        s.compare().await;
+    });
 }
 
 /// Whatever is done to a pair, no bit left means that the volumes are equal.

@@ -47,7 +47,7 @@ impl<E: Env> Array<E> {
         let Some(volume) = self.volumes.borrow().get(&primary).cloned() else { return };
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move {
-            let mut job = None;
+            let (mut job, mut told) = (None, String::new());
             while !mirror.has_ended() && !array.stopping.get() {
                 let done = match array.next_of_pair(&volume, &mirror) {
                     PairStep::Rest => {
@@ -72,7 +72,11 @@ impl<E: Env> Array<E> {
                 if let Err(why) = done {
                     let what = format!("making the secondary of volume {primary} equal: {why}");
                     array.end_mirroring(&mirror, job.take(), JobState::Failed, &what);
-                    array.event(Severity::Warning, "pair-copy-failed", None, None, what);
+                    // Tried again and again, told once.
+                    if told != what {
+                        told.clone_from(&what);
+                        array.event(Severity::Warning, "pair-copy-failed", None, None, what);
+                    }
                     let gone = !mirror.pair.group().is_readable();
                     if gone && array.break_pair(primary, mirror.pair.id).await {
                         return;

@@ -35,6 +35,14 @@ pub(crate) struct CopyError {
     pub(crate) error: IoError,
 }
 
+/// What was made equal.
+#[derive(Default)]
+struct Copied {
+    blocks: u64,
+    /// The first of the blocks that cannot be read: they stay marked.
+    unread: Option<CopyError>,
+}
+
 impl From<IoError> for CopyError {
     fn from(error: IoError) -> Self {
         Self { block: None, error }
@@ -182,7 +190,7 @@ impl<E: Env> Mirror<E> {
     ) -> Result<(), CopyError> {
         // Whole stripes of the primary, which are cheapest to write where that is what is copied to.
         let window = WINDOW.next_multiple_of(primary.group().geometry.stripe_len()) / BLOCK_SIZE;
-        let mut at = 0;
+        let (mut at, mut unread) = (0, None);
         while let Some(first) = self.pair.next_marked(at..u64::MAX) {
             if !goes_on() {
                 return Ok(());
@@ -194,6 +202,8 @@ impl<E: Env> Mirror<E> {
                 let _guard = primary.lock(first * BLOCK_SIZE, len, Hold::Shared).await;
                 self.copy_marked(primary, first..at).await?
             };
+            unread = unread.or(copied.unread);
+            let copied = copied.blocks;
             progress.done.set(progress.done.get() + copied * BLOCK_SIZE);
             if self.equal.borrow().len() >= FLUSH_EVERY {
                 self.settle(primary, goes_on).await?;
@@ -205,31 +215,48 @@ impl<E: Env> Mirror<E> {
                 primary.runtime().sleep_ns(took).await;
             }
         }
-        Ok(self.settle(primary, goes_on).await?)
+        self.settle(primary, goes_on).await?;
+        unread.map_or(Ok(()), Err)
     }
 
-    /// Makes both sides equal in the marked blocks of a range; answers how many there were. The caller holds their locks.
+    /// Makes both sides equal in the marked blocks of a range, but for those that cannot be read. The caller holds their locks.
     async fn copy_marked(
         &self,
         primary: &Rc<VolumeRt<E>>,
         blocks: Range<u64>,
-    ) -> Result<u64, CopyError> {
+    ) -> Result<Copied, CopyError> {
         let mut differ = self.pair.marked_in(blocks);
         differ.retain(|block| !self.equal.borrow().holds(*block));
-        for run in runs_of(&differ) {
+        let source = if self.is_reversed() { self.pair.group() } else { primary.group() };
+        let mut copied = Copied::default();
+        let mut left = runs_of(&differ);
+        left.reverse();
+        while let Some(run) = left.pop() {
             let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
-            let copy = async {
-                let data = Buf::joined(primary.read_blocks(bytes.clone()).await?);
-                if self.is_reversed() {
-                    primary.write_home(bytes.start, data).await
-                } else {
-                    self.pair.put(run.clone(), Some(data)).await
+            let failed = |error| CopyError { block: Some(run.start), error };
+            let data = match primary.read_blocks(bytes.clone()).await {
+                Ok(data) => Buf::joined(data),
+                Err(error) if !source.is_readable() => return Err(failed(error)),
+                // A block that is lost keeps no other from being made equal.
+                Err(_) if run.end - run.start > 1 => {
+                    left.extend(run.rev().map(|block| block..block + 1));
+                    continue;
+                }
+                Err(error) => {
+                    copied.unread.get_or_insert(failed(error));
+                    continue;
                 }
             };
-            copy.await.map_err(|error| CopyError { block: Some(run.start), error })?;
+            let put = if self.is_reversed() {
+                primary.write_home(bytes.start, data).await
+            } else {
+                self.pair.put(run.clone(), Some(data)).await
+            };
+            put.map_err(failed)?;
+            copied.blocks += run.end - run.start;
             self.made_equal(run);
         }
-        Ok(differ.len() as u64)
+        Ok(copied)
     }
 
     /// Both sides have the same: the bits may go once both are flushed. The caller holds the blocks' locks.
@@ -261,8 +288,9 @@ impl<E: Env> Mirror<E> {
     }
 
     async fn finish_both(&self, primary: &Rc<VolumeRt<E>>) -> Result<(), CopyError> {
-        self.copy_marked(primary, 0..u64::MAX).await?;
+        let copied = self.copy_marked(primary, 0..u64::MAX).await?;
         self.settle(primary, &|| true).await?;
+        copied.unread.map_or(Ok(()), Err)?;
         // What was equal already may lie in a cache only, and in storages that are to be cleared.
         primary.flush_all().await?;
         self.pair.flush().await.map_err(CopyError::from)

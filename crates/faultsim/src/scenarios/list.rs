@@ -107,9 +107,19 @@ pub const SCENARIOS: &[Scenario] = &[
         script: resync_then_lose_any,
     },
     Scenario {
-        name: "two-crashes-in-a-row",
-        story: "a machine crashes in its writes and again in its next start, then a member is lost: configuration and maps are there",
-        script: two_crashes_in_a_row,
+        name: "crashes-in-a-row",
+        story: "a machine crashes in start after start, then a member is lost: configuration and maps are there",
+        script: crashes_in_a_row,
+    },
+    Scenario {
+        name: "primary-lost-a-block",
+        story: "a block of a primary cannot be read: all others follow, it is told once, and a write of it makes the pair equal",
+        script: primary_lost_a_block,
+    },
+    Scenario {
+        name: "torn-pages-are-mended",
+        story: "pages of maps are torn on one disk, a start that mends them crashes at each step, and the other disk is lost",
+        script: torn_pages_are_mended,
     },
     Scenario {
         name: "bad-sectors-behind-configurations",

@@ -190,7 +190,7 @@ pub(super) fn refusals(seed: u64, trace: Trace) {
         s.add_secondary(Level::Raid1, 2).await;
         s.pair_up().await;
         s.equal().await;
-        s.must_refuse(asked().await, "survives 1 failures and group 1 survives 2");
+        s.must_refuse(asked().await, "survives 1 failure and group 1 survives 2");
         s.must(array.delete_pair("v1").await, "pair delete");
         s.must(array.delete_volume("s").await, "volume delete");
         s.add_secondary(Level::Raid6, 4).await;
