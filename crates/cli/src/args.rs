@@ -254,6 +254,9 @@ pub struct ServeArgs {
     /// Start a parity group that stopped uncleanly and lacks a member; what was being written then may be wrong
     #[arg(long)]
     pub accept_write_hole: bool,
+    /// Start without redirected writes that cannot be read: they are gone then, and their volumes hold what their own group has
+    #[arg(long)]
+    pub give_up_backups: bool,
     /// Run this shell command for events; FORESTALL_EVENT_MESSAGE and others are set, the event is JSON on stdin
     #[arg(long, value_name = "CMD")]
     pub on_event: Option<String>,

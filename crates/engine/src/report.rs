@@ -295,6 +295,8 @@ pub enum ProblemKind {
     CopiesDiffer,
     /// Blocks that nothing gives.
     BlocksLost,
+    /// Redirected writes that could not be read were given up at the start.
+    WritesGivenUp,
     /// A spare or free disk is missing or failed.
     SpareOut,
     /// A disk is ailing or sat out.
@@ -307,13 +309,14 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::GroupShielded,
         Self::MemberOut,
         Self::GroupPaused,
         Self::GroupUnclean,
         Self::CopiesDiffer,
         Self::BlocksLost,
+        Self::WritesGivenUp,
         Self::SpareOut,
         Self::DiskIll,
         Self::LegOut,

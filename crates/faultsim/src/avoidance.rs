@@ -1,7 +1,7 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `many.rs` those of several groups at once, `abandon.rs` those of logs that are gone, `sources.rs` those
+//! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `many.rs` those of several groups at once, `abandon.rs` those of logs that are gone, `given_up.rs` those of starts without them, `sources.rs` those
 //! of the last source of a block, `tail.rs` those of a log's end,
 //! `existing.rs` those of a pair that takes its primary's place.
 
@@ -14,6 +14,7 @@ mod abandon;
 mod cells;
 mod events;
 mod existing;
+mod given_up;
 mod many;
 mod matrix;
 mod rules;
@@ -266,6 +267,31 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "empty-log-is-let-go",
         story: "all legs die while nothing is away: no host hears of it, and a start does not ask for them",
         script: abandon::empty_log_is_let_go,
+    },
+    Scenario {
+        name: "b9-given-up-at-a-start",
+        story: "each level, each storage: it is gone at a start, which is refused; given up, its volume holds what home has, and what comes back is not believed",
+        script: given_up::at_a_start,
+    },
+    Scenario {
+        name: "b9-crash-while-giving-up",
+        story: "each storage: crashes all through a start that gives it up: the storage is as it was, or gone",
+        script: given_up::crash_while_giving_up,
+    },
+    Scenario {
+        name: "b9-readable-is-kept",
+        story: "each level: a start that may give up what it cannot read, with all or one of the legs, gives nothing up",
+        script: given_up::readable_is_kept,
+    },
+    Scenario {
+        name: "b9-only-what-is-gone",
+        story: "two groups shielded by two storages, one of which is gone: only its volume is put back",
+        script: given_up::only_what_is_gone,
+    },
+    Scenario {
+        name: "b9-damaged-is-given-up",
+        story: "what tells where blocks lie is spoilt in every copy of a log, or of a pair's bits: refused, and given up only when asked",
+        script: given_up::damaged_is_given_up,
     },
     Scenario {
         name: "sheltered-waits",

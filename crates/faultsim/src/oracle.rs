@@ -40,6 +40,12 @@ impl fmt::Display for Violation {
 /// A sector's registers with their ends inside the sector, in order.
 type Sector = Vec<(u16, Register)>;
 
+/// What a volume held at some moment, to be put back by [`Oracle::put_back`].
+#[derive(Clone)]
+pub struct Kept {
+    sectors: Vec<Option<Box<Sector>>>,
+}
+
 struct VolumeModel {
     tag: u8,
     size: u64,
@@ -100,6 +106,29 @@ impl Oracle {
         let model = self.volumes.get_mut(name).expect("a known volume");
         model.size = size;
         model.sectors.resize(size.div_ceil(SECTOR) as usize, None);
+    }
+
+    /// What a volume holds now; the array was stopped in good order, so there is one version of everything.
+    ///
+    /// # Panics
+    /// If there is none of that name, or more may be there.
+    #[must_use]
+    pub fn kept(&self, name: &str) -> Kept {
+        let sectors = self.volumes[name].sectors.clone();
+        let all = sectors.iter().flatten().flat_map(|sector| sector.iter());
+        assert!(all.clone().all(|(_, register)| register.settled()), "{name} is not at rest");
+        Kept { sectors }
+    }
+
+    /// An operator gave up what was written to a volume since: it holds what it held then, all of it and nothing else.
+    ///
+    /// # Panics
+    /// If there is none of that name, or it has grown.
+    pub fn put_back(&mut self, name: &str, kept: Kept) {
+        let model = self.volumes.get_mut(name).expect("a known volume");
+        assert_eq!(model.sectors.len(), kept.sectors.len(), "{name} is of another size");
+        model.sectors = kept.sectors;
+        model.open.clear();
     }
 
     /// Names and sizes of the volumes.

@@ -139,6 +139,22 @@ impl Stage {
         why.take()
     }
 
+    /// Tries to start the array, which may be refused; lets it go at once, as a crash would.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub fn try_start(&mut self, options: AssembleOptions) -> Result<(), String> {
+        let (world, refused) = (self.world.clone(), Rc::new(RefCell::new(Ok(()))));
+        let said = Rc::clone(&refused);
+        self.play(None, move |runtime| async move {
+            let started =
+                Array::<SimEnv>::assemble(runtime.clone(), there(&world, &runtime), options).await;
+            *said.borrow_mut() = started.map(drop).map_err(|(error, _)| error.to_string());
+        });
+        self.end(false);
+        refused.replace(Ok(()))
+    }
+
     /// The power goes: in good order after a stop of the array, else it is a crash.
     pub fn end(&mut self, stopped: bool) {
         self.world.shelf.crash(&mut self.rng);

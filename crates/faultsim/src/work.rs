@@ -133,7 +133,7 @@ async fn remove_volume(machine: &Machine, name: &str, reserved: bool) {
 pub async fn change_work(machine: &Machine, report: &ArrayReport, rng: &mut Rng) {
     let sets: Vec<_> = machine.array.table_t6().into_iter().map(|row| row.disk).collect();
     let volumes = work_volumes(machine);
-    match rng.below(10) {
+    match rng.below(13) {
         0..3 => add_set(machine, rng.pick(&[1, 2, 2, 3]), rng).await,
         3..5 if !sets.is_empty() => remove_set(machine, rng.pick(&sets)).await,
         5..7 => {
@@ -147,12 +147,39 @@ pub async fn change_work(machine: &Machine, report: &ArrayReport, rng: &mut Rng)
             let (name, reserved) = &volumes[rng.index(volumes.len())];
             remove_volume(machine, name, *reserved).await;
         }
+        9 | 10 => {
+            let result = machine.array.set_shelter(rng.coin()).await;
+            machine.did("policy shelter", &result);
+        }
+        11 => abandon(machine, &sets, &volumes, rng).await,
         _ => {
             let volumes = machine.world.oracle.borrow().volumes();
             let (name, _) = &volumes[rng.index(volumes.len())];
             let result = machine.array.set_strategy(name, strategy(rng)).await;
             machine.did("strategy", &result);
         }
+    }
+}
+
+/// Gives up a storage, which is refused as long as a copy of it answers; one of each set does, so that nothing that hosts wrote may be lost by it.
+async fn abandon(
+    machine: &Machine,
+    sets: &[DiskNumber],
+    volumes: &[(String, bool)],
+    rng: &mut Rng,
+) {
+    let of_volume = rng.coin();
+    let result = if of_volume && !volumes.is_empty() {
+        let (name, _) = &volumes[rng.index(volumes.len())];
+        machine.array.abandon_work_volume(name).await
+    } else if !sets.is_empty() {
+        machine.array.abandon_work_disk(rng.pick(sets)).await
+    } else {
+        return;
+    };
+    machine.did("abandon", &result);
+    if let Ok(lost @ 1..) = result {
+        machine.complain(format!("{lost} blocks of a storage that answers were given up"));
     }
 }
 
@@ -193,6 +220,10 @@ pub async fn steer(machine: &Machine, report: &ArrayReport, rng: &mut Rng) {
 /// With a violation if one does not.
 pub async fn settle_avoidances(machine: &Machine) {
     let deadline = machine.runtime.now_ns() + PATIENCE_NS;
+    // What waits for a spare would wait for ever.
+    if machine.array.report().policy.shelter {
+        machine.did("policy shelter", &machine.array.set_shelter(false).await);
+    }
     loop {
         let report = machine.array.report();
         let avoidance = |g: &GroupReport| machine.array.avoidance(g.number);

@@ -220,6 +220,10 @@ async fn assemble(
                 options.accept_write_hole = true;
                 Grade::Lost
             }
+            AssembleError::Shield(_) if !options.give_up_backups => {
+                options.give_up_backups = true;
+                Grade::Lost
+            }
             _ => {
                 let way =
                     "the array does not start like this; docs/operations.md has a chapter for it";

@@ -23,7 +23,7 @@ fn every_promised_line_parses() {
         "forestall create a d1 d2 d3 --size 64MiB --level 5 --chunk 64KiB --spares 1 --volume v --allow-injection --force",
         "forestall serve d1 d2",
         "forestall serve --scan /a /b --socket s --nbd unix:/p --nbd tcp:h:1 --io pread --degraded --wait 5 --choose 2 \
-         --accept-write-hole --on-event true",
+         --accept-write-hole --give-up-backups --on-event true",
         "forestall serve memory:1GiB memory:1GiB memory:1GiB --level 5 --chunk 4KiB --volume v",
         "forestall disk add p",
         "forestall disk add p --role free",

@@ -80,6 +80,7 @@ pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
         assemble: AssembleOptions {
             degraded: args.degraded,
             accept_write_hole: args.accept_write_hole,
+            give_up_backups: args.give_up_backups,
             choose: args.choose.map(DiskNumber),
             disk_timeout_ms: args.disk_timeout,
             scrub_every_s: args.scrub_every.saturating_mul(3600),

@@ -5,7 +5,7 @@
 
 use std::rc::Rc;
 
-use super::{Array, AssembleOptions, AtStart, NewDisk, commit, labels};
+use super::{Array, AssembleOptions, AtStart, NewDisk, backing, commit, given_up, labels};
 use crate::drive::{Drive, TIMEOUT_NS_DEFAULT};
 use crate::error::AssembleError;
 use crate::format::label::{Label, LabelError};
@@ -100,6 +100,10 @@ impl<E: Env> Array<E> {
         }
         array.announce(&choice);
         array.announce_unfit(unfit);
+        if !array.given_up.borrow().is_empty() {
+            // Nothing else tells of it at the next start.
+            array.log_written().await;
+        }
         Ok(array)
     }
 
@@ -153,7 +157,11 @@ impl<E: Env> Array<E> {
         *self.config.borrow_mut() = start.clone();
         self.apply();
         self.load_groups(&start.groups, options).await?;
-        self.check_backups().map_err(AssembleError::Shield)?;
+        let gone = self.absent_backups(&start);
+        let may_give_up = options.give_up_backups;
+        if let Some(place) = gone.first().filter(|_| !may_give_up) {
+            return Err(AssembleError::Shield(backing::unreachable(&start, *place)));
+        }
         let history = self.rt.random_u64().max(1);
         let mut next = choice.recommit(history, self.rt.unix_ms());
         for disk in choice.missing.iter().chain(choice.diverged.iter().map(|s| &s.disk)) {
@@ -169,14 +177,17 @@ impl<E: Env> Array<E> {
                 disk.path_hint = super::disks::hint(&drive.identity.path, 255);
             }
         }
+        // Rule C1: before anything is served, and with what tells that the disks are missing.
+        gone.iter().for_each(|place| given_up::take_out(&mut next, *place));
         if self.encoded(&next).is_err() {
             // Longer paths must not keep an array from starting: they are hints.
             next.disks.iter_mut().for_each(|disk| disk.path_hint.clear());
         }
         self.written.borrow_mut().clone_from(&choice.config);
         self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))?;
+        self.tell_of_given_up(&start, &gone);
         self.recover_groups(&start.groups, options).await?;
-        self.recover_backups().await.map_err(AssembleError::Shield)
+        self.recover_backups(may_give_up).await.map_err(AssembleError::Shield)
     }
 
     /// Tells which disks could not be used at all. One at the place where a disk that is not here was last seen is most likely that disk.

@@ -1,13 +1,14 @@
 //! What backs the volumes of shielded groups, in memory: opened, read back at a start, put over the volumes.
 //!
 //! Owns the step from a configuration that counts to the shields and pairs that obey it. Invariants: a volume has a shield exactly while a counting
-//! configuration gives it a chain whose storages are all open; at a start nothing is served before every storage in use was read back.
+//! configuration gives it a chain whose storages are all open; at a start nothing is served before every storage in use was read back,
+//! or was given up by who asked for that (rule B9), which is `given_up`'s matter.
 
 use std::rc::Rc;
 
 use super::Array;
 use super::strategy::home_of;
-use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry};
+use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry, WorkEntry};
 use crate::ids::GroupNumber;
 use crate::runtime::Env;
 use crate::shield::{Backup, Log, Shield, Unrecovered};
@@ -66,25 +67,21 @@ impl<E: Env> Array<E> {
         }
     }
 
-    /// Whether everything that holds redirected writes is there, at assembly, before any byte is changed. What stands in a group is not read
-    /// before the group is whole.
-    pub(super) fn check_backups(self: &Rc<Self>) -> Result<(), String> {
-        let config = self.config.borrow().clone();
+    /// What holds redirected writes and is not there, at assembly, before any byte is changed. What stands in a group is not read before the group
+    /// is whole.
+    pub(super) fn absent_backups(self: &Rc<Self>, config: &Configuration) -> Vec<BackupPlace> {
         let groups = self.groups.borrow().clone();
         let readable = |group: GroupNumber| groups.get(&group).is_some_and(|g| g.is_readable());
-        for work in config.backups.work.iter().filter(|w| w.log != 0) {
-            let home = home_of(&config, work.place);
-            if !home.is_none_or(readable) || self.open_space(work.place).is_none() {
-                return Err(unreachable(&config, work.place));
-            }
-        }
-        for entry in &config.backups.pairs {
-            let there = self.pair_at(&config, entry).is_some_and(|p| p.group().is_readable());
-            if !there && (entry.temporary || entry.reversed) {
-                return Err(unreachable(&config, BackupPlace::Pair(entry.primary)));
-            }
-        }
-        Ok(())
+        let logs = config.backups.work.iter().filter(|w| w.log != 0).map(|w| w.place);
+        let logs = logs.filter(|place| {
+            let home = home_of(config, *place);
+            !home.is_none_or(readable) || self.open_space(*place).is_none()
+        });
+        let pairs = config.backups.pairs.iter().filter(|pair| holds_newest(pair));
+        let pairs = pairs.filter(|entry| {
+            !self.pair_at(config, entry).is_some_and(|pair| pair.group().is_readable())
+        });
+        logs.chain(pairs.map(|pair| BackupPlace::Pair(pair.primary))).collect()
     }
 
     /// Reads the bits of a pair. One whose group is away waits for it, if its primary is whole without it.
@@ -92,13 +89,15 @@ impl<E: Env> Array<E> {
         self: &Rc<Self>,
         config: &Configuration,
         entry: &PairEntry,
-    ) -> Result<(), String> {
+    ) -> Result<(), Unread> {
         let pair = self.pair_at(config, entry).filter(|pair| pair.group().is_readable());
         let there = pair.is_some();
-        let mut durable = false;
+        let place = BackupPlace::Pair(entry.primary);
+        let (mut read, mut durable) = (false, false);
         if let Some(pair) = pair
             && pair.load().await.is_ok()
         {
+            read = true;
             if entry.temporary {
                 self.pairs.borrow_mut().insert(entry.primary, Rc::clone(&pair));
             } else {
@@ -109,8 +108,11 @@ impl<E: Env> Array<E> {
                 false => pair.persist_bits().await.is_ok(),
             };
         }
-        if !durable && (entry.temporary || entry.reversed) {
-            return Err(unreachable(config, BackupPlace::Pair(entry.primary)));
+        if !durable && holds_newest(entry) {
+            return Err(match read {
+                true => Unread::Kept(unwritable(config, place)),
+                false => Unread::Gone(unreachable(config, place)),
+            });
         }
         let settled = match (durable, there) {
             (true, _) => true,
@@ -121,24 +123,47 @@ impl<E: Env> Array<E> {
         if settled {
             Ok(())
         } else {
-            Err(format!("the pair of volume {} could not be let go", entry.primary))
+            Err(Unread::Kept(format!("the pair of volume {} could not be let go", entry.primary)))
         }
     }
 
-    /// Reads the bits of pairs and the logs in use back, at assembly: nothing of what they back may be served before.
-    pub(super) async fn recover_backups(self: &Rc<Self>) -> Result<(), String> {
+    /// Reads a log in use back.
+    async fn recover_log(
+        self: &Rc<Self>,
+        config: &Configuration,
+        work: &WorkEntry,
+    ) -> Result<(), Unread> {
+        let space = self.open_space(work.place);
+        let space = space.ok_or_else(|| Unread::Gone(unreachable(config, work.place)))?;
+        match Log::recover(work.log, space).await {
+            Ok(log) => drop(self.logs.borrow_mut().insert(work.place, log)),
+            Err(why) => return Err(unrecovered(config, work.place, &why)),
+        }
+        Ok(())
+    }
+
+    /// Reads the bits of pairs and the logs in use back, at assembly: nothing of what they back may be served before. With `may_give_up` what cannot be
+    /// read is given up, else it is an error.
+    pub(super) async fn recover_backups(self: &Rc<Self>, may_give_up: bool) -> Result<(), String> {
         let config = self.config.borrow().clone();
+        let mut gone = Vec::new();
+        let mut weigh = |place, read: Result<(), Unread>| match read {
+            Ok(()) => Ok(()),
+            Err(Unread::Gone(_)) if may_give_up => {
+                gone.push(place);
+                Ok(())
+            }
+            Err(Unread::Gone(why) | Unread::Kept(why)) => Err(why),
+        };
         for entry in &config.backups.pairs {
-            self.recover_pair(&config, entry).await?;
+            let read = self.recover_pair(&config, entry).await;
+            weigh(BackupPlace::Pair(entry.primary), read)?;
         }
         self.apply_mirrors();
         for work in config.backups.work.iter().filter(|w| w.log != 0) {
-            let lost = || unreachable(&config, work.place);
-            let space = self.open_space(work.place).ok_or_else(lost)?;
-            let log = Log::recover(work.log, space).await;
-            let log = log.map_err(|why| unrecovered(&config, work.place, &why))?;
-            self.logs.borrow_mut().insert(work.place, log);
+            weigh(work.place, self.recover_log(&config, work).await)?;
         }
+        self.give_up(&gone).await?;
         let config = self.config.borrow().clone();
         self.apply_shields(&config);
         for avoidance in config.backups.avoidances.iter().filter(|a| a.paused) {
@@ -149,25 +174,53 @@ impl<E: Env> Array<E> {
     }
 }
 
-/// Words for a log that was not read back.
-fn unrecovered(config: &Configuration, place: BackupPlace, why: &Unrecovered) -> String {
+/// Why a start does not go on with a storage.
+enum Unread {
+    /// What it holds cannot be read, for this reason.
+    Gone(String),
+    /// It can be read, and something else is in the way.
+    Kept(String),
+}
+
+/// Whether a secondary has what its primary has not.
+fn holds_newest(pair: &PairEntry) -> bool {
+    pair.temporary || pair.reversed
+}
+
+/// How to start without what cannot be read, and the price.
+const WAY_OUT: &str = "`forestall serve --give-up-backups` starts without: these writes are gone then, and the volumes hold what their own group has, \
+     which may be old";
+
+/// Why a log was not read back.
+fn unrecovered(config: &Configuration, place: BackupPlace, why: &Unrecovered) -> Unread {
     let users = config.backups.users_in_words(place);
     let damage = match why {
-        Unrecovered::Failed => return unreachable(config, place),
+        Unrecovered::Failed => return Unread::Kept(unwritable(config, place)),
         Unrecovered::NoMark => "its marks are".into(),
         Unrecovered::Slots(slots) => match slots[..] {
             [slot] => format!("what it says of slot {slot} is"),
             _ => format!("what it says of {} slots from {} on is", slots.len(), slots[0]),
         },
     };
-    format!(
+    Unread::Gone(format!(
         "{place} holds the newest writes of {users}, and {damage} damaged in every copy: which blocks lie there is not known, \
-         and none may be served old; bring back a disk of it that still has a good copy"
-    )
+         and none may be served old; bring back a disk of it that still has a good copy. If there is none, {WAY_OUT}"
+    ))
 }
 
 /// Words for redirected writes that cannot be had.
-fn unreachable(config: &Configuration, place: BackupPlace) -> String {
+pub(super) fn unreachable(config: &Configuration, place: BackupPlace) -> String {
     let users = config.backups.users_in_words(place);
-    format!("{place} holds the newest writes of {users} and cannot be read: bring its disks back")
+    format!(
+        "{place} holds the newest writes of {users} and cannot be read: bring its disks back. If they are gone for good, {WAY_OUT}"
+    )
+}
+
+/// Words for redirected writes that can be read in a place that takes none: they are not given up.
+fn unwritable(config: &Configuration, place: BackupPlace) -> String {
+    let users = config.backups.users_in_words(place);
+    format!(
+        "{place} holds the newest writes of {users} and can be read, but none of its disks takes a write: put an image of one on a disk that does, \
+         and start with that"
+    )
 }

@@ -33,6 +33,7 @@ mod disks;
 mod events;
 mod following;
 mod give_way;
+mod given_up;
 mod groups;
 mod health;
 mod jobs;
@@ -129,6 +130,8 @@ pub struct Array<E: Env> {
     started_at_ms: u64,
     /// What the start found of disks that it could not use; counts for those that are still missing.
     at_start: RefCell<BTreeMap<DiskNumber, AtStart>>,
+    /// What this start gave up of redirected writes.
+    given_up: RefCell<Vec<given_up::GivenUp>>,
     /// Commands that change disks, groups or volumes take turns.
     command_turn: Mutex,
 }
@@ -145,6 +148,7 @@ impl<E: Env> Array<E> {
         let array = Rc::new(Self {
             started_at_ms: rt.unix_ms(),
             at_start: RefCell::default(),
+            given_up: RefCell::default(),
             rt,
             written: RefCell::new(config.clone()),
             config: RefCell::new(config),

@@ -153,20 +153,25 @@ pub(super) fn take_temporary_pairs(
     next: &mut Configuration,
     avoidance: &AvoidanceEntry,
 ) -> Vec<(GroupNumber, Vec<Extent>)> {
-    let of_it = |pair: &PairEntry| {
+    let of_it = |pair: &&PairEntry| {
         pair.temporary && avoidance.volumes.iter().any(|v| v.volume == pair.primary)
     };
-    let (gone, stay): (Vec<_>, Vec<_>) =
-        std::mem::take(&mut next.backups.pairs).into_iter().partition(of_it);
-    next.backups.pairs = stay;
-    let mut space = Vec::new();
-    for pair in gone {
-        if let Some(at) = next.volumes.iter().position(|v| v.number == pair.secondary) {
-            let secondary = next.volumes.remove(at);
-            space.push((secondary.group, [secondary.extents, pair.bitmap].concat()));
-        }
-    }
-    space
+    let gone: Vec<VolumeNumber> =
+        next.backups.pairs.iter().filter(of_it).map(|pair| pair.primary).collect();
+    gone.into_iter().filter_map(|primary| take_pair(next, primary)).collect()
+}
+
+/// Takes a pair out of a configuration, with a secondary that was made for an avoidance; answers the space that comes free with that. Whoever takes it
+/// next blanks it, so it need not be given back (rule M6).
+pub(super) fn take_pair(
+    next: &mut Configuration,
+    primary: VolumeNumber,
+) -> Option<(GroupNumber, Vec<Extent>)> {
+    let at = next.backups.pairs.iter().position(|pair| pair.primary == primary)?;
+    let pair = next.backups.pairs.remove(at);
+    let at = next.volumes.iter().position(|v| v.number == pair.secondary && pair.temporary)?;
+    let secondary = next.volumes.remove(at);
+    Some((secondary.group, [secondary.extents, pair.bitmap].concat()))
 }
 
 impl<E: Env> Array<E> {

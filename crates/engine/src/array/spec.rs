@@ -53,6 +53,8 @@ pub struct AssembleOptions {
     pub degraded: bool,
     /// Start although an unclean parity group lacks a member.
     pub accept_write_hole: bool,
+    /// Start without redirected writes that cannot be read: their volumes then hold what their own group has, which may be old.
+    pub give_up_backups: bool,
     /// Take the configuration of this disk where two diverged (rule C5).
     pub choose: Option<DiskNumber>,
     /// Milliseconds that one request of a disk may take before it counts as timed out; 0 takes the default of 30 s.

@@ -36,6 +36,7 @@ impl<E: Env> Array<E> {
             problems.extend(self.group_problems(&config, group, &disks, &jobs));
         }
         problems.extend(self.work_disk_problems(&config, &disks));
+        problems.extend(self.given_up_problems());
         problems.extend(idle_disk_problems(&config, &disks));
         // A disk that is avoided is told of with its group.
         let avoided: Vec<DiskNumber> = groups

@@ -109,7 +109,7 @@ impl Script {
     }
 
     /// Waits until the secondary has its primary's place.
-    async fn reversed(&self) {
+    pub(super) async fn reversed(&self) {
         let reversed = |s: &Self| matches!(s.pair(), Some((PairStatus::BackingUp, _)));
         self.await_that("a reversed pair", reversed).await;
     }
