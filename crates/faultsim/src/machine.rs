@@ -154,9 +154,11 @@ impl Machine {
             self.pause(LOOK_NS).await;
         }
         self.closing.set(true);
+        let before = self.array.events_after(0).last().map_or(0, |event| event.sequence);
         if let Err(error) = self.array.stop().await {
-            if self.array.report().groups.iter().any(|g| g.paused) {
-                // Drives that died unheard were found out by the stop itself: nothing is flushed before an operator decides (rule C3).
+            let since = self.array.events_after(before);
+            if since.iter().any(|event| event.kind == "array-paused") {
+                // Drives that died unheard were found out by the stop itself: nothing is flushed before an operator decides (rule C3), be it a moment later.
                 self.say(format_args!("the stop met a pause: {error}"));
                 self.stopped.set(true);
                 return;
