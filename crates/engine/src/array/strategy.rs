@@ -266,7 +266,7 @@ mod tests {
             let refused = choose(config, whole).expect_err(why);
             assert!(refused.contains(why), "{refused}");
         };
-        refused(&config, &whole(1), "group 2 of the secondary 3 survives 1 failures");
+        refused(&config, &whole(1), "group 2 of the secondary 3 survives 1 failure");
         refused(&config, &[(GroupNumber(1), 2)].into(), "group 2 of the secondary 3 is not whole");
         config.backups.pairs[0].hold = true;
         refused(&config, &whole(2), "`forestall pair release 1` lets it be used");

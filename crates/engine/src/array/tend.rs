@@ -275,7 +275,8 @@ impl<E: Env> Array<E> {
             FillEnd::Stopped => (JobState::Stopped, "goes on at the next start".to_string()),
         };
         self.end_job(&job, state, message.clone());
-        let severity = if state == JobState::Failed { Severity::Critical } else { Severity::Info };
+        let bad = state == JobState::Failed || progress.lost.get() > 0;
+        let severity = if bad { Severity::Critical } else { Severity::Info };
         let what = format!("{} of disk {disk} in group {}: {message}", word(kind), group.number);
         self.event(
             severity,
