@@ -173,7 +173,15 @@ fn slow_and_stalled_disks_are_waited_for_or_left_behind() {
     client.read(0, &mut found[..1 << 20]).expect("read");
     assert_same(&found[..4096], &piece, "the write that was answered");
     server.ok(&["inject", "disk", "2", "--clear"]);
-    server.ok(&["disk", "readd", "2"]);
+    // What stalled lands now; until it has, the disk is not taken back (rule F3).
+    wait_for("disk 2 to be taken back", || {
+        let readd = server.run(&["disk", "readd", "2"]);
+        if readd.code == Some(0) {
+            return Some(());
+        }
+        readd.refused(&["requests under way that timed out"]);
+        None
+    });
     server.healed();
 }
 
