@@ -369,8 +369,7 @@ impl Machine {
             if bay.removed.get() || bay.impaired() || !self.may_lose(&report, &bay) {
                 continue;
             }
-            bay.suspect.set(true);
-            bay.drive.faults_mut().set_dead(true);
+            bay.die();
             self.world.count(Injected::Death);
             self.say(format_args!("fault: {} dies", bay.drive.name()));
         }

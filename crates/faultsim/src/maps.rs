@@ -14,6 +14,7 @@ use forestall_engine::{
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_journaled, stage_of, stage_sized};
+use crate::shield::write_until_crash;
 use crate::stage::RunEnd;
 use crate::trace::Trace;
 
@@ -167,25 +168,15 @@ pub(crate) fn crashes_in_a_row(seed: u64, trace: Trace) {
             let shape = (level, members, 0);
             let mut stage = stage_journaled(seed + row, trace.clone(), shape, 2 << 20, journal);
             // A start that goes on to its end, for the number of its steps: those that crash are cut in their commits and in the first writes of maps.
-            let start = match stage.run(AssembleOptions::default(), None, |_| async {}) {
-                RunEnd::Completed(steps) => steps,
-                RunEnd::Cut => 0,
-            };
+            let start = stage.steps();
+            stage.run(AssembleOptions::default(), None, |_| async {});
+            let start = stage.steps() - start;
             stage.end(false);
             for _ in 0..CRASHES {
                 let cut = stage.rng.within(start / 2..start + 60);
-                stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
-                    let mut s = Script::new(&machine);
-                    for _ in 0..100 {
-                        s.scribble(3).await;
-                        s.flush().await;
-                    }
-                });
-                stage.end(false);
+                write_until_crash(&mut stage, cut);
             }
-            let lost = stage.world.shelf.all()[(row % members as u64) as usize].clone();
-            lost.suspect.set(true);
-            lost.drive.faults_mut().set_dead(true);
+            stage.world.shelf.all()[(row % members as u64) as usize].die();
             act(&mut stage, degraded(), |mut s| async move {
                 s.verify().await;
                 s.scribble(3).await;
@@ -200,11 +191,10 @@ pub(crate) fn bad_sectors_behind_configurations(seed: u64, trace: Trace) {
     let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
     act(&mut stage, AssembleOptions::default(), |mut s| async move { s.scribble(5).await });
     let all = stage.world.shelf.all();
-    for slot in Layout::for_size(2 << 20).expect("a disk of a stage").config {
-        all[0].drive.faults_mut().spoil(slot.end() - 4096..slot.end());
+    for slot in Layout::for_size(all[0].drive.size()).expect("a disk of a stage").config {
+        all[0].drive.faults_mut().spoil(slot.end() - BLOCK_SIZE..slot.end());
     }
-    all[1].suspect.set(true);
-    all[1].drive.faults_mut().set_dead(true);
+    all[1].die();
     act(&mut stage, degraded(), |mut s| async move {
         s.verify().await;
         s.scribble(3).await;
@@ -215,40 +205,42 @@ pub(crate) fn bad_sectors_behind_configurations(seed: u64, trace: Trace) {
 /// first one still has a copy of every page (rule M1).
 pub(crate) fn torn_pages_are_mended(seed: u64, trace: Trace) {
     for side in 0..2 {
-        let mut steps = 0..1;
-        while let Some(cut) = steps.next() {
-            let mut stage = stage_of(seed + cut, trace.clone(), Level::Raid1, 2, 0);
-            let all = stage.world.shelf.all();
-            let cut = (cut > 0).then_some(cut);
-            let layout = Layout::for_size(2 << 20).expect("a disk of a stage");
-            let places = [layout.intent, layout.unwritten, layout.lost, layout.cursors];
-            for place in places {
-                all[0].drive.faults_mut().spoil(place[side].offset..place[side].end());
-            }
-            let before = all[0].drive.image();
-            let ended = stage.run(AssembleOptions::default(), cut, |machine| async move {
-                let mut s = Script::new(&machine);
-                s.scribble(3).await;
-                s.flush().await;
-            });
-            if let RunEnd::Completed(end) = ended {
-                steps = if cut.is_none() { 1..end } else { 0..0 };
-            }
-            stage.end(false);
-            let after = all[0].drive.image();
-            for place in places {
-                let (torn, left) = (place[side], place[1 - side]);
-                let first = torn.offset..torn.offset + BLOCK_SIZE;
-                let left = left.offset as usize..(left.offset + BLOCK_SIZE) as usize;
-                if all[0].drive.faults_mut().on_read(&first).is_some()
-                    && before[left.clone()] != after[left]
-                {
-                    stage.world.complain("the last copy of a page is written over".into());
-                }
-            }
-            all[1].suspect.set(true);
-            all[1].drive.faults_mut().set_dead(true);
-            act(&mut stage, degraded(), |s| async move { s.verify().await });
+        let end = torn_pages(seed, trace.clone(), side, None);
+        for cut in 1..end {
+            torn_pages(seed + cut, trace.clone(), side, Some(cut));
         }
     }
+}
+
+/// That story with one crash, at step `cut` or after all of it; answers the steps of the start and what follows.
+fn torn_pages(seed: u64, trace: Trace, side: usize, cut: Option<u64>) -> u64 {
+    let mut stage = stage_of(seed, trace, Level::Raid1, 2, 0);
+    let all = stage.world.shelf.all();
+    let layout = Layout::for_size(all[0].drive.size()).expect("a disk of a stage");
+    let places = [layout.intent, layout.unwritten, layout.lost, layout.cursors];
+    for place in places {
+        all[0].drive.faults_mut().spoil(place[side].offset..place[side].end());
+    }
+    let (before, steps) = (all[0].drive.image(), stage.steps());
+    stage.run(AssembleOptions::default(), cut, |machine| async move {
+        let mut s = Script::new(&machine);
+        s.scribble(3).await;
+        s.flush().await;
+    });
+    let steps = stage.steps() - steps;
+    stage.end(false);
+    let after = all[0].drive.image();
+    for place in places {
+        let (torn, left) = (place[side], place[1 - side]);
+        let first = torn.offset..torn.offset + BLOCK_SIZE;
+        let left = left.offset as usize..(left.offset + BLOCK_SIZE) as usize;
+        if all[0].drive.faults_mut().on_read(&first).is_some()
+            && before[left.clone()] != after[left]
+        {
+            stage.world.complain("the last copy of a page is written over".into());
+        }
+    }
+    all[1].die();
+    act(&mut stage, degraded(), |s| async move { s.verify().await });
+    steps
 }

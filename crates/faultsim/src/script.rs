@@ -158,9 +158,7 @@ impl Script {
 
     /// Lets a drive die.
     pub fn kill(&self, name: &str) {
-        let bay = self.bay(name);
-        bay.suspect.set(true);
-        bay.drive.faults_mut().set_dead(true);
+        self.bay(name).die();
         self.machine.say(format_args!("script: {name} dies"));
     }
 

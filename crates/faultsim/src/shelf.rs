@@ -39,6 +39,12 @@ impl Bay {
             || self.drive.is_wrong()
     }
 
+    /// It dies.
+    pub fn die(&self) {
+        self.suspect.set(true);
+        self.drive.faults_mut().set_dead(true);
+    }
+
     /// A handle for the engine.
     #[must_use]
     pub fn hand_over(&self, runtime: &SimRuntime) -> NewDisk<SimEnv> {

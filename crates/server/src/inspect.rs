@@ -322,7 +322,10 @@ fn configurations(
 /// As much of a slot as its record takes.
 fn record(file: &File, slot: Region) -> io::Result<Vec<u8>> {
     let first = read(file, Region { len: slot.len.min(BLOCK_SIZE), ..slot })?;
-    read(file, Region { len: config::record_len(&first, slot.len), ..slot })
+    match config::record_len(&first, slot.len) {
+        BLOCK_SIZE => Ok(first),
+        len => read(file, Region { len, ..slot }),
+    }
 }
 
 fn facts(configuration: &Configuration) -> ConfigurationFacts {

@@ -13,6 +13,9 @@ use crate::ids::{GroupNumber, VolumeNumber};
 use crate::report::{Health, Problem, ProblemKind, Severity};
 use crate::runtime::Env;
 
+/// What an operator does about a volume that may be old.
+const WHAT_NOW: &str = "check its file system, restore from a backup what is missing; told until the next start, and kept in `forestall events`";
+
 /// A volume whose newest writes were given up at this start, and where they lay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct GivenUp {
@@ -82,19 +85,15 @@ impl<E: Env> Array<E> {
         let config = self.config.borrow();
         let given_up = self.given_up.borrow();
         let there = |g: &&GivenUp| config.volumes.iter().any(|v| v.number == g.volume);
-        let problem = |g: &GivenUp| {
-            Problem {
+        let problem = |g: &GivenUp| Problem {
             kind: ProblemKind::WritesGivenUp,
             health: Health::Failed,
             what: format!(
                 "volume {} of group {} may hold old data: its newest writes lay in {}, which this start gave up",
                 g.volume, g.group, g.place
             ),
-            action:
-                "check its file system, restore from a backup what is missing; told until the next start, and kept in `forestall events`"
-                    .into(),
+            action: WHAT_NOW.into(),
             risk: String::new(),
-        }
         };
         given_up.iter().filter(there).map(problem).collect()
     }

@@ -23,8 +23,6 @@ pub const MAGIC: [u8; 8] = *b"FstlConf";
 pub const VERSION: u32 = 1;
 /// Bytes of the slot's header.
 pub const CONFIG_HEADER: usize = 64;
-/// Where the header tells how long the payload is.
-const PAYLOAD_LEN_AT: usize = 40;
 /// Bytes of a section's header.
 pub const SECTION_HEADER: usize = 8;
 /// Flag of a section: software that does not know it may go on without it.
@@ -130,16 +128,19 @@ pub fn frame(array: Uuid, generation: u64, payload: &[u8]) -> Buf {
 /// behind them need not be readable.
 #[must_use]
 pub fn record_len(first: &[u8], slot_len: u64) -> u64 {
-    let len = first.get(PAYLOAD_LEN_AT..PAYLOAD_LEN_AT + 4).filter(|_| first.starts_with(&MAGIC));
-    let len = len.map_or(0, |len| u32::from_le_bytes(len.try_into().expect("4 bytes")));
-    (CONFIG_HEADER as u64 + u64::from(len)).next_multiple_of(BLOCK_SIZE).min(slot_len)
+    let len = read_header(first).map_or(0, |header| header.payload_len as u64);
+    (CONFIG_HEADER as u64 + len).next_multiple_of(BLOCK_SIZE).min(slot_len)
 }
 
-/// The configuration in a slot's bytes.
-///
-/// # Errors
-/// Tells a blank slot, a torn or damaged one, one of newer software and one that cannot be true apart.
-pub fn decode(slot: &[u8]) -> Result<Configuration, ConfigError> {
+/// What the header of a slot says; nothing vouches for it before the record's checksum does.
+struct Header {
+    version: u32,
+    array: Uuid,
+    generation: u64,
+    payload_len: usize,
+}
+
+fn read_header(slot: &[u8]) -> Result<Header, ConfigError> {
     let header = slot.get(..CONFIG_HEADER).ok_or(ConfigError::Damaged)?;
     if is_blank(header) {
         return Err(ConfigError::Blank);
@@ -147,11 +148,21 @@ pub fn decode(slot: &[u8]) -> Result<Configuration, ConfigError> {
     let mut reader = Reader::new(header);
     let (magic, version) = (reader.array()?, reader.u32()?);
     reader.u32()?;
-    let (array, generation, len) = (Uuid(reader.array()?), reader.u64()?, reader.u32()? as usize);
+    let (array, generation, payload_len) =
+        (Uuid(reader.array()?), reader.u64()?, reader.u32()? as usize);
     if magic != MAGIC {
         return Err(ConfigError::Damaged);
     }
-    let record = CONFIG_HEADER.checked_add(len).and_then(|end| slot.get(..end));
+    Ok(Header { version, array, generation, payload_len })
+}
+
+/// The configuration in a slot's bytes.
+///
+/// # Errors
+/// Tells a blank slot, a torn or damaged one, one of newer software and one that cannot be true apart.
+pub fn decode(slot: &[u8]) -> Result<Configuration, ConfigError> {
+    let Header { version, array, generation, payload_len } = read_header(slot)?;
+    let record = CONFIG_HEADER.checked_add(payload_len).and_then(|end| slot.get(..end));
     let record = record.filter(|record| is_sealed(record, CRC_AT)).ok_or(ConfigError::Damaged)?;
     if version != VERSION {
         return Err(ConfigError::TooNew(format!("version {version}, known is {VERSION}")));

@@ -147,19 +147,9 @@ impl Pages {
     async fn catch_up<E: Env>(&self, group: &Rc<Group<E>>, page: usize) {
         let behind = self.states.borrow_mut()[page].behind.take();
         let Some(behind) = behind else { return };
-        let Behind { generation, payload, .. } = &behind;
-        let buf = page::encode(self.kind, group.uuid, page as u64, *generation, payload);
         let mut drives = group.drives_in_service();
         drives.retain(|drive| behind.drives.contains(&drive.number));
-        let results = join_all(
-            drives.iter().map(|drive| self.write_one(group, drive, page, *generation, buf.clone())),
-        )
-        .await;
-        for (drive, result) in drives.iter().zip(results) {
-            if let Err(fault) = result {
-                group.metadata_fault(drive, fault);
-            }
-        }
+        self.write_to(&drives, group, page, behind.generation, &behind.payload).await;
     }
 
     async fn write_everywhere<E: Env>(
@@ -169,8 +159,22 @@ impl Pages {
         generation: u64,
         payload: &[u8],
     ) -> Result<(), IoError> {
-        let buf = page::encode(self.kind, group.uuid, page as u64, generation, payload);
         let drives = group.drives_in_service();
+        let stored = self.write_to(&drives, group, page, generation, payload).await;
+        group.failures_committed().await?;
+        if stored == 0 { Err(IoError::Io) } else { Ok(()) }
+    }
+
+    /// Writes a page to these drives; one that does not take it fails. Answers how many took it.
+    async fn write_to<E: Env>(
+        &self,
+        drives: &[Rc<Drive<E>>],
+        group: &Rc<Group<E>>,
+        page: usize,
+        generation: u64,
+        payload: &[u8],
+    ) -> usize {
+        let buf = page::encode(self.kind, group.uuid, page as u64, generation, payload);
         let results = join_all(
             drives.iter().map(|drive| self.write_one(group, drive, page, generation, buf.clone())),
         )
@@ -182,8 +186,7 @@ impl Pages {
                 Err(fault) => group.metadata_fault(drive, fault),
             }
         }
-        group.failures_committed().await?;
-        if stored == 0 { Err(IoError::Io) } else { Ok(()) }
+        stored
     }
 
     /// The newest copy of each page on a drive, read in large requests.
@@ -296,8 +299,7 @@ fn behind<E: Env>(
     let older = |held: &Option<Held>| held.as_ref().is_none_or(|held| held.0 < generation);
     let of_older = drives.iter().zip(held).filter(|(_, held)| older(held));
     let drives: Vec<DiskNumber> = of_older.map(|(drive, _)| drive.number).collect();
-    let payload = payload.to_vec();
-    (!drives.is_empty()).then_some(Behind { drives, generation, payload })
+    (!drives.is_empty()).then(|| Behind { drives, generation, payload: payload.to_vec() })
 }
 
 /// A page's generation and payload.

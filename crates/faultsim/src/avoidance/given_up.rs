@@ -174,6 +174,19 @@ fn must_be_refused(stage: &mut Stage, storage: Storage) {
     }
 }
 
+/// Without the operator's word the start is refused; with it the volume holds what it held before the shield came up, and can be used.
+fn start_without(stage: &mut Stage, storage: Storage, kept: Kept) {
+    must_be_refused(stage, storage);
+    stage.world.oracle.borrow_mut().put_back("v1", kept);
+    act(stage, giving_up(), move |mut s| async move {
+        s.told_of_storage(storage);
+        s.verify().await;
+        s.scribble(10).await;
+        s.flush().await;
+        s.verify().await;
+    });
+}
+
 pub(super) fn at_a_start(seed: u64, trace: Trace) {
     for (storage, (level, members, tolerance)) in
         STORAGES.into_iter().flat_map(|s| LEVELS.map(|level| (s, level)))
@@ -182,15 +195,7 @@ pub(super) fn at_a_start(seed: u64, trace: Trace) {
         let disks = storage.disks(members, tolerance);
         let (kept, newest) = redirect(&mut stage, storage, tolerance);
         withhold(&stage, disks.clone(), true);
-        must_be_refused(&mut stage, storage);
-        stage.world.oracle.borrow_mut().put_back("v1", kept);
-        act(&mut stage, giving_up(), move |mut s| async move {
-            s.told_of_storage(storage);
-            s.verify().await;
-            s.scribble(10).await;
-            s.flush().await;
-            s.verify().await;
-        });
+        start_without(&mut stage, storage, kept);
         // Its place is in no chain any more: nothing asks for it.
         act(&mut stage, degraded(), move |mut s| async move {
             if s.lists_given_up() {
@@ -338,15 +343,7 @@ pub(super) fn damaged_is_given_up(seed: u64, trace: Trace) {
         let mut stage = stage(seed, &trace, level, members);
         let (kept, _) = redirect(&mut stage, storage, tolerance);
         spoil(&stage, storage, members, tolerance);
-        must_be_refused(&mut stage, storage);
-        stage.world.oracle.borrow_mut().put_back("v1", kept);
-        act(&mut stage, giving_up(), move |mut s| async move {
-            s.told_of_storage(storage);
-            s.verify().await;
-            s.scribble(10).await;
-            s.flush().await;
-            s.verify().await;
-        });
+        start_without(&mut stage, storage, kept);
         act(&mut stage, AssembleOptions::default(), move |mut s| async move {
             s.verify().await;
             s.go_on().await;
