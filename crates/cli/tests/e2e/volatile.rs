@@ -108,6 +108,13 @@ impl Campaign {
         self.dir.serve_with(&there, &["--io", "pread", "--degraded"])
     }
 
+    /// Whether another crash is due: as many as were asked for, and more of them as long as none took anything, since then the last look fails.
+    fn goes_on(&self, cycle: u64, few: u64) -> bool {
+        let enough = cycles(few);
+        let saw_nothing = cache().is_some() && self.lost == 0;
+        cycle < enough || saw_nothing && cycle < 5 * enough
+    }
+
     /// Ends the server while it is loaded, by `end`.
     fn crash(&mut self, server: Server, end: impl FnOnce(Server, &Mutex<Model>, u64)) {
         let shared = Mutex::new(std::mem::replace(&mut self.model, Model::new(0)));
@@ -164,7 +171,8 @@ impl Campaign {
 fn in_normal_work(level: &str, disks: u32, journal: &str, seed: u64) {
     let (mut campaign, mut server) = Campaign::begin(level, disks, 0, journal, seed);
     let members: Vec<u32> = (1..=disks).collect();
-    for cycle in 0..cycles(CYCLES) {
+    let mut cycle = 0;
+    while campaign.goes_on(cycle, CYCLES) {
         let enough = campaign.random.random_range(1..600);
         campaign.crash(server, |server, model, seed| load_and_kill(server, model, enough, seed));
         let missing = campaign.choose(&members);
@@ -174,6 +182,7 @@ fn in_normal_work(level: &str, disks: u32, journal: &str, seed: u64) {
         campaign.readd(&server, &missing);
         server.healed();
         campaign.settle(&server, &[], &format!("{what}, with the members back"));
+        cycle += 1;
     }
     campaign.end(server);
 }
@@ -205,7 +214,8 @@ fn in_each_state(level: &str, disks: u32, journal: &str, seed: u64) {
         (0..=campaign.tolerance).map(|leg| campaign.dir.text(&format!("w{leg}"))).collect();
     server.ok(&["work-disk", "add", "60", "--legs", &legs.join(","), "--size", SIZE]);
     campaign.paths.extend(legs);
-    for cycle in 0..cycles(SHIELD_CYCLES) {
+    let mut cycle = 0;
+    while campaign.goes_on(cycle, SHIELD_CYCLES) {
         let wanted = ["copying", "writing-back", "entering"][cycle as usize % 3];
         let group = server.json(&["group", "list"])[0].clone();
         let members: Vec<u32> = serde_json::from_value(group["members"].clone()).expect("numbers");
@@ -229,6 +239,7 @@ fn in_each_state(level: &str, disks: u32, journal: &str, seed: u64) {
         server.healed();
         campaign.settle(&server, &[], &format!("{what}, with all home"));
         renew(&campaign, &server, disks + 1);
+        cycle += 1;
     }
     campaign.end(server);
 }
@@ -251,7 +262,8 @@ fn in_a_reversed_pair(seed: u64) {
     let duplex = |server: &Server| {
         wait_for("a duplex pair", || (status(server) == "duplex").then_some(()));
     };
-    for cycle in 0..cycles(SHIELD_CYCLES) {
+    let mut cycle = 0;
+    while campaign.goes_on(cycle, SHIELD_CYCLES) {
         duplex(&server);
         let wanted = ["copying", "writing-back"][cycle as usize % 2];
         let group = server.json(&["group", "list"])[0].clone();
@@ -284,6 +296,7 @@ fn in_a_reversed_pair(seed: u64) {
         server.healed();
         campaign.settle(&server, &[], &format!("{what}, with all home"));
         renew(&campaign, &server, 5);
+        cycle += 1;
     }
     duplex(&server);
     campaign.end(server);

@@ -257,12 +257,12 @@ fn what_a_shield_uses_cannot_be_taken_away() {
         .find(|d| d["state"] == "work")
         .expect("a leg")["number"]
         .to_string();
-    refused(&server, &format!("disk fail {last}"), &["last leg of work disk 60"]);
-    server.verify("vault", &data, "one leg is left");
     // What one leg alone holds is taken home early (rule B7), beside whatever else is asked: a refusal is looked at once that is done.
     wait_for("the early way home", || {
         server.json(&["events"]).to_string().contains("drained-early").then_some(())
     });
+    refused(&server, &format!("disk fail {last}"), &["last leg of work disk 60"]);
+    server.verify("vault", &data, "one leg is left");
     // A new leg is made equal while the log is in use: then the old one may go.
     let new = bench.dir.text("n1");
     refused(
