@@ -1,7 +1,7 @@
 //! Simulated disks: the shipped engine's [`Disk`] over a [`Medium`], [`Faults`] and virtual time.
 //!
 //! Owns [`Drive`], the thing in the shelf that outlives crashes, and [`SimDisk`], one opening of it. A request takes effect
-//! at one moment between its submission and its answer, after a seeded latency; so requests under way at once complete in
+//! at one moment between its submission and its answer, after a seeded latency (or that of a model, [`Drive::set_model`]); so requests under way at once complete in
 //! any order. Invariants, asserted: requests are aligned and inside the disk; no two writes under way overlap (rule F3);
 //! a handle of before a crash reaches the disk no more. A request runs to its end even if its future is dropped.
 
@@ -14,6 +14,7 @@ use forestall_engine::{BLOCK_SIZE, Buf, Disk, DiskFault, Runtime};
 
 use crate::executor::{Happening, SimRuntime};
 use crate::faults::{Faults, Injected};
+use crate::mechanics::Mechanics;
 use crate::medium::{Loss, Medium, SECTOR};
 use crate::pattern::is_zero;
 use crate::rng::Rng;
@@ -46,6 +47,24 @@ pub struct Accesses {
     pub discards: u64,
 }
 
+impl Accesses {
+    /// What came after `before`; the longest request is that of all time.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            data_reads: self.data_reads - before.data_reads,
+            data_writes: self.data_writes - before.data_writes,
+            data_bytes: self.data_bytes - before.data_bytes,
+            other_reads: self.other_reads - before.other_reads,
+            other_writes: self.other_writes - before.other_writes,
+            other_bytes: self.other_bytes - before.other_bytes,
+            longest: self.longest,
+            flushes: self.flushes - before.flushes,
+            discards: self.discards - before.discards,
+        }
+    }
+}
+
 /// A drive in the shelf: its medium, its faults, and who has it open. Clones are the same drive.
 #[derive(Clone)]
 pub struct Drive(Rc<Inner>);
@@ -56,6 +75,8 @@ struct Inner {
     medium: RefCell<Medium>,
     faults: RefCell<Faults>,
     rng: RefCell<Rng>,
+    /// How long it takes, if not at random.
+    mechanics: RefCell<Option<Mechanics>>,
     runtime: RefCell<Option<SimRuntime>>,
     session: Cell<u64>,
     /// Handles older than this are of before a crash; other old ones are of a disk that was unplugged.
@@ -87,6 +108,7 @@ impl Drive {
             medium: RefCell::new(Medium::new(size)),
             faults: RefCell::default(),
             rng: RefCell::new(rng),
+            mechanics: RefCell::default(),
             runtime: RefCell::default(),
             session: Cell::new(0),
             crashed: Cell::new(0),

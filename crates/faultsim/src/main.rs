@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use clap::{Args, Parser, Subcommand};
 use forestall_engine::Level;
 use forestall_faultsim::{
-    Caps, Failure, Lines, Options, Search, all_scenarios, cells, play, play_all, play_cell, search,
-    search_matrix, shrink, simulate,
+    Caps, DiskModel, Failure, Lines, Options, Search, all_scenarios, cells, measure_all, play,
+    play_all, play_cell, search, search_matrix, shrink, simulate,
 };
 
 /// The shipped engine under simulated disks, hosts, faults and crashes; one seed decides everything.
@@ -77,6 +77,21 @@ enum Sub {
         /// Under so many seeds each.
         #[arg(long, default_value_t = 1)]
         seeds: u64,
+    },
+    /// Measures hosts, healthy groups and copies in virtual time, on disks that take the time of a model.
+    Measure {
+        /// What the disks are: `hdd` or `ssd`.
+        #[arg(long, default_value = "hdd", value_parser = parse_model)]
+        disk: DiskModel,
+        /// Groups of this level alone: 1, 5 or 6.
+        #[arg(long, value_parser = parse_level)]
+        level: Option<Level>,
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Prints what the array told of and what each disk was asked in each case, too.
+        #[arg(long)]
+        details: bool,
     },
     /// Names the scripted scenarios.
     List,
@@ -223,6 +238,7 @@ fn main() -> ExitCode {
             }
             (_, _, Some(failure)) => fail(&failure.to_string()),
         },
+        Sub::Measure { disk, level, seed, details } => run_measure(disk, level, seed, details),
         Sub::List => {
             for scenario in all_scenarios() {
                 println!("{:<32} {}", scenario.name, scenario.story);
@@ -230,6 +246,18 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+fn run_measure(disk: DiskModel, level: Option<Level>, seed: u64, details: bool) -> ExitCode {
+    let table = match measure_all(disk, level, seed) {
+        Ok(table) => table,
+        Err(what) => return fail(&what),
+    };
+    print!("{table}");
+    for row in table.rows.iter().filter(|_| details) {
+        println!("\n{}", row.details());
+    }
+    ExitCode::SUCCESS
 }
 
 fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
@@ -262,6 +290,10 @@ fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
 fn fail(text: &str) -> ExitCode {
     eprintln!("{text}");
     ExitCode::FAILURE
+}
+
+fn parse_model(text: &str) -> Result<DiskModel, String> {
+    DiskModel::named(text).ok_or_else(|| "one of hdd, ssd".into())
 }
 
 fn parse_level(text: &str) -> Result<Level, String> {

@@ -13,6 +13,7 @@ use forestall_engine::{
 
 use crate::disk::Drive;
 use crate::executor::SimRuntime;
+use crate::mechanics::DiskModel;
 use crate::medium::Loss;
 use crate::rng::Rng;
 use crate::target::SimEnv;
@@ -64,13 +65,26 @@ impl Bay {
 #[derive(Clone, Default)]
 pub struct Shelf {
     bays: Rc<RefCell<Vec<Rc<Bay>>>>,
+    /// What drives put on it are made of; none: their times are random.
+    model: Rc<Cell<Option<DiskModel>>>,
 }
 
+/// The first of the streams of chance of the drives' platters, one a drive.
+const PLATTERS: u64 = 1_000_000;
+
 impl Shelf {
+    /// From now on drives are made like `model`.
+    pub fn set_model(&self, model: DiskModel) {
+        self.model.set(Some(model));
+    }
+
     /// Puts a new blank drive of `size` bytes on the shelf.
     pub fn add(&self, size: u64, seed: u64) -> Rc<Bay> {
         let number = self.bays.borrow().len() + 1;
         let drive = Drive::new(format!("d{number}"), size, Rng::new(seed, 100 + number as u64));
+        if let Some(model) = self.model.get() {
+            drive.set_model(model, Rng::new(seed, PLATTERS + number as u64));
+        }
         let bay = Bay {
             drive,
             suspect: Cell::new(false),

@@ -15,6 +15,7 @@ use crate::coverage;
 use crate::executor::{Ended, Executor, Limits, SimRuntime};
 use crate::faults::Injected;
 use crate::machine::{Machine, World};
+use crate::mechanics::DiskModel;
 use crate::oracle::{Oracle, Violation};
 use crate::rng::Rng;
 use crate::target::SimEnv;
@@ -44,18 +45,33 @@ pub struct Stage {
     now_ns: u64,
     steps: u64,
     runs: u64,
+    /// Whether tasks and events keep their order.
+    orderly: bool,
 }
 
 impl Stage {
     /// A stage with blank drives of the given sizes.
     #[must_use]
     pub fn new(seed: u64, trace: Trace, disk_sizes: &[u64]) -> Self {
+        Self::of(World { seed, ..World::default() }, trace, disk_sizes)
+    }
+
+    /// A stage for measurements: every drive takes the times of a model, and tasks run in order.
+    #[must_use]
+    pub fn modelled(seed: u64, trace: Trace, disk_sizes: &[u64], model: DiskModel) -> Self {
         let world = World { seed, ..World::default() };
+        world.shelf.set_model(model);
+        Self { orderly: true, ..Self::of(world, trace, disk_sizes) }
+    }
+
+    fn of(world: World, trace: Trace, disk_sizes: &[u64]) -> Self {
+        let seed = world.seed;
         *world.oracle.borrow_mut() = Oracle::new();
         for &size in disk_sizes {
             world.shelf.add(size, seed);
         }
-        Self { world, rng: Rng::new(seed, 0), trace, now_ns: 0, steps: 0, runs: 0 }
+        let rng = Rng::new(seed, 0);
+        Self { world, rng, trace, now_ns: 0, steps: 0, runs: 0, orderly: false }
     }
 
     /// Runs of the machine so far.
@@ -175,6 +191,9 @@ impl Stage {
         self.now_ns += GAP_NS;
         self.runs += 1;
         let mut executor = Executor::new(self.rng.word(), self.now_ns, self.trace.clone());
+        if self.orderly {
+            executor = executor.orderly();
+        }
         let last_step = crash_at.unwrap_or(Limits::AMPLE.last_step);
         let limits = Limits { last_step, last_ns: self.now_ns + DAY_NS };
         let ended = executor.run(main(executor.runtime()), limits);
@@ -197,7 +216,8 @@ impl Stage {
                 "nothing is ready and nothing will ever happen: a request or command hangs"
             }
         };
-        self.world.complain(hung.to_owned())
+        let seconds = self.now_ns as f64 / 1e9;
+        self.world.complain(format!("{hung}, at {seconds:.3} s of virtual time"))
     }
 }
 

@@ -11,13 +11,30 @@ use forestall_engine::{BLOCK_SIZE, Buf, DiskFault};
 use super::Drive;
 use super::request::Request;
 use crate::faults::{Astray, Injected, gone};
+use crate::mechanics::{Asked, DiskModel, Mechanics};
 use crate::medium::{Loss, Medium, SECTOR};
 use crate::rng::Rng;
 
 impl Drive {
-    /// Seeded time for one request in nanoseconds: a base, a share for the bytes, jitter, now and then a slow one; and the
-    /// rest of a stall.
-    pub(super) fn latency(&self, request: &Request, now_ns: u64) -> u64 {
+    /// Gives the drive the times of a model in place of random ones, from now on.
+    pub fn set_model(&self, model: DiskModel, rng: Rng) {
+        *self.0.mechanics.borrow_mut() = Some(Mechanics::new(model, self.0.size, rng));
+    }
+
+    /// Time of one request by the drive's model, if it has one.
+    fn modelled(&self, request: &Request, now_ns: u64) -> Option<u64> {
+        let mut mechanics = self.0.mechanics.borrow_mut();
+        let asked = match request {
+            Request::Read { offset, buf } => Asked::Read(*offset, buf.len() as u64),
+            Request::Write { offset, buf } => Asked::Write(*offset, buf.len() as u64),
+            Request::Flush { .. } => Asked::Flush,
+            Request::Discard { .. } => Asked::Discard,
+        };
+        mechanics.as_mut().map(|mechanics| mechanics.answer_at(now_ns, asked) - now_ns)
+    }
+
+    /// Seeded time for one request in nanoseconds: a base, a share for the bytes, jitter, now and then a slow one.
+    fn random_time(&self, request: &Request) -> u64 {
         let mut rng = self.0.rng.borrow_mut();
         let base = match request {
             Request::Read { buf, .. } => 60_000 + buf.len() as u64,
@@ -26,7 +43,13 @@ impl Drive {
             Request::Discard { .. } => 30_000,
         };
         let slow = if rng.percent(2) { 20 } else { 1 };
-        let time = (base / 2 + rng.below(base)) * slow * self.0.faults.borrow().slowness();
+        (base / 2 + rng.below(base)) * slow
+    }
+
+    /// Time for one request in nanoseconds, with the rest of a stall.
+    pub(super) fn latency(&self, request: &Request, now_ns: u64) -> u64 {
+        let time = self.modelled(request, now_ns).unwrap_or_else(|| self.random_time(request));
+        let time = time * self.0.faults.borrow().slowness();
         let stalled = self.0.faults.borrow().stalled_until_ns().saturating_sub(now_ns);
         if stalled > 0 && !self.0.faults.borrow().dead() {
             self.met(Injected::Stall);

@@ -142,3 +142,23 @@ fn a_stale_waker_does_not_disturb_the_next_task_in_its_slot() {
     let _ = executor.run(std::future::pending::<()>(), Limits { last_step: 50, ..Limits::AMPLE });
     assert_eq!(polls.get(), 1);
 }
+
+#[test]
+fn an_orderly_executor_keeps_the_order_whatever_the_seed() {
+    for seed in 0..20 {
+        let mut executor = Executor::new(seed, 0, Trace::default()).orderly();
+        let runtime = executor.runtime();
+        let order = Rc::new(RefCell::new(Vec::new()));
+        for number in 0..8 {
+            let (order, clock) = (Rc::clone(&order), runtime.clone());
+            runtime.spawn(Box::pin(async move {
+                order.borrow_mut().push(number);
+                clock.sleep_ns(1000).await;
+                order.borrow_mut().push(number);
+            }));
+        }
+        executor.run(runtime.sleep_ns(2000), Limits::AMPLE).done();
+        let twice: Vec<_> = (0..8).chain(0..8).collect();
+        assert_eq!(*order.borrow(), twice, "seed {seed}");
+    }
+}

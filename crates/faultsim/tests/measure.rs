@@ -1,0 +1,66 @@
+//! What must hold of hosts and copies in virtual time, on disks that take the time of a model.
+//!
+//! Owns comparisons alone: the figures of one day stand in `docs/simulation.md`. A seed gives the same figures on any machine, so nothing here is a matter of luck.
+
+use forestall_faultsim::{DiskModel, Figures, Load, Measured, Setting, State, measure};
+
+const SEED: u64 = 1;
+const RAID1: Setting = Setting::ALL[0];
+const RAID5: Setting = Setting::ALL[1];
+
+fn on_hdd(setting: Setting, load: Load, state: State) -> Measured {
+    measure(DiskModel::HDD, setting, load, state, SEED)
+}
+
+fn copy_ns(setting: Setting, load: Load, state: State) -> u64 {
+    on_hdd(setting, load, state).copy_ns.expect("a copy was measured")
+}
+
+/// Requests that were answered, enough of them to compare.
+fn figures(setting: Setting, load: Load, state: State) -> Figures {
+    let figures = on_hdd(setting, load, state).figures;
+    assert!(figures.requests >= 20, "{load}, {state}: {} requests", figures.requests);
+    figures
+}
+
+#[test]
+fn a_seed_gives_the_same_figures_again() {
+    let play = |seed| measure(DiskModel::HDD, RAID5, Load::RandomWrite, State::Shielded, seed);
+    let first = play(SEED);
+    assert_eq!(first, play(SEED));
+    assert_ne!(first.figures, play(SEED + 1).figures);
+}
+
+/// A shielded copy is not held up by what hosts write: that goes elsewhere. A direct one is.
+#[test]
+fn hosts_that_write_hold_up_a_direct_copy_and_no_shielded_one() {
+    for setting in [RAID1, RAID5] {
+        let alone = copy_ns(setting, Load::Idle, State::Shielded);
+        let shielded = copy_ns(setting, Load::RandomWrite, State::Shielded);
+        let direct = copy_ns(setting, Load::RandomWrite, State::Direct);
+        let level = setting.level;
+        assert!(shielded <= alone * 11 / 10, "{level}: {shielded} ns, {alone} ns without a host");
+        assert!(shielded * 2 < direct, "{level}: {shielded} ns shielded, {direct} ns direct");
+    }
+}
+
+/// Reads during a shielded copy stay off the ailing disk, but have the spare where it is copied: better than with a member gone.
+#[test]
+fn reads_in_a_shielded_copy_fare_better_than_with_a_member_missing() {
+    for setting in [RAID1, RAID5] {
+        let of = |state| figures(setting, Load::RandomRead, state);
+        let [healthy, missing, shielded] =
+            [State::Healthy, State::Missing, State::Shielded].map(|state| of(state).mean_ns);
+        let level = setting.level;
+        assert!(healthy < shielded, "{level}: {healthy} ns healthy, {shielded} ns shielded");
+        assert!(shielded < missing, "{level}: {shielded} ns shielded, {missing} ns one missing");
+    }
+}
+
+/// Parity is not made while shielded, so that a stream of writes fares better than one that goes home.
+#[test]
+fn a_stream_of_writes_to_a_parity_group_is_faster_shielded_than_direct() {
+    let shielded = figures(RAID5, Load::SequentialWrite, State::Shielded);
+    let direct = figures(RAID5, Load::SequentialWrite, State::Direct);
+    assert!(shielded.requests_per_sec() > direct.requests_per_sec(), "{shielded:?} {direct:?}");
+}
