@@ -4,6 +4,7 @@
 //! they came, and dropping a waiting future takes it out of its queue.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::ops::Range;
 use std::pin::{Pin, pin};
@@ -172,28 +173,79 @@ pub(crate) async fn race<A: Future + Unpin, B: Future + Unpin>(
     .await
 }
 
-/// A mutual exclusion for flows: one holder, waiters in no particular order.
+/// A mutual exclusion for flows: one holder, and the others in the order in which they came, so that nobody starves.
 #[derive(Default)]
 pub(crate) struct Mutex {
-    held: Cell<bool>,
-    event: Event,
+    /// Who holds it, and who waits behind.
+    line: RefCell<VecDeque<(u64, Option<Waker>)>>,
+    next: Cell<u64>,
 }
 
-/// Holds a [`Mutex`] until dropped.
-pub(crate) struct MutexGuard<'a>(&'a Mutex);
+/// Holds (or waits for) a [`Mutex`] until dropped.
+pub(crate) struct MutexGuard<'a> {
+    mutex: &'a Mutex,
+    id: u64,
+}
 
 impl Mutex {
     /// Waits for the lock.
     pub(crate) async fn lock(&self) -> MutexGuard<'_> {
-        self.event.wait_until(|| !self.held.replace(true)).await;
-        MutexGuard(self)
+        let id = self.next.get();
+        self.next.set(id + 1);
+        self.line.borrow_mut().push_back((id, None));
+        let guard = MutexGuard { mutex: self, id };
+        poll_fn(|cx| {
+            let mut line = self.line.borrow_mut();
+            if line.front().is_some_and(|(first, _)| *first == id) {
+                return Poll::Ready(());
+            }
+            let mine = line.iter_mut().find(|(other, _)| *other == id);
+            mine.expect("it waits in the line").1 = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+        guard
     }
 }
 
 impl Drop for MutexGuard<'_> {
     fn drop(&mut self) {
-        self.0.held.set(false);
-        self.0.event.notify();
+        let mut line = self.mutex.line.borrow_mut();
+        let at = line.iter().position(|(id, _)| *id == self.id).expect("it stands in the line");
+        line.remove(at);
+        let first = (at == 0).then(|| line.front_mut().and_then(|(_, waker)| waker.take()));
+        drop(line);
+        if let Some(waker) = first.flatten() {
+            waker.wake();
+        }
+    }
+}
+
+/// Work that is done by one at a time and serves everybody who asked for it before it began.
+#[derive(Default)]
+pub(crate) struct Served {
+    turn: Mutex,
+    asked: Cell<u64>,
+    /// How many of those who asked are served.
+    served: Cell<u64>,
+}
+
+impl Served {
+    /// Has the work done once more, unless somebody does it who began after this call. Work that fails serves nobody: the next in line tries again.
+    pub(crate) async fn by<F, X>(&self, work: impl FnOnce() -> F) -> Result<(), X>
+    where
+        F: Future<Output = Result<(), X>>,
+    {
+        let mine = self.asked.get() + 1;
+        self.asked.set(mine);
+        let _turn = self.turn.lock().await;
+        if self.served.get() >= mine {
+            return Ok(());
+        }
+        let asked = self.asked.get();
+        work().await?;
+        self.served.set(asked);
+        Ok(())
     }
 }
 
@@ -289,6 +341,55 @@ mod tests {
 
     fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
         future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn whoever_lets_a_mutex_go_and_wants_it_again_stands_behind_the_others() {
+        let mutex = Mutex::default();
+        let mut a = Box::pin(mutex.lock());
+        let Poll::Ready(guard_a) = poll_once(a.as_mut()) else { panic!("it is free") };
+        let (mut b, mut c) = (Box::pin(mutex.lock()), Box::pin(mutex.lock()));
+        assert!(poll_once(b.as_mut()).is_pending());
+        assert!(poll_once(c.as_mut()).is_pending());
+        drop(guard_a);
+        let mut again = Box::pin(mutex.lock());
+        assert!(poll_once(again.as_mut()).is_pending(), "b came first");
+        assert!(poll_once(c.as_mut()).is_pending());
+        drop(b);
+        let Poll::Ready(_guard_c) = poll_once(c.as_mut()) else {
+            panic!("b does not wait any more")
+        };
+        assert!(poll_once(again.as_mut()).is_pending());
+    }
+
+    #[test]
+    fn work_serves_those_who_asked_before_it_began() {
+        let (served, began) = (Served::default(), Cell::new(0));
+        let (finish, done) = (Event::default(), Cell::new(Err(())));
+        let work = || async {
+            began.set(began.get() + 1);
+            finish.wait_until(|| done.get() != Err(())).await;
+            done.replace(Err(())).unwrap_or(Err(()))
+        };
+        let ask = || Box::pin(served.by(work));
+        let (mut a, mut b, mut c) = (ask(), ask(), ask());
+        assert!(poll_once(a.as_mut()).is_pending());
+        assert!(poll_once(b.as_mut()).is_pending());
+        assert!(poll_once(c.as_mut()).is_pending());
+        done.set(Ok(Ok(())));
+        assert_eq!(poll_once(a.as_mut()), Poll::Ready(Ok(())));
+        let mut d = ask();
+        assert!(poll_once(b.as_mut()).is_pending(), "a began before b asked");
+        assert!(poll_once(d.as_mut()).is_pending());
+        assert_eq!(began.get(), 2);
+        done.set(Ok(Err(())));
+        assert_eq!(poll_once(b.as_mut()), Poll::Ready(Err(())));
+        assert!(poll_once(c.as_mut()).is_pending(), "what failed serves nobody");
+        assert_eq!(began.get(), 3);
+        done.set(Ok(Ok(())));
+        assert_eq!(poll_once(c.as_mut()), Poll::Ready(Ok(())));
+        assert_eq!(poll_once(d.as_mut()), Poll::Ready(Ok(())), "it asked before c began");
+        assert_eq!(began.get(), 3);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::pair::Mirror;
 use crate::report::VolumeReport;
 use crate::runtime::{Env, Runtime};
 use crate::shield::Shield;
-use crate::sync::{Event, Hold, Mutex, RangeLocks, oneshot};
+use crate::sync::{Event, Hold, RangeLocks, Served, oneshot};
 
 /// Zeroes are written in pieces of this many bytes.
 const ZEROES_AT_ONCE: u64 = 1 << 20;
@@ -50,7 +50,7 @@ pub(crate) struct VolumeRt<E: Env> {
     shield: RefCell<Option<Rc<Shield<E>>>>,
     /// What is told of each write before it begins, if a secondary follows the volume.
     mirror: RefCell<Option<Rc<Mirror<E>>>>,
-    flush_turn: Mutex,
+    flushes: Served,
     /// Kept for redirected writes: no host's business.
     reserved: Cell<bool>,
 }
@@ -98,7 +98,7 @@ impl<E: Env> VolumeRt<E> {
             requests: Cell::new(0),
             shield: RefCell::default(),
             mirror: RefCell::default(),
-            flush_turn: Mutex::default(),
+            flushes: Served::default(),
             reserved: Cell::new(false),
         })
     }
@@ -161,14 +161,16 @@ impl<E: Env> VolumeRt<E> {
 
     /// Makes everything written so far durable, wherever it went.
     pub(crate) async fn flush_all(&self) -> Result<(), IoError> {
-        match self.shield() {
-            Some(shield) => {
-                // One at a time: what an earlier one has taken to be cleared is cleared before this one is answered.
-                let _turn = self.flush_turn.lock().await;
-                shield.flush(self).await
-            }
-            None => self.group.flush().await,
+        if self.shield().is_none() {
+            return self.group.flush().await;
         }
+        // One at a time: what an earlier one has taken to be cleared is cleared before this one is answered. The shield of the moment at which it
+        // begins knows of all that was written before.
+        let flush = async || match self.shield() {
+            Some(shield) => shield.flush(self).await,
+            None => self.group.flush().await,
+        };
+        self.flushes.by(flush).await
     }
 
     /// Completes when no request is under way.

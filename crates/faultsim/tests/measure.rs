@@ -64,3 +64,23 @@ fn a_stream_of_writes_to_a_parity_group_is_faster_shielded_than_direct() {
     let direct = figures(RAID5, Load::SequentialWrite, State::Direct);
     assert!(shielded.requests_per_sec() > direct.requests_per_sec(), "{shielded:?} {direct:?}");
 }
+
+/// One flush of the log serves every host that asked before it began. On parity groups, redirected writes then cost less than those that go home.
+#[test]
+fn flushed_small_writes_are_no_slower_shielded_than_direct() {
+    for setting in Setting::ALL {
+        let of = |state| figures(setting, Load::RandomWrite, state).requests_per_sec();
+        let (shielded, direct) = (of(State::Shielded), of(State::Direct));
+        let least = if setting == RAID1 { direct * 0.9 } else { direct };
+        assert!(shielded >= least, "{}: {shielded}/s shielded, {direct}/s direct", setting.level);
+    }
+}
+
+/// Before its swap a direct copy empties the journal, and hosts that keep the journal busy do not keep it from that.
+#[test]
+fn a_direct_copy_under_a_stream_of_writes_comes_to_its_end() {
+    for setting in Setting::ALL {
+        let copied = measure(DiskModel::SSD, setting, Load::SequentialWrite, State::Direct, SEED);
+        assert!(copied.ended, "{}: {:?} ns and no end", setting.level, copied.copy_ns);
+    }
+}

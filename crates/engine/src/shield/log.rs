@@ -16,7 +16,7 @@ use crate::error::IoError;
 use crate::format::log::{EntryKind, LogEntry, LogMark, LogShape, payload_crc};
 use crate::ids::{BLOCK_SIZE, VolumeNumber};
 use crate::runtime::Env;
-use crate::sync::{Event, Hold, Mutex, RangeLocks, both, join_all};
+use crate::sync::{Event, Hold, RangeLocks, Served, both, join_all};
 
 mod decide;
 mod join;
@@ -50,7 +50,7 @@ pub(crate) struct Log<E: Env> {
     /// Slots whose payload is being written, or copied to another leg.
     slots: Rc<RangeLocks>,
     /// One flush at a time: whoever finds nothing to flush may be sure that it is durable, not on its way.
-    flush_turn: Mutex,
+    flushes: Served,
 }
 
 impl<E: Env> Log<E> {
@@ -76,7 +76,7 @@ impl<E: Env> Log<E> {
             storing: Cell::new(false),
             turn: Event::default(),
             slots: Rc::default(),
-            flush_turn: Mutex::default(),
+            flushes: Served::default(),
         })
     }
 
@@ -249,7 +249,10 @@ impl<E: Env> Log<E> {
 
     /// Makes everything entered and cleared so far durable.
     pub(super) async fn flush(&self) -> Result<(), IoError> {
-        let _turn = self.flush_turn.lock().await;
+        self.flushes.by(|| self.flush_all()).await
+    }
+
+    async fn flush_all(&self) -> Result<(), IoError> {
         let unwritten = self.book.borrow().unwritten();
         if !unwritten.is_empty() {
             // Entries made from now on say what is durable: one that failed must not be among that.
