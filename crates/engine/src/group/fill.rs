@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
+use super::around::Unread;
 use super::ranges::Ranges;
 use crate::buf::Buf;
 use crate::disk::FaultKind;
@@ -255,7 +256,11 @@ impl<E: Env> Group<E> {
         }
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         if let Some(main) = main {
-            return self.read_verified(&main, slot, run.start, len).await.ok();
+            match self.read_to_copy(&main, slot, run.start, len).await {
+                Ok(buf) => return Some(buf),
+                Err(Unread::Fault(_)) => return None,
+                Err(Unread::Slow) => {} // Its peers stand in.
+            }
         }
         let chunk = u64::from(self.geometry.chunk());
         let not = SlotSet::one(slot);
@@ -325,11 +330,12 @@ impl<E: Env> Group<E> {
         let address = self.geometry.member_address(stripe, rows.start);
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         let main = main.filter(|_| !was_lost);
-        let mut mismatch = false;
+        let (mut mismatch, mut slow) = (false, false);
         if let Some(main) = &main {
-            match self.read_verified(main, slot, address, rows.len()).await {
+            match self.read_to_copy(main, slot, address, rows.len()).await {
                 Ok(buf) => return Ok(buf),
-                Err(fault) => {
+                Err(Unread::Slow) => slow = true,
+                Err(Unread::Fault(fault)) => {
                     mismatch = fault.kind == FaultKind::Checksum;
                     self.count_mismatch(slot, address, fault);
                 }
@@ -337,8 +343,8 @@ impl<E: Env> Group<E> {
         }
         let unknown = self.is_unknown(slot, address);
         let mut found = self.slot_contents(stripe, slot, rows.clone(), SlotSet::one(slot)).await;
-        if let (Err(_), true, Some(main)) = (&found, unknown, &main) {
-            // Nothing was known of it, and by now it was believed.
+        if let (Err(_), true, Some(main)) = (&found, unknown || slow, &main) {
+            // Nothing was known of it, and by now it was believed; or nobody could stand in for it after all.
             let read = self.read_verified(main, slot, address, rows.len()).await;
             found = read.map_err(|_| IoError::Io);
         }
@@ -351,7 +357,7 @@ impl<E: Env> Group<E> {
                 Ok(buf)
             }
             (Ok(buf), Some(main)) => {
-                if !mismatch {
+                if !mismatch && !slow {
                     main.count_error(|e| e.recovered_reads += 1);
                 }
                 Ok(buf)
