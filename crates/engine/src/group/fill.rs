@@ -105,10 +105,10 @@ impl<E: Env> Group<E> {
     /// Fills the slot's filler to its end. The slot's main, if it has one, is read first; else the peers.
     pub(crate) async fn fill(self: &Rc<Self>, slot: Slot, progress: &Progress) -> FillEnd {
         let at = usize::from(slot.0);
-        let (target, life) = {
+        let (target, life, copies) = {
             let slots = self.slots.borrow();
             let Some(target) = slots[at].filler.clone() else { return FillEnd::TargetFailed };
-            (target, slots[at].filler_life)
+            (target, slots[at].filler_life, slots[at].main.is_some())
         };
         // The same drive may fail and come back while something is awaited: that is another filler.
         let alive = || {
@@ -158,7 +158,7 @@ impl<E: Env> Group<E> {
                     return FillEnd::TargetFailed;
                 }
             }
-            progress.pace(&self.rt, moved).await;
+            progress.pace_unless(&self.rt, moved, || copies && self.misses_a_member()).await;
         }
         // From the commit that makes the drive the slot's own, its journal counts: nothing from before it took part may be replayed (rule J5).
         if self.flush().await.is_err() || self.empty_journal().await.is_err() {
@@ -370,6 +370,11 @@ impl<E: Env> Group<E> {
     fn silent_member(&self) -> Option<crate::ids::DiskNumber> {
         let slots = self.slots.borrow();
         slots.iter().find(|s| s.main.as_ref().is_some_and(|main| main.is_silent())).map(|s| s.disk)
+    }
+
+    /// Whether a member is out: what a copy was limited to for the hosts' sake counts less then than being whole again soon.
+    pub(crate) fn misses_a_member(&self) -> bool {
+        !self.missing().is_empty()
     }
 
     /// Whether there is anything to fill a slot from: its own main, or enough peers.
