@@ -56,6 +56,7 @@ impl<E: Env> Array<E> {
             if job.hastened.replace(true) {
                 continue;
             }
+            job.progress.lifted.set(true);
             let what = format!(
                 "a member of group {} is out: the copy under way goes on without its limit of {}, so that the group is whole again soon",
                 group.number,
