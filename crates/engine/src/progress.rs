@@ -20,6 +20,8 @@ pub(crate) struct Progress {
     pub(crate) total: Cell<u64>,
     /// Limit in bytes a second; 0 for none.
     pub(crate) limit: Cell<u64>,
+    /// The limit does not count now.
+    pub(crate) lifted: Cell<bool>,
     /// Somebody asked the job to end.
     pub(crate) stop: Cell<bool>,
     /// Blocks that differed.
@@ -61,8 +63,22 @@ impl Progress {
     }
 
     fn per_second(&self, bytes: u64, now_ns: u64) -> u64 {
-        let elapsed = now_ns.saturating_sub(self.started_ns.get()).max(1);
+        let elapsed = (now_ns.saturating_sub(self.started_ns.get()) + self.owed_ns(now_ns)).max(1);
         (u128::from(bytes) * u128::from(SECOND_NS) / u128::from(elapsed)) as u64
+    }
+
+    /// Whether it runs long enough for a pace to be told from a first moment.
+    pub(crate) fn has_pace(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.started_ns.get()) >= 2 * SECOND_NS
+    }
+
+    /// How long the limit makes it wait still for what has moved already.
+    fn owed_ns(&self, now_ns: u64) -> u64 {
+        let (limit, (moved, since)) = (self.limit.get(), self.paced.get());
+        if limit == 0 || self.lifted.get() {
+            return 0;
+        }
+        due_ns(moved, limit).saturating_sub(now_ns.saturating_sub(since))
     }
 
     /// Counts `moved` bytes of disk traffic.
@@ -80,13 +96,27 @@ impl Progress {
 
     /// Counts `moved` bytes of disk traffic and sleeps as long as the limit asks.
     pub(crate) async fn pace<R: Runtime>(&self, rt: &R, moved: u64) {
+        self.pace_unless(rt, moved, || false).await;
+    }
+
+    /// [`Progress::pace`] whose limit does not count while `urgent` holds.
+    pub(crate) async fn pace_unless<R: Runtime>(
+        &self,
+        rt: &R,
+        moved: u64,
+        urgent: impl Fn() -> bool,
+    ) {
         self.count(moved);
         loop {
             let (limit, (moved, since)) = (self.limit.get(), self.paced.get());
-            if limit == 0 || self.stop.get() {
+            let lifted = urgent();
+            if self.lifted.replace(lifted) != lifted {
+                self.paced.set((0, rt.now_ns()));
+            }
+            if limit == 0 || self.stop.get() || self.lifted.get() {
                 return;
             }
-            let due_ns = (u128::from(moved) * u128::from(SECOND_NS) / u128::from(limit)) as u64;
+            let due_ns = due_ns(moved, limit);
             let elapsed = rt.now_ns().saturating_sub(since);
             if due_ns <= elapsed {
                 return;
@@ -95,6 +125,11 @@ impl Progress {
             rt.sleep_ns((due_ns - elapsed).min(SECOND_NS / 5)).await;
         }
     }
+}
+
+/// How long `moved` bytes take under a limit.
+fn due_ns(moved: u64, limit: u64) -> u64 {
+    (u128::from(moved) * u128::from(SECOND_NS) / u128::from(limit)) as u64
 }
 
 #[cfg(test)]
@@ -112,5 +147,19 @@ mod tests {
         assert_eq!(progress.eta_s(2 * SECOND_NS), Some(2));
         progress.set_limit(7, 2 * SECOND_NS);
         assert_eq!(progress.rate(2 * SECOND_NS), 50, "a new limit forgets nothing");
+    }
+
+    #[test]
+    fn a_first_step_does_not_look_faster_than_the_limit() {
+        let progress = Progress::new(1000, 10, 0);
+        progress.done.set(100);
+        progress.count(100);
+        // A hundred bytes in no time, and the next not before ten seconds have passed.
+        for now in [1, SECOND_NS, 9 * SECOND_NS] {
+            assert_eq!((progress.rate(now), progress.eta_s(now)), (10, Some(90)));
+        }
+        assert!(!progress.has_pace(SECOND_NS) && progress.has_pace(2 * SECOND_NS));
+        progress.lifted.set(true);
+        assert_eq!(progress.rate(SECOND_NS), 100);
     }
 }

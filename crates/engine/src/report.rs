@@ -226,6 +226,14 @@ pub enum JobKind {
     Repair,
 }
 
+impl JobKind {
+    /// Whether it fills a disk.
+    #[must_use]
+    pub fn fills(self) -> bool {
+        matches!(self, Self::Rebuild | Self::Replace | Self::Readd)
+    }
+}
+
 /// State of a job.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -1,7 +1,7 @@
 //! Stories of avoidances: one for each rule (B1, B3 to B8, A1 to A6) and one for each cell of the table of events.
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
-//! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `many.rs` those of several groups at once, `abandon.rs` those of logs that are gone, `given_up.rs` those of starts without them, `sources.rs` those
+//! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `limits.rs` those of limits given to copies, `many.rs` those of several groups at once, `abandon.rs` those of logs that are gone, `given_up.rs` those of starts without them, `sources.rs` those
 //! of the last source of a block, `tail.rs` those of a log's end,
 //! `existing.rs` those of a pair that takes its primary's place.
 
@@ -15,6 +15,7 @@ mod cells;
 mod events;
 mod existing;
 mod given_up;
+mod limits;
 mod many;
 mod matrix;
 mod rules;
@@ -142,6 +143,26 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "orderly-stop-in-each-state",
         story: "the array is stopped in good order in each state of an avoidance and goes on at the next start",
         script: events::orderly_stop_in_each_state,
+    },
+    Scenario {
+        name: "copy-is-hastened",
+        story: "another member fails while a copy trickles under a limit: the limit does not count, and the spare is in place soon",
+        script: limits::copy_is_hastened,
+    },
+    Scenario {
+        name: "limit-ends-with-its-copy",
+        story: "a copied disk dies, and then the one in its place: no rebuild keeps the limit that the copy had",
+        script: limits::limit_ends_with_its_copy,
+    },
+    Scenario {
+        name: "changed-limit-is-kept",
+        story: "the limit of a copy is changed, or taken away: so it is after a restart",
+        script: limits::changed_limit_is_kept,
+    },
+    Scenario {
+        name: "queued-copy-has-its-number",
+        story: "a second disk of the group is to be copied while the first one is: the command tells its own job and what it waits for",
+        script: limits::queued_copy_has_its_number,
     },
     Scenario {
         name: "backup-fills-up-with-crashes",

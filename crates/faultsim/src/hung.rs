@@ -1,6 +1,6 @@
 //! Stories of a member that stops answering: hosts hardly notice, and it is failed when the rules say so.
 //!
-//! Owns the scripts; [`crate::scenarios`] lists them. Invariant: what a host waited is measured in virtual time for every read.
+//! Owns the scripts; [`crate::scenarios`] lists them. Invariant: what a host waited is measured in virtual time for every request that is timed.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -12,7 +12,8 @@ use forestall_engine::{
 
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
-use crate::script::{Script, stage_of};
+use crate::script::{Script, stage_of, stage_sized};
+use crate::shield::LEVELS;
 use crate::trace::Trace;
 
 const SECOND: u64 = 1_000_000_000;
@@ -21,9 +22,15 @@ const LIMIT: u64 = 30 * SECOND;
 /// Longer than any story.
 const FOR_EVER: u64 = 100_000 * SECOND;
 
-/// What host reads waited at most.
+/// What hosts waited at most.
 #[derive(Clone, Default)]
 struct Waits(Rc<Cell<u64>>);
+
+impl Waits {
+    fn note(&self, waited_ns: u64) {
+        self.0.set(self.0.get().max(waited_ns));
+    }
+}
 
 impl Script {
     fn hang(&self, name: &str) {
@@ -39,9 +46,15 @@ impl Script {
             let begun = self.machine.runtime.now_ns();
             let result = self.host.read(offset, len.min(self.size() - offset)).await;
             self.host.must(result, "a read");
-            let waited = self.machine.runtime.now_ns() - begun;
-            waits.0.set(waits.0.get().max(waited));
+            waits.note(self.machine.runtime.now_ns() - begun);
         }
+    }
+
+    /// One write, and how long it took.
+    async fn timed_scribble(&mut self, waits: &Waits) {
+        let begun = self.machine.runtime.now_ns();
+        self.scribble(1).await;
+        waits.note(self.machine.runtime.now_ns() - begun);
     }
 
     fn within(&self, what: &str, waits: &Waits, limit: u64) {
@@ -126,6 +139,44 @@ pub(crate) fn hung_member_under_writes(seed: u64, trace: Trace) {
             s.within("a read beside writes", &waits, LIMIT + LIMIT / 10);
             s.expect(1, DiskState::Failed).await;
             s.verify().await;
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}
+
+/// The disk that is being copied answers no more. Hosts, who are served by its peers and the backup, wait for no more than a slow read of the
+/// copy; the copy takes the rest from the peers before the time limit, and the disk is found out.
+pub(crate) fn hung_copied_disk_holds_up_no_host(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS.into_iter().filter(|(_, _, t)| *t > 0) {
+        let mut stage = stage_sized(seed, trace.clone(), level, members, 2, 6 << 20);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
+            s.add_work_disk(tolerance + 1).await;
+            for at in (0..s.size()).step_by(65_536) {
+                s.write(at, 65_536.min(s.size() - at)).await;
+            }
+            s.flush().await;
+            // Nothing is left to be swept: the copy alone meets the disk.
+            s.machine.pause(120 * SECOND).await;
+            s.replace(1, 400_000, Strategy::WorkDisk).await;
+            s.copying().await;
+            s.hang("d1");
+            let begun = s.machine.runtime.now_ns();
+            let (waits, latch) = (Waits::default(), Latch::default());
+            for mut host in (0..2).map(|_| Script::new(&s.machine)) {
+                let waits = waits.clone();
+                latch.spawn(&s.machine.runtime, async move {
+                    while host.machine.runtime.now_ns() < begun + LIMIT {
+                        host.timed_scribble(&waits).await;
+                        host.timed_reads(300_000, &waits).await;
+                        host.machine.pause(SECOND / 4).await;
+                    }
+                });
+            }
+            latch.all().await;
+            s.within("a host", &waits, LIMIT / 10);
+            s.whole_again().await;
+            s.verify().await;
+            s.machine.audit().await;
         });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }

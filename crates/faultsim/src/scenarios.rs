@@ -22,8 +22,8 @@ use crate::health::{
     transport_burst,
 };
 use crate::hung::{
-    hung_member_is_read_around, hung_member_under_writes, hung_only_copy_is_given_up,
-    slow_parity_is_not_left_behind,
+    hung_copied_disk_holds_up_no_host, hung_member_is_read_around, hung_member_under_writes,
+    hung_only_copy_is_given_up, slow_parity_is_not_left_behind,
 };
 use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,

@@ -130,6 +130,17 @@ impl Script {
         }
     }
 
+    /// Status tells how much went home past the backup.
+    fn tells_of_overflow(&self) {
+        let report = self.machine.array.report();
+        let shielded = report.groups.iter().filter_map(|g| g.avoidance.as_ref());
+        let blocks: u64 = shielded.flat_map(|a| &a.volumes).map(|v| v.overflowed_blocks).sum();
+        let told = |p: &forestall_engine::Problem| p.action.contains("full: ");
+        if blocks == 0 || !report.problems.iter().any(told) {
+            self.machine.complain(format!("{blocks} blocks went home, and: {:?}", report.problems));
+        }
+    }
+
     pub(crate) async fn replace(&self, disk: u32, rate: u64, strategy: Strategy) {
         let array = &self.machine.array;
         let replaced = array.replace_shielded(DiskNumber(disk), None, rate, strategy).await;
@@ -326,6 +337,8 @@ pub(crate) fn log_fills_up(seed: u64, trace: Trace) {
             s.machine.complain("the log never filled up".into());
         }
         reached(Cell::CopyingBackupFull);
+        s.await_that("the word that it is full", |s| s.event("backup-full")).await;
+        s.tells_of_overflow();
         s.verify().await;
         s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
         s.scribble(20).await;

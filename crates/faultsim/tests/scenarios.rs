@@ -62,6 +62,7 @@ stories! {
     no_such_pair = "no-such-pair" x 4,
     a_hung_member_is_read_around = "hung-member-is-read-around" x 4,
     a_hung_member_under_writes = "hung-member-under-writes" x 4,
+    a_hung_copied_disk_holds_up_no_host = "hung-copied-disk-holds-up-no-host" x 4,
     slow_parity_is_not_left_behind = "slow-parity-is-not-left-behind" x 4,
     f1_a_flush_fails_then_a_crash = "flush-fails-then-crash" x 4,
     m2_out_while_bits_are_swept = "out-while-bits-are-swept" x 4,

@@ -33,11 +33,15 @@ pub fn replace(session: &Session, args: &ReplaceArgs) -> Result<ExitCode> {
         backup: args.backup.map(Strategy::from).unwrap_or_default(),
     };
     let started: JobStarted = session.client()?.post("/v1/replace", &body)?;
-    session.print(&started, || {
-        format!(
-            "job {}: disk {} is being copied; `forestall jobs --wait` shows progress",
-            started.job, disk
-        )
+    session.print(&started, || match started.behind {
+        None => format!(
+            "job {}: disk {disk} is being copied; `forestall jobs --wait` shows progress",
+            started.job
+        ),
+        Some(behind) => format!(
+            "job {}: disk {disk} is copied once job {behind} of its group has ended; `forestall jobs --wait` shows progress",
+            started.job
+        ),
     })
 }
 

@@ -3,11 +3,12 @@
 //! Owns the words, and the look at the spares that decides between them. Invariant: what is announced (a spare that is about to take
 //! over) is what `tend` does, because both ask `pick_spare`.
 
+use super::status::job_words;
 use super::{Array, AtStart};
 use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
 use crate::ids::{DiskNumber, GroupNumber};
 use crate::report::{
-    DiskReport, DiskState, GroupReport, Health, JobKind, JobState, Problem, ProblemKind,
+    DiskReport, DiskState, GroupReport, Health, JobKind, JobReport, JobState, Problem, ProblemKind,
 };
 use crate::runtime::Env;
 use crate::words;
@@ -131,13 +132,22 @@ pub(super) fn was_member(entry: &DiskEntry) -> bool {
     entry.role == DiskRole::Member
 }
 
-/// What to do about member `absent`, which nothing fills yet.
-pub(super) fn spare_words(outlook: &Outlook, absent: DiskNumber) -> String {
+/// What to do about member `absent`, which nothing fills yet; `before` tells of the work in its group that comes first.
+pub(super) fn spare_words(
+    outlook: &Outlook,
+    absent: DiskNumber,
+    before: Option<&JobReport>,
+) -> String {
     let readd = format!("bring the disk back with `forestall disk readd {absent}`");
     match outlook {
-        Outlook::Ready(spare) => {
-            format!("spare {spare} is about to take its place")
-        }
+        Outlook::Ready(spare) => match before.map(|job| (job.id, job_words(job))) {
+            None => format!("spare {spare} is about to take its place"),
+            Some((id, how_far)) => {
+                format!(
+                    "spare {spare} takes its place once job {id} of this group has ended ({how_far})"
+                )
+            }
+        },
         Outlook::Unfit(spare) => format!(
             "spare {spare} cannot take its place: it is too small or not well; add a larger one with `forestall disk add PATH`, or {readd}"
         ),
@@ -165,7 +175,7 @@ mod tests {
 
     #[test]
     fn only_a_spare_that_is_free_and_fits_is_announced() {
-        let words = |outlook| spare_words(&outlook, DiskNumber(3));
+        let words = |outlook| spare_words(&outlook, DiskNumber(3), None);
         let ready = words(Outlook::Ready(DiskNumber(6)));
         assert!(ready.contains("spare 6") && ready.contains("about to"), "{ready}");
         let busy = words(Outlook::Busy(DiskNumber(6), GroupNumber(2)));

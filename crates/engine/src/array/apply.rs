@@ -39,6 +39,7 @@ impl<E: Env> Array<E> {
         self.apply_volumes(&config);
         self.apply_shields(&config);
         self.apply_mirrors();
+        self.hasten_copies();
         self.note_change();
     }
 

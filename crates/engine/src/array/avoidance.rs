@@ -295,6 +295,11 @@ impl<E: Env> Array<E> {
                 Ok(()) => (JobState::Done, Severity::Info, home_words(&progress)),
                 Err(error) => (JobState::Failed, Severity::Warning, error.to_string()),
             },
+            DrainEnd::Stopped if !self.stopping.get() => (
+                JobState::Stopped,
+                Severity::Info,
+                "a member that is out is rebuilt first; goes on by itself after that".into(),
+            ),
             end => unfinished(end),
         };
         self.end_job(&job, state, message.clone());

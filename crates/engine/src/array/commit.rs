@@ -10,7 +10,9 @@ use std::rc::Rc;
 
 use super::Array;
 use crate::buf::Buf;
-use crate::config::{Configuration, DiskRole, DropReason, Service, SlotEntry, SlotState};
+use crate::config::{
+    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, Service, SlotState,
+};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::format::config as bytes;
@@ -306,18 +308,22 @@ impl<E: Env> Array<E> {
     }
 }
 
-/// A limit goes with the fill it was asked for; while the group is shielded the next spare is filled no faster.
+/// A limit goes with the fill it was asked for. While the group is shielded for a copy the next spare is filled no faster; what began as a copy
+/// and has become a rebuild, or is one, is not held up by it.
 fn forget_rates(next: &mut Configuration) {
     let Configuration { groups, backups, .. } = next;
     let avoidances = &backups.avoidances;
-    backups.rates.retain(|(number, slot), _| {
+    backups.rates.retain(|(number, rated), _| {
         let group = groups.iter().find(|g| g.number == *number);
-        let slot = group.and_then(|g| g.slots.get(usize::from(slot.0)));
-        let filled = |s: &SlotEntry| {
-            s.replacement.is_some()
-                || matches!(s.state, SlotState::Rebuilding | SlotState::Catching)
+        let slot = group.and_then(|g| g.slots.get(usize::from(rated.0)));
+        let copies_on = |a: &AvoidanceEntry| {
+            (a.group, a.slot) == (*number, *rated) && a.state != AvoidanceState::WritingBack
         };
-        slot.is_some_and(|s| filled(s) || avoidances.iter().any(|a| a.group == *number))
+        slot.is_some_and(|s| match s.state {
+            SlotState::InSync => s.replacement.is_some() || avoidances.iter().any(copies_on),
+            SlotState::Rebuilding | SlotState::Catching => true,
+            SlotState::Out => false,
+        })
     });
 }
 

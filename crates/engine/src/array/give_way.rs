@@ -1,17 +1,19 @@
 //! Another member fails worse than the one that is copied: which of them the only spare is for.
 //!
-//! Owns the choice and the switch. Invariants: a copy gives way only where its old member is in service and less than half of it is copied, no
+//! Owns the choice and the switch, and that a copy which others wait for is not held up by a limit. Invariants: a copy gives way only where its old member is in service and less than half of it is copied, no
 //! other spare is there, and the slot that is out can be rebuilt; a member that does not answer is out by then, since the commit that would
 //! switch finds it out. The spare is filled from the start in its new slot (rule A6).
 
 use std::rc::Rc;
 
 use super::Array;
+use super::jobs::Job;
 use crate::config::{Configuration, SlotState};
 use crate::group::Group;
 use crate::ids::Slot;
-use crate::report::Severity;
+use crate::report::{JobKind, Severity};
 use crate::runtime::Env;
+use crate::words;
 
 impl<E: Env> Array<E> {
     /// The slot whose copy is to give way.
@@ -43,6 +45,24 @@ impl<E: Env> Array<E> {
                 let spare = entry.slots[usize::from(slot.0)].replacement;
                 self.jobs.stop_those(|job| job.group == group.number && job.disk == spare);
             }
+        }
+    }
+
+    /// Copies whose limit does not count from now on, since a member of their group is out, and whatever is to take its place waits for them.
+    pub(super) fn hasten_copies(&self) {
+        for group in self.groups.borrow().values().filter(|g| g.misses_a_member()) {
+            let limited = |job: &Job| job.kind == JobKind::Replace && job.progress.limit.get() > 0;
+            let Some(job) = self.jobs.running(group.number, limited) else { continue };
+            if job.hastened.replace(true) {
+                continue;
+            }
+            job.progress.lifted.set(true);
+            let what = format!(
+                "a member of group {} is out: the copy under way goes on without its limit of {}, so that the group is whole again soon",
+                group.number,
+                words::rate(job.progress.limit.get())
+            );
+            self.event(Severity::Warning, "copy-hastened", job.disk, Some(group.number), what);
         }
     }
 

@@ -121,6 +121,7 @@ impl<E: Env> Array<E> {
             self.look();
             self.follow_modes();
             self.drain_weakened();
+            self.tell_of_full_backups();
             self.let_go_of_empty_logs();
             self.save_health().await;
             self.avoid_ailing().await;

@@ -4,6 +4,7 @@
 //! and when is left to `tend` and `maintain`.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Array;
@@ -28,12 +29,17 @@ pub(super) struct Job {
     message: RefCell<String>,
     started_at_ms: u64,
     ended_ns: Cell<Option<u64>>,
+    /// It was told that its limit does not count.
+    pub(super) hastened: Cell<bool>,
 }
 
 #[derive(Default)]
 pub(super) struct Jobs {
     list: RefCell<Vec<Rc<Job>>>,
+    /// The last id that was given.
     next: Cell<u64>,
+    /// Ids of jobs that were told of before they begin, by the disk to be filled.
+    promised: RefCell<BTreeMap<DiskNumber, u64>>,
     end: Event,
 }
 
@@ -50,9 +56,22 @@ impl Jobs {
             .for_each(|job| job.progress.stop.set(true));
     }
 
-    /// The id that the next job will have.
-    pub(super) fn upcoming(&self) -> u64 {
-        self.next.get() + 1
+    /// The id that the job which fills `disk` will have, whatever begins before it.
+    pub(super) fn promise(&self, disk: DiskNumber) -> u64 {
+        *self.promised.borrow_mut().entry(disk).or_insert_with(|| self.take_id())
+    }
+
+    fn take_id(&self) -> u64 {
+        self.next.set(self.next.get() + 1);
+        self.next.get()
+    }
+
+    /// Says more of why the last job on a disk ended.
+    pub(super) fn reword(&self, disk: DiskNumber, message: String) {
+        let list = self.list.borrow();
+        if let Some(job) = list.iter().rfind(|j| j.disk == Some(disk)) {
+            *job.message.borrow_mut() = message;
+        }
     }
 
     /// Completes when no such job runs.
@@ -119,8 +138,9 @@ impl<E: Env> Array<E> {
         (disk, volume): (Option<DiskNumber>, Option<VolumeNumber>),
         progress: Rc<Progress>,
     ) -> Rc<Job> {
-        let id = self.jobs.next.get() + 1;
-        self.jobs.next.set(id);
+        let promised =
+            disk.filter(|_| kind.fills()).and_then(|d| self.jobs.promised.borrow_mut().remove(&d));
+        let id = promised.unwrap_or_else(|| self.jobs.take_id());
         let job = Rc::new(Job {
             id,
             kind,
@@ -132,6 +152,7 @@ impl<E: Env> Array<E> {
             message: RefCell::default(),
             started_at_ms: self.rt.unix_ms(),
             ended_ns: Cell::new(None),
+            hastened: Cell::new(false),
         });
         let mut list = self.jobs.list.borrow_mut();
         list.push(Rc::clone(&job));
@@ -154,7 +175,28 @@ impl<E: Env> Array<E> {
     /// Jobs, running and ended, oldest first.
     pub fn jobs(&self) -> Vec<JobReport> {
         let now = self.rt.now_ns();
-        self.jobs.list.borrow().iter().map(|job| job.report(now)).collect()
+        let told = |job: &Rc<Job>| {
+            let mut report = job.report(now);
+            let copies = report.state == JobState::Running && report.kind.fills();
+            if copies && report.message.is_empty() {
+                report.message = self.overflow_words(job.group);
+            }
+            report
+        };
+        self.jobs.list.borrow().iter().map(told).collect()
+    }
+
+    /// The job that the replacement of `disk` waits for, if its group is at other work just now.
+    #[must_use]
+    pub fn work_before(&self, disk: DiskNumber) -> Option<u64> {
+        let config = self.config.borrow();
+        let (group, slot) = config.slot_of(disk)?;
+        let slot = &config.group(group)?.slots[usize::from(slot.0)];
+        let own = [Some(slot.disk), slot.replacement];
+        let takes_turns =
+            |kind: JobKind| kind.fills() || matches!(kind, JobKind::Resync | JobKind::WriteBack);
+        let before = |job: &Job| takes_turns(job.kind) && !own.contains(&job.disk);
+        self.jobs.running(group, before).map(|job| job.id())
     }
 
     fn job(&self, id: u64) -> Result<Rc<Job>, CommandError> {
@@ -168,13 +210,20 @@ impl<E: Env> Array<E> {
         Err(CommandError::Refused(format!("job {id} has ended already")))
     }
 
-    /// Changes a running job's rate limit, in bytes a second; 0 takes it away.
+    /// Changes a running job's rate limit, in bytes a second; 0 takes it away. The limit of a fill is kept over restarts, as the one it began with.
     ///
     /// # Errors
-    /// If there is no such running job.
-    pub fn limit_job(&self, job: u64, rate: u64) -> Result<(), CommandError> {
-        self.job(job)?.progress.set_limit(rate, self.rt.now_ns());
-        Ok(())
+    /// If there is no such running job, or a limit that is to be kept cannot be.
+    pub async fn limit_job(self: &Rc<Self>, job: u64, rate: u64) -> Result<(), CommandError> {
+        let job = self.job(job)?;
+        job.progress.set_limit(rate, self.rt.now_ns());
+        let Some(disk) = job.disk.filter(|_| job.kind.fills()) else { return Ok(()) };
+        self.commit(|next| {
+            if let Some(place) = next.slot_of(disk) {
+                next.backups.keep_rate(place, rate);
+            }
+        })
+        .await
     }
 
     /// Stops a running check or repair.
@@ -204,6 +253,7 @@ impl Job {
         let p = &self.progress;
         let running = self.state.get() == JobState::Running;
         let at = self.ended_ns.get().unwrap_or(now_ns);
+        let has_pace = !running || p.has_pace(at);
         JobReport {
             id: self.id,
             kind: self.kind,
@@ -213,14 +263,18 @@ impl Job {
             volume: self.volume,
             done_bytes: p.done.get().min(p.total.get()),
             total_bytes: p.total.get(),
-            rate: p.rate(at),
-            eta_s: if running { p.eta_s(at) } else { None },
+            rate: if has_pace { p.rate(at) } else { 0 },
+            eta_s: if running && has_pace { p.eta_s(at) } else { None },
             limit: p.limit.get(),
             mismatches: p.mismatches.get(),
             misfits: p.misfits.get(),
             lost_blocks: p.lost.get(),
             started_at_ms: self.started_at_ms,
-            message: self.message.borrow().clone(),
+            message: if running && p.lifted.get() && p.limit.get() > 0 {
+                "a member is out: the limit does not count meanwhile".into()
+            } else {
+                self.message.borrow().clone()
+            },
         }
     }
 }

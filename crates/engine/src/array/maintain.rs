@@ -5,6 +5,7 @@
 use std::rc::Rc;
 
 use super::Array;
+use crate::config::SlotState;
 use crate::error::CommandError;
 use crate::ids::{GroupNumber, Slot};
 use crate::progress::Progress;
@@ -90,9 +91,13 @@ impl<E: Env> Array<E> {
         }
     }
 
-    /// The rate limit asked for the fill of a slot.
+    /// The rate limit asked for the fill of a slot; a copy whose member is out is a rebuild, for which none was asked.
     pub(super) fn rate_of(&self, group: GroupNumber, slot: Slot) -> u64 {
-        self.config.borrow().backups.rates.get(&(group, slot)).copied().unwrap_or(0)
+        let config = self.config.borrow();
+        let entry = config.group(group).and_then(|g| g.slots.get(usize::from(slot.0)));
+        let out = entry.is_none_or(|s| s.state == SlotState::Out);
+        let rate = config.backups.rates.get(&(group, slot)).copied();
+        rate.filter(|_| !out).unwrap_or(0)
     }
 }
 

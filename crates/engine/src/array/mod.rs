@@ -42,6 +42,7 @@ mod legs;
 mod maintain;
 mod mirroring;
 mod mirrors;
+mod overflow;
 mod readd;
 mod recover;
 mod replace;
@@ -123,6 +124,8 @@ pub struct Array<E: Env> {
     leg_failures: RefCell<Option<Rc<LegFailures>>>,
     /// Weakened backups are being drained.
     draining: Cell<bool>,
+    /// Volumes whose backups are full, as people were told.
+    overflowing: RefCell<BTreeSet<VolumeNumber>>,
     /// A log that is gone is being let go.
     letting_go: Cell<bool>,
     timeout_ns: u64,
@@ -176,6 +179,7 @@ impl<E: Env> Array<E> {
             mirrors: RefCell::default(),
             leg_failures: RefCell::default(),
             draining: Cell::new(false),
+            overflowing: RefCell::default(),
             letting_go: Cell::new(false),
             timeout_ns,
             scrub_every_s,

@@ -19,8 +19,8 @@ use crate::runtime::Env;
 use crate::words;
 
 impl<E: Env> Array<E> {
-    /// Copies a member to a spare while it stays in service, then swaps (rules F4, A2, A3). Answers the job's id, counted from
-    /// the next one to start. `rate` is a limit in bytes a second, 0 for none.
+    /// Copies a member to a spare while it stays in service, then swaps (rules F4, A2, A3). Answers the job's id, also if
+    /// other work of the group comes first. `rate` is a limit in bytes a second, 0 for none.
     ///
     /// # Errors
     /// If the disk is not a member in sync, or the spare is missing, too small, in use or out of service; then nothing changed.
@@ -92,7 +92,7 @@ impl<E: Env> Array<E> {
         self.engage(&group, slot, spare, rate, asked).await?;
         self.hold(disk, false);
         let running = self.jobs.running(number, |job| job.disk == Some(spare));
-        Ok(running.map_or_else(|| self.jobs.upcoming(), |job| job.id()))
+        Ok(running.map_or_else(|| self.jobs.promise(spare), |job| job.id()))
     }
 
     /// The smallest spare that is large enough.
@@ -173,10 +173,7 @@ impl<E: Env> Array<E> {
         };
         let rated = (number, slot);
         self.commit(|next| {
-            match rate {
-                0 => drop(next.backups.rates.remove(&rated)),
-                rate => drop(next.backups.rates.insert(rated, rate)),
-            }
+            next.backups.keep_rate(rated, rate);
             // It is a member from the swap on: one that fails before was never in sync (rule M3).
             let Some(entry) = next.group_mut(number) else { return };
             let filled = &mut entry.slots[usize::from(slot.0)];

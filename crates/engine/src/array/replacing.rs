@@ -69,6 +69,8 @@ impl<E: Env> Array<E> {
             )));
         }
         self.keep_paused(group, true).await?;
+        let words = format!("paused; go on with `forestall replace resume {disk}`");
+        self.jobs.reword(spare, words);
         let what = format!("the copy to disk {spare} stands still");
         self.event(Severity::Info, "replace-paused", Some(spare), Some(group), what);
         Ok(())

@@ -218,7 +218,11 @@ impl<E: Env> Array<E> {
                     "bring it back: `forestall disk readd {}`; what is lost without it answers with an error",
                     disk.number
                 ),
-                None => spare_words(&self.outlook(config, number), disk.number),
+                None => {
+                    let fills = |j: &&JobReport| j.group == number && j.kind.fills();
+                    let before = jobs.iter().find(fills);
+                    spare_words(&self.outlook(config, number), disk.number, before)
+                }
             };
             problems.push(Problem {
                 kind: ProblemKind::MemberOut,

@@ -251,6 +251,7 @@ impl<E: Env> Array<E> {
             Some(group.number),
             format!("{} of disk {disk} into slot {slot} of group {}", word(kind), group.number),
         );
+        self.hasten_copies();
         let end = group.fill(slot, &progress).await;
         let (state, message) = match end {
             FillEnd::Done => match self.swap(group, slot, disk).await {

@@ -200,7 +200,7 @@ pub struct BackupTable {
     pub suspected: Vec<DiskNumber>,
     /// Pairs in the order in which they were made.
     pub pairs: Vec<PairEntry>,
-    /// Limits asked for the filling of slots, in bytes a second; kept while a slot is filled or its group is shielded.
+    /// Limits asked for the filling of slots, in bytes a second; kept while the slot is filled, and while its group is shielded for its copy.
     pub rates: BTreeMap<(GroupNumber, Slot), u64>,
 }
 
@@ -214,6 +214,14 @@ impl BackupTable {
             && self.suspected.is_empty()
             && self.pairs.is_empty()
             && self.rates.is_empty()
+    }
+
+    /// Keeps a limit in bytes a second for the fill of a slot; 0 is none.
+    pub fn keep_rate(&mut self, slot: (GroupNumber, Slot), rate: u64) {
+        match rate {
+            0 => drop(self.rates.remove(&slot)),
+            rate => drop(self.rates.insert(slot, rate)),
+        }
     }
 
     /// The avoidance of a group.

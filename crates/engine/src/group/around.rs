@@ -76,31 +76,58 @@ impl<E: Env> Group<E> {
         }
         let mut why = Unread::Fault(DiskFault::new(FaultKind::Gone));
         for drive in main.into_iter().chain(filler) {
-            self.want_checksums(&drive, address, len);
-            let result = match drive.read_data_soon(address, Buf::scratch(len)).await {
-                Soon::Done(result) => result,
-                Soon::Slow(rest) if patience == Patience::Short && self.can_do_without(slot) => {
-                    let group = Rc::clone(self);
-                    self.rt.spawn(Box::pin(async move {
-                        group.draw_consequence(&drive, address, &rest.await);
-                    }));
-                    why = Unread::Slow;
-                    continue;
-                }
-                Soon::Slow(rest) => rest.await,
-            };
-            let result = match result {
-                Ok(buf) => self.verify(&drive, slot, address, buf).await,
-                fault => fault,
-            };
-            self.draw_consequence(&drive, address, &result);
-            match result {
+            match self.read_drive_with(patience, &drive, slot, address, len).await {
                 Ok(buf) => return Ok(buf),
-                Err(fault) if why != Unread::Slow => why = Unread::Fault(fault),
+                Err(Unread::Slow) => why = Unread::Slow,
+                Err(fault) if why != Unread::Slow => why = fault,
                 Err(_) => {}
             }
         }
         Err(why)
+    }
+
+    /// Reads from one drive of a slot, verified.
+    async fn read_drive_with(
+        self: &Rc<Self>,
+        patience: Patience,
+        drive: &Rc<Drive<E>>,
+        slot: Slot,
+        address: u64,
+        len: usize,
+    ) -> Result<Buf, Unread> {
+        self.want_checksums(drive, address, len);
+        let result = match drive.read_data_soon(address, Buf::scratch(len)).await {
+            Soon::Done(result) => result,
+            Soon::Slow(rest) if patience == Patience::Short && self.can_do_without(slot) => {
+                let (group, drive) = (Rc::clone(self), Rc::clone(drive));
+                self.rt.spawn(Box::pin(async move {
+                    group.draw_consequence(&drive, address, &rest.await);
+                }));
+                return Err(Unread::Slow);
+            }
+            Soon::Slow(rest) => rest.await,
+        };
+        let result = match result {
+            Ok(buf) => self.verify(drive, slot, address, buf).await,
+            fault => fault,
+        };
+        self.draw_consequence(drive, address, &result);
+        result.map_err(Unread::Fault)
+    }
+
+    /// Reads from a disk that is being copied. A copy holds the lock of what it copies, which hosts need who want the same from the peers:
+    /// a disk that owes an answer is not asked again while they can stand in.
+    pub(super) async fn read_to_copy(
+        self: &Rc<Self>,
+        main: &Rc<Drive<E>>,
+        slot: Slot,
+        address: u64,
+        len: usize,
+    ) -> Result<Buf, Unread> {
+        if main.owes_answer() && self.can_do_without(slot) {
+            return Err(Unread::Slow);
+        }
+        self.read_drive_with(Patience::Short, main, slot, address, len).await
     }
 
     /// Gives a drive up that is gone, or on which too many reads hang.

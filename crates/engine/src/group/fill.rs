@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
+use super::around::Unread;
 use super::ranges::Ranges;
 use crate::buf::Buf;
 use crate::disk::FaultKind;
@@ -104,10 +105,10 @@ impl<E: Env> Group<E> {
     /// Fills the slot's filler to its end. The slot's main, if it has one, is read first; else the peers.
     pub(crate) async fn fill(self: &Rc<Self>, slot: Slot, progress: &Progress) -> FillEnd {
         let at = usize::from(slot.0);
-        let (target, life) = {
+        let (target, life, copies) = {
             let slots = self.slots.borrow();
             let Some(target) = slots[at].filler.clone() else { return FillEnd::TargetFailed };
-            (target, slots[at].filler_life)
+            (target, slots[at].filler_life, slots[at].main.is_some())
         };
         // The same drive may fail and come back while something is awaited: that is another filler.
         let alive = || {
@@ -157,7 +158,7 @@ impl<E: Env> Group<E> {
                     return FillEnd::TargetFailed;
                 }
             }
-            progress.pace(&self.rt, moved).await;
+            progress.pace_unless(&self.rt, moved, || copies && self.misses_a_member()).await;
         }
         // From the commit that makes the drive the slot's own, its journal counts: nothing from before it took part may be replayed (rule J5).
         if self.flush().await.is_err() || self.empty_journal().await.is_err() {
@@ -255,7 +256,11 @@ impl<E: Env> Group<E> {
         }
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         if let Some(main) = main {
-            return self.read_verified(&main, slot, run.start, len).await.ok();
+            match self.read_to_copy(&main, slot, run.start, len).await {
+                Ok(buf) => return Some(buf),
+                Err(Unread::Fault(_)) => return None,
+                Err(Unread::Slow) => {} // Its peers stand in.
+            }
         }
         let chunk = u64::from(self.geometry.chunk());
         let not = SlotSet::one(slot);
@@ -325,11 +330,12 @@ impl<E: Env> Group<E> {
         let address = self.geometry.member_address(stripe, rows.start);
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         let main = main.filter(|_| !was_lost);
-        let mut mismatch = false;
+        let (mut mismatch, mut slow) = (false, false);
         if let Some(main) = &main {
-            match self.read_verified(main, slot, address, rows.len()).await {
+            match self.read_to_copy(main, slot, address, rows.len()).await {
                 Ok(buf) => return Ok(buf),
-                Err(fault) => {
+                Err(Unread::Slow) => slow = true,
+                Err(Unread::Fault(fault)) => {
                     mismatch = fault.kind == FaultKind::Checksum;
                     self.count_mismatch(slot, address, fault);
                 }
@@ -337,8 +343,8 @@ impl<E: Env> Group<E> {
         }
         let unknown = self.is_unknown(slot, address);
         let mut found = self.slot_contents(stripe, slot, rows.clone(), SlotSet::one(slot)).await;
-        if let (Err(_), true, Some(main)) = (&found, unknown, &main) {
-            // Nothing was known of it, and by now it was believed.
+        if let (Err(_), true, Some(main)) = (&found, unknown || slow, &main) {
+            // Nothing was known of it, and by now it was believed; or nobody could stand in for it after all.
             let read = self.read_verified(main, slot, address, rows.len()).await;
             found = read.map_err(|_| IoError::Io);
         }
@@ -351,7 +357,7 @@ impl<E: Env> Group<E> {
                 Ok(buf)
             }
             (Ok(buf), Some(main)) => {
-                if !mismatch {
+                if !mismatch && !slow {
                     main.count_error(|e| e.recovered_reads += 1);
                 }
                 Ok(buf)
@@ -364,6 +370,11 @@ impl<E: Env> Group<E> {
     fn silent_member(&self) -> Option<crate::ids::DiskNumber> {
         let slots = self.slots.borrow();
         slots.iter().find(|s| s.main.as_ref().is_some_and(|main| main.is_silent())).map(|s| s.disk)
+    }
+
+    /// Whether a member is out: what a copy was limited to for the hosts' sake counts less then than being whole again soon.
+    pub(crate) fn misses_a_member(&self) -> bool {
+        !self.missing().is_empty()
     }
 
     /// Whether there is anything to fill a slot from: its own main, or enough peers.

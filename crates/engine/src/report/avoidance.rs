@@ -45,4 +45,10 @@ pub struct ShieldedReport {
     pub backups: Vec<BackupPlace>,
     /// Blocks of 4096 bytes that are not home yet.
     pub away_blocks: u64,
+    /// The backups are full: writes for which they have no room go home.
+    #[serde(default)]
+    pub full: bool,
+    /// Blocks of 4096 bytes that went home since there was no room for them.
+    #[serde(default)]
+    pub overflowed_blocks: u64,
 }

@@ -27,6 +27,7 @@ mod model;
 
 pub(crate) use backup::Backup;
 pub(crate) use drain::{DrainEnd, Unreadable};
+use log::Refused;
 pub(crate) use log::{Log, Unrecovered};
 pub(crate) use space::{LegFailures, Space};
 
@@ -46,6 +47,12 @@ pub(crate) struct Shield<E: Env> {
     /// New writes go to the backups; else home.
     redirect: Cell<bool>,
     chain: Vec<Backup<E>>,
+    /// Blocks that went home since none of the backups had room for them.
+    overflowed: Cell<u64>,
+    /// They did so, and there is no room to speak of since.
+    full: Cell<bool>,
+    /// Blocks that had gone home at the last look for room.
+    looked: Cell<u64>,
 }
 
 impl<E: Env> Shield<E> {
@@ -55,7 +62,9 @@ impl<E: Env> Shield<E> {
         redirect: bool,
         chain: Vec<Backup<E>>,
     ) -> Rc<Self> {
-        Rc::new(Self { volume, tolerance, redirect: Cell::new(redirect), chain })
+        let redirect = Cell::new(redirect);
+        let (overflowed, full, looked) = (Cell::new(0), Cell::new(false), Cell::new(0));
+        Rc::new(Self { volume, tolerance, redirect, chain, overflowed, full, looked })
     }
 
     /// Whether this is the shield over exactly these backups.
@@ -76,6 +85,26 @@ impl<E: Env> Shield<E> {
     pub(crate) fn holds_any(&self, range: Range<u64>) -> bool {
         let blocks = range.start / BLOCK_SIZE..range.end.div_ceil(BLOCK_SIZE);
         self.next_marked(blocks).is_some()
+    }
+
+    /// Blocks that went home, written by hosts, since no backup had room for them.
+    pub(crate) fn overflowed(&self) -> u64 {
+        self.overflowed.get()
+    }
+
+    /// Whether writes go home for want of room: from the first that did until [`Shield::look_for_room`] finds some.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.get() && self.redirect.get()
+    }
+
+    /// Room is there again when a backup is not nearly full and nothing went past it since the last look: a large write may find no room
+    /// where small ones do.
+    pub(crate) fn look_for_room(&self) {
+        let has_room = |b: &Backup<E>| !self.is_weakened(b) && !b.is_nearly_full();
+        let before = self.looked.replace(self.overflowed.get());
+        if before == self.overflowed.get() && self.chain.iter().any(has_room) {
+            self.full.set(false);
+        }
     }
 
     fn next_marked(&self, blocks: Range<u64>) -> Option<u64> {
@@ -183,17 +212,25 @@ impl<E: Env> Shield<E> {
             Source::Home => 0,
             Source::Backup(at) => at,
         };
+        let mut full = false;
         if self.redirect.get() {
             for at in from..self.chain.len() {
                 let backup = &self.chain[at];
                 if self.is_weakened(backup) {
                     continue; // Rule B6.
                 }
-                if backup.store(self.volume, run.clone(), data.clone()).await.is_ok() {
-                    self.unmark_others(&run, Some(at));
-                    return Ok(());
+                match backup.store(self.volume, run.clone(), data.clone()).await {
+                    Ok(()) => {
+                        self.unmark_others(&run, Some(at));
+                        return Ok(());
+                    }
+                    Err(refused) => full |= refused == Refused::Full,
                 }
             }
+        }
+        if full {
+            self.full.set(true);
+            self.overflowed.set(self.overflowed.get() + run.end - run.start);
         }
         let bytes = run.start * BLOCK_SIZE..run.end * BLOCK_SIZE;
         match data {

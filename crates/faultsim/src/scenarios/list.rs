@@ -282,6 +282,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: hung_member_under_writes,
     },
     Scenario {
+        name: "hung-copied-disk-holds-up-no-host",
+        story: "a disk that is being copied answers no more: the copy goes on from its peers, and no host waits for the time limit",
+        script: hung_copied_disk_holds_up_no_host,
+    },
+    Scenario {
         name: "slow-parity-is-not-left-behind",
         story: "beside a lost block a row is written whose parity does not answer: the parity follows or is listed lost",
         script: slow_parity_is_not_left_behind,

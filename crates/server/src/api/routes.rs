@@ -288,7 +288,8 @@ fn volume_name(context: &Context, given: String) -> String {
 async fn replace(context: Rc<Context>, body: ReplaceDisk) -> Result<JobStarted, CommandError> {
     let ReplaceDisk { disk, with, rate, backup } = body;
     let job = context.array.replace_shielded(disk, with, rate, backup).await?;
-    Ok(JobStarted { job })
+    let behind = context.array.work_before(disk).filter(|before| *before != job);
+    Ok(JobStarted { job, behind })
 }
 
 async fn replace_pause(context: Rc<Context>, body: NameDisk) -> Result<Done, CommandError> {
@@ -326,11 +327,11 @@ async fn policy_set(context: Rc<Context>, body: SetPolicy) -> Result<Done, Comma
 
 async fn scrub(context: Rc<Context>, body: ScrubGroup) -> Result<JobStarted, CommandError> {
     let job = context.array.scrub(body.group, body.repair, body.rate).await?;
-    Ok(JobStarted { job })
+    Ok(JobStarted { job, behind: None })
 }
 
 async fn job_limit(context: Rc<Context>, body: LimitJob) -> Result<Done, CommandError> {
-    context.array.limit_job(body.job, body.rate).map(|()| Done {})
+    context.array.limit_job(body.job, body.rate).await.map(|()| Done {})
 }
 
 async fn inject(context: Rc<Context>, body: Inject) -> Result<Done, CommandError> {

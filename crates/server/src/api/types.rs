@@ -278,6 +278,9 @@ pub struct VolumeGrown {
 pub struct JobStarted {
     /// Its id, as in `GET /v1/jobs`.
     pub job: u64,
+    /// The job of the same group that it waits for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<u64>,
 }
 
 /// Answer to a command that has nothing to tell: `{}`.

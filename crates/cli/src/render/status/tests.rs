@@ -235,6 +235,8 @@ fn a_shielded_group_and_the_disks_about_it_are_marked() {
             name: "data".into(),
             backups: vec![BackupPlace::WorkDisk(DiskNumber(60))],
             away_blocks: 7,
+            full: false,
+            overflowed_blocks: 0,
         }],
         away_blocks: 7,
         spare_copies: Some(1),

@@ -4,6 +4,7 @@
 //! cost. Changes nothing.
 
 use super::{Array, job_words, name};
+use crate::array::overflow::overflow_words;
 use crate::array::shelter;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, SlotState, WorkEntry,
@@ -33,6 +34,7 @@ impl<E: Env> Array<E> {
         let filled = Some(slot).filter(is_filled).or_else(|| slots.iter().find(is_filled));
         let logs = self.logs.borrow();
         let name_of = |number| config.volumes.iter().find(|v| v.number == number);
+        let shield_of = |number| self.volumes.borrow().get(&number).and_then(|v| v.shield());
         let volumes: Vec<ShieldedReport> = avoidance
             .volumes
             .iter()
@@ -48,6 +50,8 @@ impl<E: Env> Array<E> {
                         _ => logs.get(place).map_or(0, |log| log.marks_of(v.volume)),
                     })
                     .sum(),
+                full: shield_of(v.volume).is_some_and(|s| s.is_full()),
+                overflowed_blocks: shield_of(v.volume).map_or(0, |s| s.overflowed()),
             })
             .collect();
         let places = avoidance.volumes.iter().flat_map(|v| &v.chain);
@@ -149,12 +153,19 @@ fn which_disk(avoidance: &AvoidanceReport, disks: &[DiskReport]) -> String {
         let found = disks.iter().find(|d| d.number == number);
         found.map_or_else(|| format!("disk {number}"), name)
     };
+    let is_out = |number: DiskNumber| {
+        let out = [DiskState::Failed, DiskState::Missing];
+        disks.iter().any(|d| d.number == number && out.contains(&d.state))
+    };
     let why = &avoidance.why;
     match (avoidance.disk, avoidance.retiring, avoidance.filling) {
         (Some(disk), _, Some(spare)) => {
             format!("{} is copied away to disk {spare} ({why})", title(disk))
         }
         (Some(disk), _, None) => format!("{} is to be copied away ({why})", title(disk)),
+        (None, Some(old), _) if is_out(old) => {
+            format!("{} was replaced ({why}) and does not answer any more", title(old))
+        }
         (None, Some(old), _) => format!(
             "{} was replaced ({why}) and is kept as a last resort until the updates are home",
             title(old)
@@ -163,7 +174,10 @@ fn which_disk(avoidance: &AvoidanceReport, disks: &[DiskReport]) -> String {
         (None, None, None) if avoidance.state == AvoidanceState::Sheltered => {
             "a member is out".into()
         }
-        (None, None, None) => "the copy has ended".into(),
+        (None, None, None) => match avoidance.state {
+            AvoidanceState::WritingBack => "nothing is left to be copied".into(),
+            _ => "the disk that was being filled is out".into(),
+        },
     }
 }
 
@@ -179,10 +193,18 @@ fn how_far(avoidance: &AvoidanceReport, group: &GroupReport, jobs: &[JobReport])
         (_, true, None) => "the copy stands still".into(),
         (AvoidanceState::Copying, ..) => jobs
             .find(|job| job.disk.is_some() && job.disk == avoidance.filling)
-            .map_or_else(|| "the copy is about to go on".into(), job_words),
+            .map_or_else(|| about_to_copy(avoidance).into(), job_words),
         (AvoidanceState::WritingBack, ..) => jobs
             .find(|job| job.kind == JobKind::WriteBack)
             .map_or_else(|| "updates are about to go home".into(), job_words),
+    }
+}
+
+/// What comes next where nothing is being copied for a moment.
+fn about_to_copy(avoidance: &AvoidanceReport) -> &'static str {
+    match avoidance.filling {
+        Some(_) => "the copy is about to go on",
+        None => "the next spare is about to be filled, or updates to go home if there is none",
     }
 }
 
@@ -208,7 +230,11 @@ fn where_writes_go(avoidance: &AvoidanceReport) -> String {
         .map(|volume| {
             let places: Vec<String> = volume.backups.iter().map(ToString::to_string).collect();
             let to = if places.is_empty() { "home".into() } else { places.join(", then ") };
-            format!("volume {} ({}) to {to}", volume.volume, volume.name)
+            let over = match overflow_words(volume.full, volume.overflowed_blocks) {
+                words if words.is_empty() => words,
+                words => format!(" ({words})"),
+            };
+            format!("volume {} ({}) to {to}{over}", volume.volume, volume.name)
         })
         .collect();
     format!("writes of {}", places.join(", of "))
