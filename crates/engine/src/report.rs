@@ -11,9 +11,11 @@ use crate::health::Policy;
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 
 mod avoidance;
+mod lost;
 mod tables;
 
 pub use avoidance::{AvoidanceReport, ShieldedReport};
+pub use lost::{LostRange, LostReport};
 pub use tables::{T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, TableRow};
 
 /// Overall health; the exit code of `status` follows it: 0, 3, 4.
@@ -305,11 +307,13 @@ pub enum ProblemKind {
     LegOut,
     /// A disk has done its service and may be taken out.
     DiskSpent,
+    /// A disk is copied without a shield.
+    CopiedDirectly,
 }
 
 impl ProblemKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::GroupShielded,
         Self::MemberOut,
         Self::GroupPaused,
@@ -321,6 +325,7 @@ impl ProblemKind {
         Self::DiskIll,
         Self::LegOut,
         Self::DiskSpent,
+        Self::CopiedDirectly,
     ];
 }
 

@@ -306,9 +306,14 @@ impl<E: Env> Array<E> {
     }
 }
 
-/// A limit goes with the fill it was asked for; while the group is shielded the next spare is filled no faster.
+/// A pause goes with its copy. A limit goes with the fill it was asked for; while the group is shielded the next spare is filled no faster.
 fn forget_rates(next: &mut Configuration) {
     let Configuration { groups, backups, .. } = next;
+    backups.paused.retain(|(number, slot)| {
+        let group = groups.iter().find(|g| g.number == *number);
+        let slot = group.and_then(|g| g.slots.get(usize::from(slot.0)));
+        slot.is_some_and(|s| s.replacement.is_some() && s.state == SlotState::InSync)
+    });
     let avoidances = &backups.avoidances;
     backups.rates.retain(|(number, slot), _| {
         let group = groups.iter().find(|g| g.number == *number);
