@@ -190,8 +190,14 @@ pub struct VolumeReport {
 pub struct PairReport {
     /// The volume that hosts use.
     pub primary: VolumeNumber,
+    /// Its name.
+    #[serde(default)]
+    pub primary_name: String,
     /// The volume beside it.
     pub secondary: VolumeNumber,
+    /// Its name.
+    #[serde(default)]
+    pub secondary_name: String,
     /// What the pair is doing.
     pub status: PairStatus,
     /// Its bits stand still.
