@@ -19,7 +19,7 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::CommandFactory;
 use forestall_engine::{
     ArrayReport, Health, T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, TableRow,
@@ -126,6 +126,9 @@ fn status(session: &Session, args: &StatusArgs) -> Result<ExitCode> {
 }
 
 fn show(session: &Session, args: &ShowArgs) -> Result<ExitCode> {
+    if args.bits.is_some() && !matches!(args.table, TableWord::T2 | TableWord::T4) {
+        bail!("only tables t2 and t4 have bits: leave out --bits");
+    }
     let bits = args.bits.map_or_else(String::new, |bits| format!("?bits={bits}"));
     match args.table {
         TableWord::T1 => show_table::<T1Row>(session, "t1"),

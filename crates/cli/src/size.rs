@@ -76,10 +76,17 @@ fn unknown_unit(text: &str, unit: &str) -> String {
 /// # Errors
 /// If it is no number, or too large.
 pub fn parse_rate(text: &str) -> Result<u64, String> {
-    let rate: u64 =
-        text.trim().parse().map_err(|_| format!("`{text}` is not a number of MiB a second"))?;
-    rate.checked_mul(1 << 20)
-        .ok_or_else(|| format!("`{text}` MiB a second is too fast to be a limit"))
+    let not_one = || format!("`{text}` is not a number of MiB a second");
+    let rate: f64 = text.trim().parse().map_err(|_| not_one())?;
+    if !rate.is_finite() || rate.is_sign_negative() {
+        return Err(not_one());
+    }
+    let bytes = (rate * f64::from(1 << 20)).ceil();
+    // A limit of half a byte is one all the same.
+    if bytes > 1e18 {
+        return Err(format!("`{text}` MiB a second is too fast to be a limit"));
+    }
+    Ok(bytes as u64)
 }
 
 /// Milliseconds since 1970 as local time: `2026-11-22 03:12:45`.
@@ -148,6 +155,9 @@ mod tests {
     fn rates_are_whole_mebibytes() {
         assert_eq!(parse_rate("16"), Ok(16 << 20));
         assert_eq!(parse_rate("0"), Ok(0));
+        assert_eq!(parse_rate("0.5"), Ok(1 << 19));
+        assert_eq!(parse_rate("0.0000000001"), Ok(1));
+        assert!(parse_rate("-1").is_err() && parse_rate("nan").is_err());
         assert!(parse_rate("16MiB").is_err());
         assert!(parse_rate("99999999999999999").is_err());
     }

@@ -11,9 +11,11 @@ use crate::health::Policy;
 use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
 
 mod avoidance;
+mod lost;
 mod tables;
 
 pub use avoidance::{AvoidanceReport, ShieldedReport};
+pub use lost::{LostRange, LostReport};
 pub use tables::{T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, TableRow};
 
 /// Overall health; the exit code of `status` follows it: 0, 3, 4.
@@ -188,8 +190,14 @@ pub struct VolumeReport {
 pub struct PairReport {
     /// The volume that hosts use.
     pub primary: VolumeNumber,
+    /// Its name.
+    #[serde(default)]
+    pub primary_name: String,
     /// The volume beside it.
     pub secondary: VolumeNumber,
+    /// Its name.
+    #[serde(default)]
+    pub secondary_name: String,
     /// What the pair is doing.
     pub status: PairStatus,
     /// Its bits stand still.
@@ -313,11 +321,13 @@ pub enum ProblemKind {
     LegOut,
     /// A disk has done its service and may be taken out.
     DiskSpent,
+    /// A disk is copied without a shield.
+    CopiedDirectly,
 }
 
 impl ProblemKind {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::GroupShielded,
         Self::MemberOut,
         Self::GroupPaused,
@@ -329,6 +339,7 @@ impl ProblemKind {
         Self::DiskIll,
         Self::LegOut,
         Self::DiskSpent,
+        Self::CopiedDirectly,
     ];
 }
 

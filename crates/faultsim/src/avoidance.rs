@@ -2,7 +2,7 @@
 //!
 //! Owns their list and the small verbs they share. `rules.rs` and `states.rs` tell those named for rules, `events.rs` and `cells.rs` those of the table of events, `matrix.rs`
 //! every level with every backup storage, `sheltered.rs` those of groups that wait for a spare, `limits.rs` those of limits given to copies, `many.rs` those of several groups at once, `abandon.rs` those of logs that are gone, `given_up.rs` those of starts without them, `sources.rs` those
-//! of the last source of a block, `tail.rs` those of a log's end,
+//! of the last source of a block, `tail.rs` those of a log's end, `regained.rs` those of disks that were copied away,
 //! `existing.rs` those of a pair that takes its primary's place.
 
 use forestall_engine::{AvoidanceState, DiskNumber, DiskReport, DiskState, Strategy};
@@ -18,6 +18,7 @@ mod given_up;
 mod limits;
 mod many;
 mod matrix;
+mod regained;
 mod rules;
 mod sheltered;
 mod sources;
@@ -178,6 +179,21 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "another-fails-worse",
         story: "one spare and another member dies: it is switched while less than half is copied, else the copy ends first",
         script: cells::another_fails_worse,
+    },
+    Scenario {
+        name: "lost-blocks-come-back",
+        story: "a disk that was copied away reads again what it and a peer could not: it comes back, but for what a host wrote meanwhile",
+        script: regained::lost_blocks_come_back,
+    },
+    Scenario {
+        name: "old-versions-stay-away",
+        story: "stripes with lost blocks are written and the slot is copied again before the first disk reads again: nothing old returns",
+        script: regained::old_versions_stay_away,
+    },
+    Scenario {
+        name: "retired-disks-are-tested",
+        story: "every disk that was copied away is tested, without a shield and as the first of two; a failed test is told",
+        script: regained::retired_disks_are_tested,
     },
     Scenario {
         name: "two-retired-disks",

@@ -90,7 +90,8 @@ pub(crate) fn ailing_disk_is_replaced(seed: u64, trace: Trace) {
             if !s.event("avoidance-started") {
                 s.machine.complain("nobody was told of the avoidance".into());
             }
-            s.expect(1, DiskState::Replaced).await;
+            // It passed the test that follows.
+            s.expect(1, DiskState::Spare).await;
             s.machine.audit().await;
             s.kill("d2");
             s.scribble(10).await;
@@ -134,14 +135,15 @@ pub(crate) fn ailing_spare_is_not_used(seed: u64, trace: Trace) {
     act(&mut stage, AssembleOptions::default(), |mut s| async move {
         s.scribble(60).await;
         s.must(s.machine.array.set_threshold(ErrorClass::RecoveredRead, 3).await, "health set");
-        // The spare served as a member before, and erred.
+        // The spare served as a member before, erred, passed a test, and says now that it is about to fail.
         s.must(s.machine.array.replace(DiskNumber(1), Some(DiskNumber(4)), 0).await, "replace 1");
         s.expect(4, DiskState::InSync).await;
-        s.must(s.machine.array.readd_disk(DiskNumber(1), None).await, "readd 1");
+        s.expect(1, DiskState::Spare).await;
         s.spoil("d4");
         let swapped = |s: &Script| s.in_state(1, DiskState::InSync);
         s.until("the swap back", 120, async |s| s.verify().await, swapped).await;
-        s.expect(4, DiskState::Replaced).await;
+        s.expect(4, DiskState::Spare).await;
+        s.machine.array.smart_failure(DiskNumber(4));
         s.spoil("d2");
         let told = |s: &Script| s.event("avoidance-refused");
         s.until("the refusal", 120, async |s| s.verify().await, told).await;

@@ -107,7 +107,7 @@ fn replace_then_fail_another(seed: u64, trace: Trace) {
             s.scribble(20).await;
             s.must(s.machine.array.replace(DiskNumber(1), None, 0).await, "replace 1");
             s.scribble(20).await;
-            s.expect(1, DiskState::Replaced).await;
+            s.expect(1, DiskState::Spare).await;
             s.expect(spare, DiskState::InSync).await;
             s.kill("d2");
             s.scribble(20).await;

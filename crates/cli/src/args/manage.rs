@@ -144,6 +144,11 @@ pub enum VolumeCommand {
         /// Its name or number
         volume: String,
     },
+    /// List lost blocks: where a volume answers with an error until it is written again
+    Lost {
+        /// Its name or number [default: all]
+        volume: Option<String>,
+    },
     /// List volumes
     List,
 }
@@ -172,7 +177,7 @@ pub struct ReplaceArgs {
 /// `replace pause`, `resume`, `cancel`.
 #[derive(Clone, Copy, Debug, Subcommand)]
 pub enum ReplaceCommand {
-    /// Let the copy stand still until it is resumed or the server starts again
+    /// Let the copy stand still until it is resumed, also over restarts
     Pause {
         /// The disk being replaced
         disk: u32,

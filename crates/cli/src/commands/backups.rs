@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use forestall_engine::{DiskNumber, GroupNumber};
+use forestall_engine::{DiskNumber, GroupNumber, GroupReport};
 use forestall_server::api::types::{
     Abandoned, AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume,
 };
@@ -43,8 +43,24 @@ pub fn work_disk(session: &Session, command: WorkDiskCommand) -> Result<ExitCode
             let count = counted(legs.len() as u64, "leg");
             let serves = serves.into_iter().map(GroupNumber).collect();
             let body = AddWorkDisk { disk: DiskNumber(disk), legs, serves, size, force };
+            let spare = (body.legs.len() as u32).saturating_sub(1);
+            let wanted = body.serves.clone();
             let done: Done = client.post("/v1/work-disks/add", &body)?;
-            session.print(&done, || format!("work disk {disk} is there, with {count}"))
+            let groups: Vec<GroupReport> = client.get("/v1/groups")?;
+            let mut served = groups
+                .iter()
+                .filter(|g| wanted.is_empty() || wanted.contains(&g.number))
+                .peekable();
+            let of_no_use =
+                served.peek().is_some() && served.all(|group| group.failures_left > spare);
+            session.print(&done, || {
+                let note = if of_no_use {
+                    "; no group can use it yet, each survives more failures than it: give it more legs"
+                } else {
+                    ""
+                };
+                format!("work disk {disk} is there, with {count}{note}")
+            })
         }
         WorkDiskCommand::Remove { disk } => {
             let body = NameDisk { disk: DiskNumber(disk) };

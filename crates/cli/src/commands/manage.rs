@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use forestall_engine::{
-    DiskNumber, DiskReport, GroupNumber, GroupReport, GroupSpec, Strategy, VolumeNumber,
-    VolumeReport, VolumeSpec,
+    DiskNumber, DiskReport, GroupNumber, GroupReport, GroupSpec, LostReport, Strategy,
+    VolumeNumber, VolumeReport, VolumeSpec,
 };
 use forestall_server::api::types::{
     AddDisk, DiskMade, Done, GroupMade, GrowVolume, NameDisk, NameGroup, NameVolume, ReaddDisk,
@@ -127,11 +127,30 @@ pub fn volume(session: &Session, command: VolumeCommand) -> Result<ExitCode> {
                 client.post("/v1/volumes/delete", &NameVolume { volume: volume.clone() })?;
             session.print(&done, || format!("volume {volume} is gone"))
         }
+        VolumeCommand::Lost { volume } => lost(session, volume.as_deref()),
         VolumeCommand::List => {
             let volumes: Vec<VolumeReport> = client.get("/v1/volumes")?;
             session.print(&volumes, || tables::volumes(&volumes).to_string())
         }
     }
+}
+
+fn lost(session: &Session, volume: Option<&str>) -> Result<ExitCode> {
+    let client = session.client()?;
+    let mut lost: Vec<LostReport> = client.get("/v1/volumes/lost")?;
+    if let Some(wanted) = volume {
+        let volumes: Vec<VolumeReport> = client.get("/v1/volumes")?;
+        let is_it =
+            |name: &str, number: VolumeNumber| name == wanted || number.to_string() == wanted;
+        if !volumes.iter().any(|v| is_it(&v.name, v.number)) {
+            bail!("there is no volume {wanted}; see `forestall volume list`");
+        }
+        lost.retain(|report| is_it(&report.name, report.volume));
+    }
+    session.print(&lost, || match lost.is_empty() {
+        true => "no block is listed lost".into(),
+        false => tables::lost(&lost).to_string(),
+    })
 }
 
 fn set_words(volume: &str, read_only: Option<bool>, backup: Option<Strategy>) -> String {

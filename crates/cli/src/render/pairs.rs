@@ -21,8 +21,8 @@ pub fn pairs(pairs: &[PairReport]) -> Columns {
             notes.push("until the updates are home");
         }
         table.row(vec![
-            pair.primary.to_string(),
-            pair.secondary.to_string(),
+            format!("{} ({})", pair.primary, pair.primary_name),
+            format!("{} ({})", pair.secondary, pair.secondary_name),
             pair.status.to_string(),
             size::bytes(pair.differing),
             notes.join("; "),

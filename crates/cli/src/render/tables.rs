@@ -2,7 +2,7 @@
 
 use forestall_engine::{
     DiskReport, DiskState, Event, GroupReport, Health, JobKind, JobReport, JobState, Level,
-    Severity, TableRow, VolumeReport,
+    LostReport, Severity, TableRow, VolumeReport,
 };
 
 use super::{Columns, Paint, health_word};
@@ -176,6 +176,29 @@ pub fn volumes(volumes: &[VolumeReport]) -> Columns {
     table
 }
 
+/// Lost blocks, a row for each range.
+#[must_use]
+pub fn lost(lost: &[LostReport]) -> Columns {
+    let mut table = Columns::new(&["VOLUME", "NAME", "OFFSET", "LENGTH", "NOTES"]);
+    for report in lost {
+        let note = match (report.held_by, report.more) {
+            (Some(secondary), _) => format!("volume {secondary} has it and gives it back"),
+            (None, true) => "more is lost than is listed".into(),
+            (None, false) => String::new(),
+        };
+        for range in &report.ranges {
+            table.row(vec![
+                report.volume.to_string(),
+                report.name.clone(),
+                range.offset.to_string(),
+                range.len.to_string(),
+                note.clone(),
+            ]);
+        }
+    }
+    table
+}
+
 fn access(volume: &VolumeReport) -> String {
     match (volume.secondary_of, volume.reserved, volume.read_only) {
         (Some(primary), ..) => format!("secondary of volume {primary}"),
@@ -196,7 +219,9 @@ pub fn jobs(jobs: &[JobReport]) -> Columns {
             (job.misfits, "checksum mismatch", ""),
             (job.lost_blocks, "block", " lost"),
         ];
-        for (count, what, end) in found.into_iter().filter(|(count, ..)| *count != 0) {
+        // What was done to its end says what it found.
+        let untold = job.state != JobState::Done;
+        for (count, what, end) in found.into_iter().filter(|(count, ..)| untold && *count != 0) {
             let between = if message.is_empty() { "" } else { "; " };
             message += &format!("{between}{}{end}", size::counted(count, what));
         }

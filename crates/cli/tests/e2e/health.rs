@@ -37,8 +37,9 @@ fn an_erring_disk_is_copied_to_the_spare_by_itself() {
     let server = dir.serve(5);
     verdict_on_disk_2(&server, "ailing");
     server.ok(&["policy", "set", "auto"]);
+    // The ailing disk errs no more, and passes the test that follows.
     wait_for("the spare to take over", || {
-        let swapped = server.disk(5)["state"] == "in-sync" && server.disk(2)["state"] == "replaced";
+        let swapped = server.disk(5)["state"] == "in-sync" && server.disk(2)["state"] == "spare";
         swapped.then_some(())
     });
     server.verify("vault", &data, "after the swap");
@@ -94,6 +95,13 @@ fn a_replacement_is_paused_resumed_and_cancelled() {
     server.ok(&["replace", "1", "--rate", "1"]);
     server.ok(&["replace", "pause", "4"]);
     let data = server.fill("vault", 5);
+    // The pause of a copy without a shield outlives a restart, and `status` tells of it.
+    server.stop();
+    let server = dir.serve(4);
+    let status = server.run(&["status"]).exits(0).stdout;
+    for words in ["is copied to disk 4, direct", "stands still", "replace resume 1"] {
+        assert!(status.contains(words), "{words} in {status}");
+    }
     server.ok(&["replace", "resume", "4"]);
     server.run(&["replace", "resume", "4"]).refused(&["not paused"]);
     let job =

@@ -161,7 +161,10 @@ fn replace_copies_a_disk_that_stays_in_service() {
     server.ok(&["jobs", "--limit", &job.to_string(), "--rate", "0"]);
     server.healed();
     assert_eq!(server.json(&["show", "t1"])[0]["disks"], json!([1, 5, 3, 4]));
-    assert_eq!(server.disk(2)["state"], "replaced");
+    // Tested in the background and found healthy.
+    wait_for("the test of the replaced disk", || {
+        (server.disk(2)["state"] == "spare").then_some(())
+    });
     server.ok(&["disk", "remove", "2"]);
     server.ok(&["disk", "fail", "1"]);
     server.ok(&["disk", "fail", "3"]);

@@ -57,15 +57,28 @@ impl<E: Env> Array<E> {
                 kind: ProblemKind::DiskSpent,
                 health: Health::Healthy,
                 what: self.why_spent(disk, entry),
-                action: format!(
+                action: self.owed_words(disk.number).unwrap_or_else(|| format!(
                     "take it out with `forestall disk remove {}` and replace the hardware ({}); what comes in its stead is added \
                      with `forestall disk add PATH`",
                     disk.number,
                     disk.identity.words()
-                ),
+                )),
                 risk: String::new(),
             })
             .collect()
+    }
+
+    /// A disk that is out and may be all that has some blocks.
+    fn owed_words(&self, disk: DiskNumber) -> Option<String> {
+        let groups = self.groups.borrow();
+        let owed: u64 = groups.values().map(|group| group.owed_by_disk(disk)).sum();
+        (owed > 0).then(|| {
+            format!(
+                "{} that it could not read so far may be on it alone: it is kept as it is and asked again every few minutes; take it out only \
+                 once they are restored (`forestall volume lost`)",
+                words::counted(owed, "block")
+            )
+        })
     }
 
     /// How a disk that is missing was found at the start, if it was.
@@ -99,11 +112,14 @@ impl<E: Env> Array<E> {
 
     /// Why a disk is used no longer: the words of the time, if the log still has them.
     fn why_spent(&self, disk: &DiskReport, entry: &DiskEntry) -> String {
-        let told = self
-            .events_after(0)
-            .into_iter()
-            .rfind(|e| e.disk == Some(disk.number) && e.kind == "disk-failed")
-            .map(|e| e.message);
+        let events = self.events_after(0);
+        let last = |kinds: &[&str]| {
+            let mut events = events.iter().rev();
+            let found =
+                events.find(|e| e.disk == Some(disk.number) && kinds.contains(&e.kind.as_str()));
+            found.map(|e| e.message.clone())
+        };
+        let told = last(&["disk-failed"]);
         let Service::Dropped { reason, .. } = entry.service else {
             return format!("disk {} is on its way out", disk.number);
         };
@@ -121,7 +137,10 @@ impl<E: Env> Array<E> {
                 format!("disk {} was missing at a start; another disk has its place", disk.number)
             }
             (DropReason::Replaced | DropReason::Removed, _) => {
-                format!("disk {} was replaced: all it held is on another disk", disk.number)
+                let told = last(&["disk-replaced", "retired-failed-test"]);
+                told.unwrap_or_else(|| {
+                    format!("disk {} was replaced: another disk has its place", disk.number)
+                })
             }
         }
     }

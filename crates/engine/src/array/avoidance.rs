@@ -44,15 +44,23 @@ pub(super) struct Raising {
     pairs: NewPairs,
 }
 
+/// What came of the choice of backups.
+pub(super) enum Choice {
+    /// Some writes go elsewhere.
+    Shield(Box<Raising>),
+    /// All go home, for these reasons.
+    Direct(String),
+}
+
 impl<E: Env> Array<E> {
-    /// Chooses the backups of a group, opens the logs that come into use and readies new pairs. `None`: everything would go home anyway.
+    /// Chooses the backups of a group, opens the logs that come into use and readies new pairs.
     pub(super) async fn prepare_shield(
         self: &Rc<Self>,
         config: &Configuration,
         group: &Rc<Group<E>>,
         slot: Slot,
         asked: Strategy,
-    ) -> Result<Option<Raising>, CommandError> {
+    ) -> Result<Choice, CommandError> {
         let entry = config.group(group.number).expect("the group is configured");
         let offers: BTreeMap<BackupPlace, Offer> =
             config.backups.work.iter().map(|w| (w.place, self.offer(w.place))).collect();
@@ -62,7 +70,7 @@ impl<E: Env> Array<E> {
         let places: BTreeSet<BackupPlace> =
             plan.volumes.iter().flat_map(|v| &v.chain).copied().collect();
         if places.is_empty() {
-            return Ok(None);
+            return Ok(Choice::Direct(plan.why.join("; ")));
         }
         let opened = self.open_storages(&plan, places).await;
         if opened.is_err() {
@@ -78,7 +86,7 @@ impl<E: Env> Array<E> {
             retiring: None,
             volumes: plan.volumes.clone(),
         };
-        Ok(Some(Raising { plan, entry: avoidance, logs, pairs }))
+        Ok(Choice::Shield(Box::new(Raising { plan, entry: avoidance, logs, pairs })))
     }
 
     /// Opens logs that come into use, and readies new pairs.
@@ -305,8 +313,8 @@ impl<E: Env> Array<E> {
         self.end_job(&job, state, message.clone());
         let what = format!("write-back of group {number}: {message}");
         self.event(severity, "write-back-ended", None, Some(number), what);
-        if let (JobState::Done, Some(disk)) = (state, retired) {
-            self.test_retired(number, disk);
+        if let (JobState::Done, Some(retired)) = (state, retired) {
+            self.test_or_keep(group, retired);
         }
         if state == JobState::Failed {
             self.rt.sleep_ns(AGAIN_NS).await;

@@ -170,6 +170,10 @@ impl<E: Env> Array<E> {
             let slots = config.group(avoidance.group).map(|g| g.slots.clone()).unwrap_or_default();
             self.paused.borrow_mut().extend(slots.iter().filter_map(|s| s.replacement));
         }
+        for (number, slot) in &config.backups.paused {
+            let entry = config.group(*number).and_then(|g| g.slots.get(usize::from(slot.0)));
+            self.paused.borrow_mut().extend(entry.and_then(|s| s.replacement));
+        }
         Ok(())
     }
 }

@@ -308,10 +308,15 @@ impl<E: Env> Array<E> {
     }
 }
 
-/// A limit goes with the fill it was asked for. While the group is shielded for a copy the next spare is filled no faster; what began as a copy
+/// A pause goes with its copy. A limit goes with the fill it was asked for. While the group is shielded for a copy the next spare is filled no faster; what began as a copy
 /// and has become a rebuild, or is one, is not held up by it.
 fn forget_rates(next: &mut Configuration) {
     let Configuration { groups, backups, .. } = next;
+    backups.paused.retain(|(number, slot)| {
+        let group = groups.iter().find(|g| g.number == *number);
+        let slot = group.and_then(|g| g.slots.get(usize::from(slot.0)));
+        slot.is_some_and(|s| s.replacement.is_some() && s.state == SlotState::InSync)
+    });
     let avoidances = &backups.avoidances;
     backups.rates.retain(|(number, rated), _| {
         let group = groups.iter().find(|g| g.number == *number);

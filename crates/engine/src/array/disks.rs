@@ -170,8 +170,12 @@ impl<E: Env> Array<E> {
             set.log == 0 && !disk.in_service() && config.serving_legs(set).next().is_some()
         };
         if let Some(set) = set.filter(|set| !lost(set)) {
+            let how = match set.place {
+                BackupPlace::WorkDisk(set) => format!("`forestall work-disk remove {set}`"),
+                BackupPlace::WorkVolume(_) | BackupPlace::Pair(_) => "with its place".into(),
+            };
             return Err(CommandError::Refused(format!(
-                "disk {number} is a leg of {}: the set is removed as a whole, `forestall work-disk remove N`",
+                "disk {number} is a leg of {}: the set is removed as a whole, {how}",
                 set.place
             )));
         }

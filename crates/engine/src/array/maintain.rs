@@ -58,13 +58,16 @@ impl<E: Env> Array<E> {
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move {
             let (state, message) = match found.scrub(repair, &progress).await {
-                Ok(true) => (JobState::Done, verdict(&progress, repair)),
+                Ok(true) => (JobState::Done, verdict(&progress, repair, found.lost_blocks())),
                 Ok(false) => (JobState::Stopped, "stopped".to_string()),
                 Err(error) => (JobState::Failed, format!("{error} while scrubbing")),
             };
             array.end_job(&job, state, message.clone());
+            let listed = found.lost_blocks();
             let found = [&progress.mismatches, &progress.misfits, &progress.lost];
-            let bad = found.iter().any(|count| count.get() > 0) || state == JobState::Failed;
+            let bad = found.iter().any(|count| count.get() > 0)
+                || listed > 0
+                || state == JobState::Failed;
             let severity = if bad { Severity::Warning } else { Severity::Info };
             array.event(
                 severity,
@@ -101,9 +104,11 @@ impl<E: Env> Array<E> {
     }
 }
 
-fn verdict(progress: &Progress, repair: bool) -> String {
+/// `listed`: blocks that are listed lost, which nothing compares.
+fn verdict(progress: &Progress, repair: bool, listed: u64) -> String {
     let (different, lost) = (progress.mismatches.get(), progress.lost.get());
     let mut words = match (different, repair) {
+        (0, _) if listed > 0 => "all other copies and parity agree".to_string(),
         (0, _) => "all copies and parity agree".to_string(),
         (n, true) => format!("{} differed, mended", words::counted(n, "block")),
         (n, false) => format!(
@@ -116,6 +121,12 @@ fn verdict(progress: &Progress, repair: bool) -> String {
         words += &format!(
             "; {} with a wrong checksum, written anew where the others have it",
             words::counted(misfits, "block")
+        );
+    }
+    if listed > 0 {
+        words += &format!(
+            "; {} listed lost: `forestall volume lost` shows where",
+            words::counted(listed, "block")
         );
     }
     if lost > 0 {

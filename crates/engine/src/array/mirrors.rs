@@ -25,9 +25,15 @@ impl<E: Env> Array<E> {
     #[must_use]
     pub fn pairs(&self) -> Vec<PairReport> {
         let config = self.config.borrow();
+        let name_of = |number| {
+            let volume = config.volumes.iter().find(|v| v.number == number);
+            volume.map(|v| v.name.clone()).unwrap_or_default()
+        };
         let report = |pair: &PairEntry| PairReport {
             primary: pair.primary,
+            primary_name: name_of(pair.primary),
             secondary: pair.secondary,
+            secondary_name: name_of(pair.secondary),
             status: pair.status,
             hold: pair.hold,
             temporary: pair.temporary,
@@ -146,6 +152,13 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such pair, or it is not split.
     pub async fn resync_pair(self: &Rc<Self>, primary: &str) -> Result<(), CommandError> {
+        let pair = self.find_pair(primary)?;
+        if pair.hold {
+            return Err(CommandError::Refused(format!(
+                "the pair of volume {0} is held: nothing is copied before `forestall pair release {0}`",
+                pair.primary
+            )));
+        }
         self.change_pair(primary, "pair-resync", "is made equal again", |pair| {
             let was = std::mem::replace(&mut pair.status, PairStatus::Syncing);
             was == PairStatus::Split
@@ -177,9 +190,13 @@ impl<E: Env> Array<E> {
         let _turn = self.command_turn.lock().await;
         let pair = self.find_pair(primary)?;
         if !change(&mut pair.clone()) {
-            let held = if pair.hold { ", held" } else { "" };
+            let held = if pair.hold {
+                format!(" and held; `forestall pair release {}` lets it go on", pair.primary)
+            } else {
+                String::new()
+            };
             return Err(CommandError::Refused(format!(
-                "the pair of volume {} is {}{held}: there is nothing to change",
+                "there is nothing to change: the pair of volume {} is {}{held}",
                 pair.primary, pair.status
             )));
         }

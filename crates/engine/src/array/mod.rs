@@ -39,6 +39,7 @@ mod health;
 mod jobs;
 mod labels;
 mod legs;
+mod lost;
 mod maintain;
 mod mirroring;
 mod mirrors;
@@ -108,11 +109,13 @@ pub struct Array<E: Env> {
     changes: Cell<u64>,
     stopping: Cell<bool>,
     jobs: jobs::Jobs,
-    /// Replacements that an operator has paused, by the disk being filled; until resumed, until the old member or the
-    /// copy is gone, or until the array stops.
+    /// Replacements that an operator has paused, by the disk being filled; until resumed, or until the old member or the
+    /// copy is gone.
     paused: RefCell<BTreeSet<DiskNumber>>,
     /// Slots whose disk was being copied, without a shield, to a spare that failed: the next spare starts over.
     again: RefCell<BTreeSet<(GroupNumber, crate::ids::Slot)>>,
+    /// Why copies under way go without a shield, where they were begun by this start.
+    direct: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), String>>,
     log: events::EventLog,
     watches: health::Watches,
     /// Logs of redirected writes in use, or about to be.
@@ -171,6 +174,7 @@ impl<E: Env> Array<E> {
             stopping: Cell::new(false),
             jobs: jobs::Jobs::default(),
             paused: RefCell::default(),
+            direct: RefCell::default(),
             again: RefCell::default(),
             log: events::EventLog::default(),
             watches: health::Watches::default(),

@@ -6,7 +6,7 @@
 use std::rc::Rc;
 
 use super::Array;
-use super::avoidance::Raising;
+use super::avoidance::{Choice, Raising};
 use super::disks::no_disk;
 use super::reversal::begin_syncing;
 use crate::config::{AvoidanceState, Configuration, DiskRole, DropReason, SlotState, Strategy};
@@ -130,9 +130,16 @@ impl<E: Env> Array<E> {
             .cloned()
             .ok_or_else(|| failed("it is not open".into()))?;
         let config = self.config.borrow().clone();
+        let mut direct = None;
         let raising = match config.backups.of_group(number) {
             Some(_) => None, // The shield is up already, and covers this copy too.
-            None => self.prepare_shield(&config, group, slot, asked).await?,
+            None => match self.prepare_shield(&config, group, slot, asked).await? {
+                Choice::Shield(raising) => Some(*raising),
+                Choice::Direct(why) => {
+                    direct = Some(why);
+                    None
+                }
+            },
         };
         let engaged = self.fill_slot(group, slot, (spare, &drive), rate, raising.as_ref()).await;
         if engaged.is_err() {
@@ -143,6 +150,15 @@ impl<E: Env> Array<E> {
         self.event(Severity::Info, "spare-engaged", Some(spare), Some(number), what);
         if let Some(raising) = &raising {
             self.tell_of_shield(raising);
+        }
+        self.direct.borrow_mut().remove(&(number, slot));
+        if let Some(why) = direct {
+            let why = if asked == Strategy::Direct { "as asked".into() } else { why };
+            let what = format!(
+                "group {number} is not shielded while disk {spare} is filled: writes go home ({why})"
+            );
+            self.event(Severity::Info, "copied-directly", Some(spare), Some(number), what);
+            self.direct.borrow_mut().insert((number, slot), why);
         }
         Ok(())
     }
@@ -158,6 +174,7 @@ impl<E: Env> Array<E> {
     ) -> Result<(), CommandError> {
         let number = group.number;
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
+        group.owes_nothing(spare);
         group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
         let copied = match group.write_all_pages(drive).await {
             Ok(copied) => copied,

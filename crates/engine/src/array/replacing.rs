@@ -47,14 +47,14 @@ impl<E: Env> Array<E> {
         })
     }
 
-    /// Lets a replacement stand still: what was copied stays in service, nothing more is copied until it is resumed or the array
-    /// starts again.
+    /// Lets a replacement stand still: what was copied stays in service, nothing more is copied until it is resumed, also over
+    /// restarts.
     ///
     /// # Errors
     /// If there is no such disk, it is not being replaced, or the copy is paused already.
     pub async fn pause_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
         let _turn = self.command_turn.lock().await;
-        let Replacing { group, spare, .. } = self.replacing(disk)?;
+        let Replacing { group, slot, spare } = self.replacing(disk)?;
         if !self.paused.borrow_mut().insert(spare) {
             return Err(CommandError::Refused(format!(
                 "the replacement of disk {disk} is paused already; go on with `forestall replace resume {disk}`"
@@ -68,7 +68,7 @@ impl<E: Env> Array<E> {
                 "the replacement of disk {disk} ended while it was being paused; see `forestall status`"
             )));
         }
-        self.keep_paused(group, true).await?;
+        self.keep_paused(group, slot, true).await?;
         let words = format!("paused; go on with `forestall replace resume {disk}`");
         self.jobs.reword(spare, words);
         let what = format!("the copy to disk {spare} stands still");
@@ -76,19 +76,17 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    /// Makes a pause outlive a restart, where there is an avoidance to keep it with.
+    /// Makes a pause outlive a restart.
     async fn keep_paused(
         self: &Rc<Self>,
         group: GroupNumber,
+        slot: Slot,
         paused: bool,
     ) -> Result<(), CommandError> {
-        if self.config.borrow().backups.of_group(group).is_none_or(|a| a.paused == paused) {
-            return Ok(());
-        }
-        self.commit(|next| {
-            if let Some(avoidance) = next.backups.of_group_mut(group) {
-                avoidance.paused = paused;
-            }
+        self.commit(|next| match (next.backups.of_group_mut(group), paused) {
+            (Some(avoidance), paused) => avoidance.paused = paused,
+            (None, true) => drop(next.backups.paused.insert((group, slot))),
+            (None, false) => drop(next.backups.paused.remove(&(group, slot))),
         })
         .await
     }
@@ -99,13 +97,13 @@ impl<E: Env> Array<E> {
     /// If there is no such disk, it is not being replaced, or the copy is not paused.
     pub async fn resume_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
         let _turn = self.command_turn.lock().await;
-        let Replacing { group, spare, .. } = self.replacing(disk)?;
+        let Replacing { group, slot, spare } = self.replacing(disk)?;
         if !self.paused.borrow_mut().remove(&spare) {
             return Err(CommandError::Refused(format!(
                 "the replacement of disk {disk} is not paused"
             )));
         }
-        self.keep_paused(group, false).await?;
+        self.keep_paused(group, slot, false).await?;
         let what = format!("the copy to disk {spare} goes on");
         self.event(Severity::Info, "replace-resumed", Some(spare), Some(group), what);
         self.note_change();

@@ -12,13 +12,19 @@ use crate::config::{
 };
 use crate::drive::{Drive, Timed};
 use crate::error::CommandError;
-use crate::ids::{DiskNumber, GroupNumber};
+use crate::group::Group;
+use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::progress::Progress;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 /// Bytes tested at once.
 const PIECE: u64 = 1 << 20;
+
+/// Time until a disk is asked for lost blocks again; doubled each time, up to the maximum.
+const AGAIN_NS: u64 = 10_000_000_000;
+const AGAIN_MAX_NS: u64 = 160_000_000_000;
 
 impl<E: Env> Array<E> {
     /// Rules A3, A4: under a shield the old disk stays as a last resort, and updates go home once nothing is left to be filled.
@@ -52,32 +58,97 @@ impl<E: Env> Array<E> {
         }
     }
 
+    /// A disk was replaced. Under a shield it stays in service (rule A4); else it is asked once more for what it could not give, and leaves.
+    pub(super) async fn retire(
+        self: &Rc<Self>,
+        group: &Rc<Group<E>>,
+        old: Retired,
+        filled: DiskNumber,
+        progress: &Progress,
+    ) -> Result<(), CommandError> {
+        let Retired { disk, slot } = old;
+        let retiring = self.config.borrow().backups.of_group(group.number).and_then(|a| a.retiring);
+        let shielded = retiring == Some(old);
+        let drive = self.drives.borrow().get(&disk).filter(|d| !d.is_gone()).cloned();
+        if let Some(drive) = drive.filter(|_| !shielded) {
+            let regained = self.regain(group, slot, &drive, &|| true).await;
+            progress.lost.set(progress.lost.get().saturating_sub(regained));
+        }
+        let lost = match group.lost_in(slot) {
+            0 => String::new(),
+            lost => {
+                format!("; {} of it could not be had and are lost", words::counted(lost, "block"))
+            }
+        };
+        let what = format!("disk {disk} was replaced by disk {filled}{lost}");
+        self.event(Severity::Info, "disk-replaced", Some(disk), Some(group.number), what);
+        if !shielded {
+            self.commit(|next| self.drop_disk(next, disk, DropReason::Replaced)).await?;
+            self.test_or_keep(group, old);
+        }
+        Ok(())
+    }
+
     /// Before anything is written home, or the disk is let go for another: blocks that neither the copy nor the peers could give are asked of the retired disk once
     /// more, before they are lost for good. Answers the retired disk, if there is one.
     pub(super) async fn retry_from_retired(
         self: &Rc<Self>,
         number: GroupNumber,
-    ) -> Option<DiskNumber> {
-        let avoidance = self.avoidance(number)?;
-        let Retired { disk: old, slot } = avoidance.retiring?;
+    ) -> Option<Retired> {
+        let retired = self.avoidance(number)?.retiring?;
+        let Retired { disk: old, slot } = retired;
         let drive = self.drives.borrow().get(&old).filter(|d| !d.is_gone()).cloned();
-        let (Some(drive), Ok(group)) = (drive, self.group(number)) else { return Some(old) };
-        let regained = group.regain_lost(slot, &drive).await;
-        if regained > 0 {
-            let what = format!(
-                "{regained} blocks of slot {slot} that were listed lost were had from disk {old} after all"
-            );
-            self.event(Severity::Info, "lost-regained", Some(old), Some(number), what);
-        }
-        Some(old)
+        let (Some(drive), Ok(group)) = (drive, self.group(number)) else { return Some(retired) };
+        self.regain(&group, slot, &drive, &|| true).await;
+        Some(retired)
     }
 
-    /// Tests a disk that was replaced under a shield, in the background.
-    pub(super) fn test_retired(self: &Rc<Self>, group: GroupNumber, disk: DiskNumber) {
+    /// Asks a disk once more for what it could not give, and tells what it gave.
+    pub(super) async fn regain(
+        &self,
+        group: &Rc<Group<E>>,
+        slot: Slot,
+        old: &Rc<Drive<E>>,
+        is_old: &dyn Fn() -> bool,
+    ) -> u64 {
+        let regained = group.regain_lost(slot, old, is_old).await;
+        if regained > 0 {
+            let blocks = words::counted(regained, "block");
+            let disk = old.number;
+            let what = format!(
+                "{blocks} of slot {slot} that had been listed lost with disk {disk} could be had after all"
+            );
+            self.event(Severity::Info, "lost-regained", Some(disk), Some(group.number), what);
+        }
+        regained
+    }
+
+    /// A disk that was replaced serves nobody any more: in the background it is tested. As long as it may be all that has a block, it is not
+    /// written: it is asked for the block again and again, until it gives it, a host writes the block anew, or an operator takes the disk out.
+    pub(super) fn test_or_keep(
+        self: &Rc<Self>,
+        group: &Rc<Group<E>>,
+        Retired { disk, slot }: Retired,
+    ) {
         let drive = self.drives.borrow().get(&disk).filter(|d| !d.is_gone()).cloned();
         let Some(drive) = drive else { return };
-        let array = Rc::clone(self);
-        self.rt.spawn(Box::pin(async move { array.run_test(group, disk, &drive).await }));
+        let (array, group) = (Rc::clone(self), Rc::clone(group));
+        self.rt.spawn(Box::pin(async move {
+            let mut wait = AGAIN_NS;
+            loop {
+                let is_there = array.groups.borrow().contains_key(&group.number);
+                if array.stopping.get() || !array.is_replaced(disk) || drive.is_gone() {
+                    return;
+                }
+                if !is_there || group.owed_by(slot, disk) == 0 {
+                    break;
+                }
+                array.rt.sleep_ns(wait).await;
+                wait = (2 * wait).min(AGAIN_MAX_NS);
+                array.regain(&group, slot, &drive, &|| array.is_replaced(disk)).await;
+            }
+            array.run_test(group.number, disk, &drive).await;
+        }));
     }
 
     fn is_replaced(&self, disk: DiskNumber) -> bool {
@@ -104,10 +175,21 @@ impl<E: Env> Array<E> {
             Err(why) => (JobState::Failed, format!("{why}: take it out and throw it away")),
         };
         self.end_job(&job, state, message.clone());
-        let failed = state == JobState::Failed;
-        let severity = if failed { Severity::Warning } else { Severity::Info };
-        let what = format!("test of disk {disk}, which was copied away: {message}");
-        self.event(severity, "retired-tested", Some(disk), None, what);
+        let (severity, kind, how) = match state {
+            JobState::Failed => (Severity::Warning, "retired-failed-test", "failed the test"),
+            JobState::Done => (Severity::Info, "retired-tested", "passed the test"),
+            JobState::Running | JobState::Stopped => {
+                (Severity::Info, "retired-tested", "was not tested to the end")
+            }
+        };
+        if state == JobState::Failed {
+            drive
+                .notes
+                .borrow_mut()
+                .push(format!("failed the test after it was replaced: {message}"));
+        }
+        let what = format!("disk {disk}, which was copied away, {how}: {message}");
+        self.event(severity, kind, Some(disk), None, what);
     }
 
     /// A disk that passed comes back as any disk that was away does. What it was suspected of stays with it; its bucket starts anew.

@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use super::Array;
+use super::avoidance::Choice;
 use crate::config::{AvoidanceEntry, AvoidanceState, GroupEntry, SlotEntry, SlotState, Strategy};
 use crate::error::CommandError;
 use crate::group::Group;
@@ -47,13 +48,13 @@ impl<E: Env> Array<E> {
             return Ok(false);
         }
         let raising = self.prepare_shield(&config, &group, slot, Strategy::Auto).await?;
-        let raising = raising.ok_or_else(|| {
-            CommandError::Refused(format!(
+        let Choice::Shield(raising) = raising else {
+            return Err(CommandError::Refused(format!(
                 "there is no spare with {} usable, and no place for the writes of group {number} until one is there; add one with \
                  `forestall disk add PATH --role spare`",
                 words::exact(len)
-            ))
-        })?;
+            )));
+        };
         let committed = self.commit(|next| Self::enter_shield(next, &raising)).await;
         if committed.is_err() {
             self.close_unused();

@@ -4,16 +4,17 @@
 //! would cost. Changes nothing.
 
 use super::advice::{diverged_words, spare_words, was_member};
+use super::lost::{lost_problem, lost_words};
 use super::volumes::{free_extents, geometry_of};
 use super::{Array, AtStart};
 use crate::config::{
     BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, GroupEntry, Service, SlotState,
 };
 use crate::disk::DiskIdentity;
-use crate::ids::{DiskNumber, SlotSet, VolumeNumber};
+use crate::ids::{DiskNumber, Slot, SlotSet, VolumeNumber};
 use crate::report::{
-    ArrayReport, DiskReport, DiskState, GroupReport, Health, JobReport, JobState, Problem,
-    ProblemKind, T1Row,
+    ArrayReport, DiskReport, DiskState, GroupReport, Health, JobReport, JobState, LostReport,
+    Problem, ProblemKind, T1Row,
 };
 use crate::runtime::{Env, Runtime};
 use crate::words;
@@ -31,9 +32,10 @@ impl<E: Env> Array<E> {
             config.disks.iter().map(|d| self.disk_report(&config, d)).collect();
         let groups: Vec<GroupReport> =
             config.groups.iter().map(|g| self.group_report(&config, g)).collect();
+        let lost = self.lost_of(&config);
         let mut problems: Vec<Problem> = Vec::new();
         for group in &groups {
-            problems.extend(self.group_problems(&config, group, &disks, &jobs));
+            problems.extend(self.group_problems(&config, group, &disks, &jobs, &lost));
         }
         problems.extend(self.work_disk_problems(&config, &disks));
         problems.extend(self.given_up_problems());
@@ -199,12 +201,14 @@ impl<E: Env> Array<E> {
         group: &GroupReport,
         disks: &[DiskReport],
         jobs: &[JobReport],
+        lost: &[LostReport],
     ) -> Vec<Problem> {
         let mut problems = Vec::new();
         let number = group.number;
         let level = group.level;
-        let risk = self.risk_words(config, group);
+        let risk = risk_words(config, group, lost);
         problems.extend(avoidance::avoidance_problem(group, disks, jobs, &risk));
+        problems.extend(self.direct_copies(config, group, disks, jobs));
         for disk in disks.iter().filter(|d| group.absent.contains(&d.number)) {
             let job = jobs.iter().find(|j| j.group == number && j.disk == Some(disk.number));
             let found = self.found_at_start(disk);
@@ -257,46 +261,47 @@ impl<E: Env> Array<E> {
             });
         }
         problems.extend(self.scrub_problem(group));
-        problems.extend(lost_problem(group, risk));
+        problems.extend(lost_problem(group, lost));
         problems
-    }
-
-    /// What another failure would cost now.
-    fn risk_words(&self, config: &Configuration, group: &GroupReport) -> String {
-        let volumes: Vec<String> = config
-            .volumes
-            .iter()
-            .filter(|v| v.group == group.number)
-            .map(|v| format!("{:?}", v.name))
-            .collect();
-        let what = if volumes.is_empty() {
-            "no volume is on it".into()
-        } else {
-            format!("volumes {}", volumes.join(", "))
-        };
-        match (group.health, group.failures_left) {
-            (Health::Failed, _) => format!("some data does not answer now ({what})"),
-            (_, 0) => format!("another failure in this group loses data: {what}"),
-            (_, n) => {
-                let more = words::counted(n.into(), "more disk");
-                format!("{more} of this group may fail without loss")
-            }
-        }
     }
 }
 
-/// Blocks that nothing gives any more.
-fn lost_problem(group: &GroupReport, risk: String) -> Option<Problem> {
-    let lost = words::counted(group.lost_blocks, "block");
-    (group.lost_blocks > 0).then(|| Problem {
-        kind: ProblemKind::BlocksLost,
-        health: Health::Failed,
-        what: format!("group {} ({}): {lost} of 4 KiB lost", group.number, group.level),
-        action:
-            "they answer with an error until they are written again; restore them from a backup"
-                .into(),
-        risk,
-    })
+/// What another failure would cost now.
+fn risk_words(config: &Configuration, group: &GroupReport, lost: &[LostReport]) -> String {
+    // Where only single blocks are lost the others answer.
+    let absent = |entry: &GroupEntry| -> SlotSet {
+        let slots = entry.slots.iter().enumerate();
+        let gone = slots.filter(|(_, slot)| group.absent.contains(&slot.disk));
+        gone.fold(SlotSet::EMPTY, |set, (at, _)| set.with(Slot(at as u8)))
+    };
+    let entry = config.group(group.number);
+    let whole = entry.is_none_or(|entry| geometry_of(entry).still_whole(absent(entry)));
+    let answers = whole && !group.paused;
+    let gone: Vec<&LostReport> =
+        lost.iter().filter(|l| l.group == group.number && l.held_by.is_none()).collect();
+    let volumes: Vec<String> = config
+        .volumes
+        .iter()
+        .filter(|v| v.group == group.number)
+        .map(|v| format!("{:?}", v.name))
+        .collect();
+    let what = if volumes.is_empty() {
+        "no volume is on it".into()
+    } else {
+        format!("volumes {}", volumes.join(", "))
+    };
+    let next = match group.failures_left {
+        0 => format!("another failure in this group loses data: {what}"),
+        n => {
+            let more = words::counted(n.into(), "more disk");
+            format!("{more} of this group may fail without loss")
+        }
+    };
+    match (answers, gone.is_empty()) {
+        (false, _) => format!("some data does not answer now ({what})"),
+        (true, false) => format!("lost blocks do not answer ({}); {next}", lost_words(&gone)),
+        (true, true) => next,
+    }
 }
 
 /// Spares and free disks that failed concern nobody's data.

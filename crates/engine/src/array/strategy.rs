@@ -103,7 +103,7 @@ pub(super) fn choose(
         return Err(if refusals.is_empty() {
             format!("there is no {} for group {}; {}", noun(asked), group.number, how_to(asked))
         } else {
-            refusals.join("; ")
+            format!("{}; {}", refusals.join("; "), how_to(asked))
         });
     }
     if nothing {
@@ -236,7 +236,8 @@ fn how_to(strategy: Strategy) -> &'static str {
     match strategy {
         Strategy::WorkVolume => "make one with `forestall work-volume add VOLUME`",
         Strategy::WorkDisk => "make one with `forestall work-disk add N --legs PATH,PATH`",
-        Strategy::Pair | Strategy::Auto | Strategy::Direct => "use --backup auto",
+        Strategy::Pair => "make a group with `forestall group create`, or use --backup auto",
+        Strategy::Auto | Strategy::Direct => "use --backup auto",
     }
 }
 

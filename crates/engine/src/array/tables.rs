@@ -114,10 +114,14 @@ impl<E: Env> Array<E> {
             })
         };
         let rows = config.disks.iter().filter(|d| config.backups.set_of_leg(d.number).is_none());
-        rows.map(|disk| T5Row {
-            disk: disk.number,
-            capacity: capacity(drives.get(&disk.number).map_or(disk.data_len, |d| d.size())),
-            status: on_work_disk(disk.number).then(|| RENEWED.to_owned()),
+        rows.map(|disk| {
+            let size = drives.get(&disk.number).map_or(disk.data_len, |d| d.size());
+            T5Row {
+                disk: disk.number,
+                capacity: capacity(size),
+                capacity_bytes: size,
+                status: on_work_disk(disk.number).then(|| RENEWED.to_owned()),
+            }
         })
         .collect()
     }
@@ -141,9 +145,11 @@ impl<E: Env> Array<E> {
                 .flat_map(|group| group.slots.iter().map(|slot| slot.disk))
                 .collect();
             let size = |leg: &DiskNumber| drives.get(leg).map(|drive| drive.size());
+            let size = work.legs.iter().filter_map(size).min().unwrap_or(0);
             T6Row {
                 disk: set,
-                capacity: capacity(work.legs.iter().filter_map(size).min().unwrap_or(0)),
+                capacity: capacity(size),
+                capacity_bytes: size,
                 status: if groups.is_empty() { "UNUSED" } else { "IN USE" }.into(),
                 main_disks,
                 terminal_address: logs

@@ -8,8 +8,8 @@ use std::rc::Rc;
 
 use super::{Array, shelter};
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, GroupEntry, Retired,
-    SlotEntry, SlotState, Strategy,
+    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, GroupEntry, Retired, SlotEntry,
+    SlotState, Strategy,
 };
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -253,9 +253,9 @@ impl<E: Env> Array<E> {
         );
         self.hasten_copies();
         let end = group.fill(slot, &progress).await;
-        let (state, message) = match end {
-            FillEnd::Done => match self.swap(group, slot, disk).await {
-                Ok(()) => (JobState::Done, self.filled_words(&progress)),
+        let (state, message) = match &end {
+            FillEnd::Done => match self.swap(group, slot, disk, &progress).await {
+                Ok(()) => (JobState::Done, self.filled_words(group, slot)),
                 Err(error) => (JobState::Failed, error.to_string()),
             },
             FillEnd::TargetFailed => {
@@ -276,8 +276,14 @@ impl<E: Env> Array<E> {
             FillEnd::Stopped => (JobState::Stopped, "goes on at the next start".to_string()),
         };
         self.end_job(&job, state, message.clone());
-        let bad = state == JobState::Failed || progress.lost.get() > 0;
-        let severity = if bad { Severity::Critical } else { Severity::Info };
+        let lost = progress.lost.get() > 0 && !self.secondaries_have(group.number);
+        let severity = match &end {
+            _ if lost => Severity::Critical,
+            // Nothing is lost by it, and the next spare starts over.
+            FillEnd::TargetFailed => Severity::Warning,
+            _ if state == JobState::Failed => Severity::Critical,
+            _ => Severity::Info,
+        };
         let what = format!("{} of disk {disk} in group {}: {message}", word(kind), group.number);
         self.event(
             severity,
@@ -289,13 +295,21 @@ impl<E: Env> Array<E> {
         state == JobState::Done || !group.has_filler(slot)
     }
 
-    fn filled_words(&self, progress: &Progress) -> String {
-        match progress.lost.get() {
+    /// Whether all that is lost of a group is held by secondaries that have their primaries' places.
+    fn secondaries_have(&self, group: GroupNumber) -> bool {
+        let lost = self.lost();
+        let mut lost = lost.iter().filter(|report| report.group == group).peekable();
+        lost.peek().is_some() && lost.all(|report| report.held_by.is_some())
+    }
+
+    fn filled_words(&self, group: &Rc<Group<E>>, slot: Slot) -> String {
+        let blocks = words::counted(group.lost_in(slot), "block");
+        match group.lost_in(slot) {
             0 => "done; full redundancy again".into(),
-            lost => {
-                let blocks = words::counted(lost, "block");
-                format!("done; {blocks} not to be had from anywhere, listed lost")
-            }
+            _ if self.secondaries_have(group.number) => format!(
+                "done; {blocks} not to be had from the group, and given back by the secondaries that have them"
+            ),
+            _ => format!("done; {blocks} not to be had from anywhere, listed lost"),
         }
     }
 
@@ -317,6 +331,7 @@ impl<E: Env> Array<E> {
         group: &Rc<Group<E>>,
         slot: Slot,
         filled: DiskNumber,
+        progress: &Progress,
     ) -> Result<(), CommandError> {
         let at = usize::from(slot.0);
         let slot_of =
@@ -326,10 +341,11 @@ impl<E: Env> Array<E> {
             s.replacement == Some(filled) || s.disk == filled && s.state != SlotState::Out
         };
         let old_disk = before.as_ref().map(|s| s.disk).filter(|old| *old != filled);
-        if old_disk.is_some() {
+        let before_it = match old_disk {
             // The disk that was replaced before it under the same shield goes with this commit.
-            self.retry_from_retired(group.number).await;
-        }
+            Some(_) => self.retry_from_retired(group.number).await,
+            None => None,
+        };
         group.set_swapping(slot, true);
         let swapped = self.commit(|next| {
             // A drive that failed at the last moment was dropped before this change: then nothing is swapped.
@@ -356,12 +372,11 @@ impl<E: Env> Array<E> {
             self.put_back(group, slot, old).await?;
             return Err(CommandError::Failed(format!("disk {filled} failed at the last moment")));
         }
-        let retiring = self.config.borrow().backups.of_group(group.number).and_then(|a| a.retiring);
-        match old {
-            Some(disk) if retiring == Some(Retired { disk, slot }) => Ok(()), // Rule A4.
-            Some(old) => self.commit(|next| self.drop_disk(next, old, DropReason::Replaced)).await,
-            None => Ok(()),
+        let Some(disk) = old else { return Ok(()) };
+        if let Some(before_it) = before_it {
+            self.test_or_keep(group, before_it);
         }
+        self.retire(group, Retired { disk, slot }, filled, progress).await
     }
 
     /// The filled disk failed to take the configuration that made it the member: the old one, still in service and whole, is the

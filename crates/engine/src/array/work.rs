@@ -83,7 +83,7 @@ impl<E: Env> Array<E> {
         if config.backups.work_at(place).is_none() {
             return Err(CommandError::Refused(format!("volume {name:?} is no work volume")));
         }
-        refuse_in_use(&config, place)?;
+        self.refuse_in_use(&config, place)?;
         let group = self.group(volume.group)?;
         self.blank(&group, &volume.extents).await?;
         self.commit(|next| next.backups.work.retain(|w| w.place != place)).await?;
@@ -168,7 +168,7 @@ impl<E: Env> Array<E> {
         let work = config.backups.work_at(place).ok_or_else(|| {
             CommandError::NotFound(format!("there is no work disk {set}; see `forestall show t6`"))
         })?;
-        refuse_in_use(&config, place)?;
+        self.refuse_in_use(&config, place)?;
         let legs = work.legs.clone();
         // One by one: most of the array's disks may be legs (rule C2).
         for leg in &legs {
@@ -187,6 +187,23 @@ impl<E: Env> Array<E> {
         let what = format!("work disk {set} was removed");
         self.event(Severity::Info, "work-disk-removed", None, None, what);
         Ok(())
+    }
+
+    fn refuse_in_use(
+        &self,
+        config: &Configuration,
+        place: BackupPlace,
+    ) -> Result<(), CommandError> {
+        let users = config.backups.users_in_words(place);
+        if users.is_empty() {
+            return Ok(());
+        }
+        let log = self.logs.borrow().get(&place).cloned();
+        let holds = log.is_none_or(|log| !log.marked_slots().is_empty());
+        let why = if holds { "holds updates of" } else { "is kept for the next updates of" };
+        Err(CommandError::Refused(format!(
+            "{place} {why} {users}: wait until the shield is down; see `forestall jobs`"
+        )))
     }
 
     /// Says where a volume's writes are wanted when its group is shielded.
@@ -214,16 +231,6 @@ impl<E: Env> Array<E> {
 fn enter(next: &mut Configuration, work: WorkEntry) {
     let at = next.backups.work.partition_point(|w| w.place < work.place);
     next.backups.work.insert(at, work);
-}
-
-fn refuse_in_use(config: &Configuration, place: BackupPlace) -> Result<(), CommandError> {
-    let users = config.backups.users_in_words(place);
-    if users.is_empty() {
-        return Ok(());
-    }
-    Err(CommandError::Refused(format!(
-        "{place} holds updates of {users}: wait until they are home; see `forestall jobs`"
-    )))
 }
 
 /// Refuses to delete a group or a volume that is the only one a work place is kept for: with nothing named, it would be for any.

@@ -4,7 +4,7 @@
 //! volume's backup storages only grows while its group is shielded (rule B1), but for a pair that ended and held nothing; a log in use and a pair have identities of their own, so that
 //! records of an earlier use are never taken for theirs; a volume is in one pair at most.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -202,6 +202,8 @@ pub struct BackupTable {
     pub pairs: Vec<PairEntry>,
     /// Limits asked for the filling of slots, in bytes a second; kept while the slot is filled, and while its group is shielded for its copy.
     pub rates: BTreeMap<(GroupNumber, Slot), u64>,
+    /// Slots whose copy without a shield stands still at an operator's word.
+    pub paused: BTreeSet<(GroupNumber, Slot)>,
 }
 
 impl BackupTable {
@@ -214,6 +216,7 @@ impl BackupTable {
             && self.suspected.is_empty()
             && self.pairs.is_empty()
             && self.rates.is_empty()
+            && self.paused.is_empty()
     }
 
     /// Keeps a limit in bytes a second for the fill of a slot; 0 is none.

@@ -150,5 +150,6 @@ fn backups() -> BackupTable {
         suspected: vec![DiskNumber(5)],
         pairs: vec![pair],
         rates: [((GroupNumber(1), Slot(0)), 1 << 20)].into(),
+        paused: [(GroupNumber(1), Slot(0)), (GroupNumber(1), Slot(1))].into(),
     }
 }

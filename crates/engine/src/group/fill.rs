@@ -311,8 +311,9 @@ impl<E: Env> Group<E> {
                             "the map of lost blocks is full or cannot be written".into(),
                         ));
                     }
-                    if !was_lost && self.slots.borrow()[usize::from(slot.0)].main.is_some() {
-                        self.may_be_regained(slot, address);
+                    let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
+                    if let Some(main) = main.filter(|_| !was_lost) {
+                        self.may_be_regained(slot, address, main.number);
                     }
                 }
             }

@@ -7,20 +7,21 @@
 //! that an entry that is due is on one of them at any crash. What does not fit fails the member.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::Group;
+use super::owed::Owed;
 use super::pages::Pages;
 use crate::buf::Buf;
-use crate::drive::Drive;
 use crate::error::IoError;
 use crate::format::page::{LOST_PER_PAGE, LostRun, PageKind, UNPROVED, decode_lost, encode_lost};
 use crate::ids::{BLOCK_SIZE, Slot};
 use crate::runtime::Env;
 use crate::sync::{Hold, Mutex};
 
+mod listing;
 mod pair;
 
 use pair::{Pair, covers, cut};
@@ -67,8 +68,8 @@ pub(super) struct Lost {
     any: Cell<bool>,
     /// Counts flushes begun: a block that is lost and written once more during a flush is not that flush's matter.
     round: Cell<u64>,
-    /// Blocks that were lost because a disk that is being copied could not read them: it may yet.
-    retry: RefCell<BTreeSet<(Slot, u64)>>,
+    /// Blocks that a disk which is being copied, or was, could not read, and may yet.
+    pub(super) owed: Owed,
     /// What stands on disk.
     written: RefCell<Pair>,
     /// Held by whoever changes or copies the pages on disk.
@@ -121,7 +122,7 @@ impl Lost {
             runs: RefCell::default(),
             any: Cell::new(false),
             round: Cell::new(0),
-            retry: RefCell::default(),
+            owed: Owed::default(),
             written: RefCell::default(),
             turn: Mutex::default(),
             pages,
@@ -156,6 +157,13 @@ impl Lost {
             .sum()
     }
 
+    /// How many blocks of a slot are lost.
+    fn count_in(&self, slot: Slot) -> u64 {
+        let runs = self.runs.borrow();
+        let of_slot = runs.range((slot, 0)..=(slot, u64::MAX));
+        of_slot.filter(|(_, run)| run.is_lost()).map(|((_, start), run)| run.end - start).sum()
+    }
+
     /// Enters ranges of bytes as lost. `false`: the map is full and nothing was entered.
     pub(super) fn insert(&self, slot: Slot, ranges: &[(u64, u64)]) -> bool {
         let mut runs = self.runs.borrow_mut();
@@ -181,8 +189,7 @@ impl Lost {
         if !self.any.get() {
             return;
         }
-        let written = blocks(address, len);
-        self.retry.borrow_mut().retain(|(s, block)| *s != slot || !written.contains(block));
+        self.owed.forget(slot, blocks(address, len));
         let range = address.div_ceil(BLOCK_SIZE)..(address + len) / BLOCK_SIZE;
         let mut runs = self.runs.borrow_mut();
         for slot in [slot, unproved(slot)] {
@@ -417,46 +424,14 @@ impl<E: Env> Group<E> {
         Ok(())
     }
 
-    /// A block was lost because the disk being copied could not read it.
-    pub(super) fn may_be_regained(&self, slot: Slot, address: u64) {
-        self.lost.retry.borrow_mut().insert((slot, address / BLOCK_SIZE));
-    }
-
-    /// Asks the disk that held the slot before for the blocks that were lost because it could not read them; answers how many it gave.
-    /// What it gives is written back and parity is made to fit. A block that was lost otherwise, or written since, is not asked for: the
-    /// disk may hold an older version.
-    pub(crate) async fn regain_lost(self: &Rc<Self>, slot: Slot, old: &Rc<Drive<E>>) -> u64 {
-        let blocks: Vec<u64> = {
-            let retry = self.lost.retry.borrow();
-            retry.range((slot, 0)..=(slot, u64::MAX)).map(|(_, block)| *block).collect()
-        };
-        let mut regained = 0;
-        for block in blocks {
-            regained += u64::from(self.regain_block(slot, block * BLOCK_SIZE, old).await);
-        }
-        regained
-    }
-
-    async fn regain_block(self: &Rc<Self>, slot: Slot, address: u64, old: &Rc<Drive<E>>) -> bool {
-        let _guard = self.rows.lock(address..address + BLOCK_SIZE, Hold::Exclusive).await;
-        if !self.lost.overlaps(slot, address, BLOCK_SIZE) {
-            return false; // A host wrote it meanwhile.
-        }
-        let Ok(buf) = self.read_verified(old, slot, address, BLOCK_SIZE as usize).await else {
-            return false;
-        };
-        let Ok(_busy) = self.begin_write(address).await else { return false };
-        if self.write_slot(slot, address, buf).await.is_err() {
-            return false;
-        }
-        self.lost.overwritten(slot, address, BLOCK_SIZE);
-        let (stripe, row) = self.geometry.at_address(address);
-        !self.has_parity() || self.remake_parity(stripe, row..row + BLOCK_SIZE as u32).await.is_ok()
-    }
-
     /// Blocks listed lost.
     pub(crate) fn lost_blocks(&self) -> u64 {
         self.lost.count()
+    }
+
+    /// Blocks of a slot that are listed lost.
+    pub(crate) fn lost_in(&self, slot: Slot) -> u64 {
+        self.lost.count_in(slot)
     }
 }
 

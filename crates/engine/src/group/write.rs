@@ -196,6 +196,7 @@ impl<E: Env> Group<E> {
                 continue;
             }
             self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);
+            self.forget_owed(stripe, &within, rows.clone());
             let written = match &self.journal {
                 Some(journal) => self.write_journaled(journal, stripe, writes, &plan.bands).await,
                 None => self.execute(stripe, writes).await,

@@ -216,7 +216,7 @@ pub(super) fn b6_less_safe_than_home(seed: u64, trace: Trace) {
             // Asked for nothing in particular, the writes go home.
             s.replace(1, 0, Strategy::Auto).await;
             s.scribble(20).await;
-            s.expect(1, DiskState::Replaced).await;
+            s.expect(1, DiskState::Spare).await;
             s.verify().await;
             s.machine.audit().await;
         });

@@ -17,8 +17,8 @@ use axum::{Json, Router};
 use forestall_disk::{ActiveRule, InjectKind};
 use forestall_engine::words::counted;
 use forestall_engine::{
-    ArrayReport, CommandError, DiskReport, Event, GroupSpec, HealthReport, JobReport, T1Row, T3Row,
-    VolumeReport, VolumeSpec,
+    ArrayReport, CommandError, DiskReport, Event, GroupSpec, HealthReport, JobReport, LostReport,
+    T1Row, T3Row, VolumeReport, VolumeSpec,
 };
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -62,6 +62,7 @@ pub fn router(control: Shared) -> Router {
         .route("/v1/disks", see(|c| -> Vec<DiskReport> { report(c).disks }))
         .route("/v1/groups", see(|c| c.array.report().groups))
         .route("/v1/volumes", see(|c| -> Vec<VolumeReport> { c.array.volumes() }))
+        .route("/v1/volumes/lost", see(|c| -> Vec<LostReport> { c.array.lost() }))
         .route("/v1/jobs", see(|c| -> Vec<JobReport> { c.array.jobs() }))
         .route("/v1/show/t1", see(|c| -> Vec<T1Row> { c.array.table_t1() }))
         .route("/v1/show/t3", see(|c| -> Vec<T3Row> { c.array.table_t3() }))

@@ -9,7 +9,7 @@ use crate::array::shelter;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, SlotState, WorkEntry,
 };
-use crate::ids::{DiskNumber, VolumeNumber};
+use crate::ids::{DiskNumber, Slot, VolumeNumber};
 use crate::report::{
     AvoidanceReport, DiskReport, DiskState, GroupReport, Health, JobKind, JobReport, Problem,
     ProblemKind, ShieldedReport,
@@ -91,6 +91,46 @@ impl<E: Env> Array<E> {
             Some(reason) => format!("it is ailing: {reason}"),
             None => "by command".into(),
         }
+    }
+
+    /// Members that are copied while the writes of their group go home.
+    pub(super) fn direct_copies(
+        &self,
+        config: &Configuration,
+        group: &GroupReport,
+        disks: &[DiskReport],
+        jobs: &[JobReport],
+    ) -> Vec<Problem> {
+        let slots = config.group(group.number).map_or(&[][..], |entry| &entry.slots);
+        let copied = slots.iter().enumerate().filter_map(|(at, slot)| {
+            let spare = slot.replacement.filter(|_| slot.state == SlotState::InSync)?;
+            Some((Slot(at as u8), slot.disk, spare))
+        });
+        let direct = copied.filter(|_| group.avoidance.is_none());
+        let problem = |(slot, disk, spare): (Slot, DiskNumber, DiskNumber)| {
+            let title = disks.iter().find(|d| d.number == disk).map(name).unwrap_or_default();
+            let why = self.direct.borrow().get(&(group.number, slot)).cloned();
+            let why = why.map_or_else(String::new, |why| format!(" ({why})"));
+            let job = jobs.iter().find(|j| j.group == group.number && j.disk == Some(spare));
+            let how_far = match job {
+                _ if self.paused.borrow().contains(&spare) => {
+                    format!("the copy stands still; go on with `forestall replace resume {disk}`")
+                }
+                Some(job) => job_words(job),
+                None => "the copy is about to go on".into(),
+            };
+            Problem {
+                kind: ProblemKind::CopiedDirectly,
+                health: Health::Healthy,
+                what: format!(
+                    "group {} ({}): {title} is copied to disk {spare}, direct{why}",
+                    group.number, group.level
+                ),
+                action: format!("{how_far}; writes go home, and to the copy as far as it is"),
+                risk: String::new(),
+            }
+        };
+        direct.map(problem).collect()
     }
 
     /// Work disks that lack a leg.

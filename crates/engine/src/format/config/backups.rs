@@ -2,6 +2,8 @@
 //!
 //! Owns its encoding. Invariant: what [`write`] writes, [`read`] gives back; a body that is missing is an empty table.
 
+use std::collections::BTreeSet;
+
 use super::super::codec::{CodecError, Reader, Writer};
 use super::check::{DISKS_MAX, EXTENTS_MAX, GROUPS_MAX, VOLUMES_MAX};
 use crate::config::{
@@ -16,6 +18,9 @@ pub const WORK_MAX: usize = 1024;
 pub const LEGS_MAX: usize = 8;
 /// Most backup storages of one volume during one avoidance.
 pub const CHAIN_MAX: usize = 16;
+
+/// In a rate: the copy into the slot stands still.
+const PAUSED: u64 = 1 << 63;
 
 /// Writes the section's body.
 pub fn write(w: &mut Writer, table: &BackupTable) {
@@ -53,9 +58,12 @@ pub fn write(w: &mut Writer, table: &BackupTable) {
         w.u32(disk.0);
     });
     w.list(&table.pairs, write_pair);
-    let rates: Vec<_> = table.rates.iter().collect();
-    w.list(&rates, |w, ((group, slot), rate)| {
-        w.u32(group.0).u8(slot.0).u64(**rate);
+    let slots: BTreeSet<_> = table.rates.keys().chain(&table.paused).copied().collect();
+    let rates: Vec<_> = slots.into_iter().collect();
+    w.list(&rates, |w, at| {
+        let rate = table.rates.get(at).copied().unwrap_or(0).min(!PAUSED);
+        let paused = if table.paused.contains(at) { PAUSED } else { 0 };
+        w.u32(at.0.0).u8(at.1.0).u64(rate | paused);
     });
 }
 
@@ -115,8 +123,12 @@ pub fn read(body: &[u8]) -> Result<BackupTable, CodecError> {
     })?;
     r.end()?;
     let strategies = strategies.into_iter().collect();
-    let rates = rates.into_iter().collect();
-    Ok(BackupTable { avoidances, work, strategies, suspected, pairs, rates })
+    let rates: Vec<((GroupNumber, Slot), u64)> = rates;
+    let is_paused = |entry: &&(_, u64)| entry.1 & PAUSED != 0;
+    let paused = rates.iter().filter(is_paused).map(|(at, _)| *at).collect();
+    let rates = rates.into_iter().map(|(at, rate)| (at, rate & !PAUSED));
+    let rates = rates.filter(|(_, rate)| *rate != 0).collect();
+    Ok(BackupTable { avoidances, work, strategies, suspected, pairs, rates, paused })
 }
 
 fn read_avoidance(r: &mut Reader<'_>) -> Result<AvoidanceEntry, CodecError> {

@@ -125,7 +125,7 @@ fn check_backups(config: &Configuration) -> Result<(), Invalid> {
     let has_slot = |(group, slot): &(_, Slot)| {
         config.group(*group).is_some_and(|g| usize::from(slot.0) < g.slots.len())
     };
-    require(table.rates.keys().all(has_slot), || {
+    require(table.rates.keys().chain(&table.paused).all(has_slot), || {
         "a rate is set for a slot that does not exist".into()
     })?;
     let strategies = table.strategies.keys();

@@ -1,0 +1,172 @@
+//! Lost blocks as hosts know them: by volume and offset.
+//!
+//! Owns the way from a group's list to its volumes, and the words of the problem. Changes nothing. Parity that is lost is in no volume: then its stripes
+//! survive less.
+
+use std::ops::Range;
+
+use super::Array;
+use crate::config::{Configuration, Level, VolumeEntry};
+use crate::geometry::Geometry;
+use crate::ids::BLOCK_SIZE;
+use crate::report::{GroupReport, Health, LostRange, LostReport, Problem, ProblemKind};
+use crate::runtime::Env;
+use crate::words;
+
+impl<E: Env> Array<E> {
+    /// Volumes of which blocks are listed lost, by number, with the blocks.
+    #[must_use]
+    pub fn lost(&self) -> Vec<LostReport> {
+        self.lost_of(&self.config.borrow())
+    }
+
+    /// [`Array::lost`] under a configuration.
+    pub(super) fn lost_of(&self, config: &Configuration) -> Vec<LostReport> {
+        let groups = self.groups.borrow();
+        let lost = groups.values().filter(|group| group.lost_blocks() > 0);
+        let mut reports = Vec::new();
+        for (group, lost) in lost.map(|group| (group, group.lost_data())) {
+            for volume in config.volumes.iter().filter(|v| v.group == group.number) {
+                let ranges = ranges_of(&group.geometry, volume, &lost.ranges);
+                if ranges.is_empty() {
+                    continue;
+                }
+                let pair = config.backups.pair_of(volume.number);
+                let secondary = pair.filter(|pair| pair.reversed && !pair.temporary);
+                reports.push(LostReport {
+                    volume: volume.number,
+                    name: volume.name.clone(),
+                    group: group.number,
+                    blocks: ranges.iter().map(|range| range.len.div_ceil(BLOCK_SIZE)).sum(),
+                    ranges,
+                    more: lost.more,
+                    held_by: secondary.map(|pair| pair.secondary),
+                });
+            }
+        }
+        reports.sort_by_key(|report| report.volume);
+        reports
+    }
+}
+
+/// The parts of a volume behind ranges of its group's data space.
+fn ranges_of(geometry: &Geometry, volume: &VolumeEntry, lost: &[Range<u64>]) -> Vec<LostRange> {
+    let stripe_len = geometry.stripe_len();
+    let mut base = 0;
+    let mut ranges: Vec<LostRange> = Vec::new();
+    for extent in &volume.extents {
+        let (start, len) = (extent.start * stripe_len, extent.stripes * stripe_len);
+        for range in lost {
+            let from = range.start.max(start);
+            let end = range.end.min(start + len);
+            if from >= end {
+                continue;
+            }
+            let offset = base + (from - start);
+            let end = (base + (end - start)).min(volume.size);
+            if offset >= end {
+                continue;
+            }
+            match ranges.last_mut() {
+                Some(last) if last.offset + last.len == offset => last.len = end - last.offset,
+                _ => ranges.push(LostRange { offset, len: end - offset }),
+            }
+        }
+        base += len;
+    }
+    ranges
+}
+
+/// Volumes with lost blocks, and how many each has.
+pub(super) fn lost_words(lost: &[&LostReport]) -> String {
+    let volume = |report: &&LostReport| {
+        let more = if report.more { "more than " } else { "" };
+        let (number, name) = (report.volume, &report.name);
+        format!("volume {number} ({name}): {more}{}", words::counted(report.blocks, "block"))
+    };
+    lost.iter().map(volume).collect::<Vec<_>>().join(", ")
+}
+
+/// Blocks that nothing gives any more, or nothing in their own group.
+pub(super) fn lost_problem(group: &GroupReport, lost: &[LostReport]) -> Option<Problem> {
+    if group.lost_blocks == 0 {
+        return None;
+    }
+    let of_group = lost.iter().filter(|report| report.group == group.number);
+    let (held, gone): (Vec<&LostReport>, Vec<&LostReport>) =
+        of_group.partition(|report| report.held_by.is_some());
+    let mut told: Vec<String> = Vec::new();
+    if !gone.is_empty() {
+        told.push(format!(
+            "they answer with an error until they are written again ({}); `forestall volume lost` lists them, restore them from a backup",
+            lost_words(&gone)
+        ));
+    }
+    if !held.is_empty() {
+        told.push(format!(
+            "their secondaries have them and give them back ({}): hosts notice nothing",
+            lost_words(&held)
+        ));
+    }
+    let listed: u64 = gone.iter().chain(&held).map(|report| report.blocks).sum();
+    if !told.is_empty()
+        && matches!(group.level, Level::Raid5 | Level::Raid6)
+        && listed < group.lost_blocks
+    {
+        told.push("the rest is parity, whose stripes lack redundancy".into());
+    }
+    if told.is_empty() {
+        told.push(
+            "they are parity: a block of their stripes that its disk does not read answers with an error; writing the stripes again makes \
+             them whole"
+                .into(),
+        );
+    }
+    let risk = match (gone.is_empty(), group.failures_left) {
+        (true, _) => "a failure in this group may lose data of these stripes".into(),
+        (false, 0) => "another failure in this group loses more data".into(),
+        (false, n) => format!(
+            "besides them {} of this group may fail without loss",
+            words::counted(n.into(), "more disk")
+        ),
+    };
+    Some(Problem {
+        kind: ProblemKind::BlocksLost,
+        health: if held.is_empty() || !gone.is_empty() { Health::Failed } else { Health::Degraded },
+        what: format!(
+            "group {} ({}): {} of 4 KiB lost",
+            group.number,
+            group.level,
+            words::counted(group.lost_blocks, "block")
+        ),
+        action: told.join("; "),
+        risk,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Extent;
+    use crate::ids::{GroupNumber, VolumeNumber};
+
+    #[test]
+    fn a_volume_of_several_extents_has_its_own_offsets() {
+        let geometry = Geometry::new(Level::Raid5, 3, 16 << 10, 64).expect("a geometry");
+        let stripe = geometry.stripe_len();
+        let extents = vec![Extent { start: 8, stripes: 2 }, Extent { start: 2, stripes: 2 }];
+        let volume = VolumeEntry {
+            number: VolumeNumber(1),
+            name: "v1".into(),
+            group: GroupNumber(1),
+            size: 4 * stripe - 4096,
+            extents,
+            read_only: false,
+        };
+        // In no extent; across the end of the first; all of the second and before it.
+        let lost = [0..4096, stripe..4 * stripe, 10 * stripe - 8192..11 * stripe];
+        let ranges = ranges_of(&geometry, &volume, &lost);
+        let expected = LostRange { offset: 2 * stripe - 8192, len: 2 * stripe + 8192 - 4096 };
+        assert_eq!(ranges, [expected], "cut at the volume's end, joined where they touch");
+    }
+}
