@@ -86,6 +86,14 @@ impl<E: Env> Group<E> {
         Ok(())
     }
 
+    /// Writes pages at rest, or with `all` every page, to their second place too, where that holds something older.
+    pub(crate) async fn double_pages(self: &Rc<Self>, all: bool) -> Result<(), IoError> {
+        for pages in [&self.intent.pages, &self.unwritten.pages, &self.lost.pages, &self.cursors] {
+            pages.touch_alone(all);
+        }
+        self.persist_stale_pages().await
+    }
+
     /// A group that was just made: its pages stand on its members at generation 1.
     pub(crate) fn adopt_new_pages(&self) {
         for pages in [&self.intent.pages, &self.unwritten.pages, &self.lost.pages, &self.cursors] {

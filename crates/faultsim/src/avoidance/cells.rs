@@ -118,6 +118,7 @@ pub(super) fn another_ails(seed: u64, trace: Trace) {
                     !is_in(1) && !is_in(2) && s.state().is_none()
                 };
                 s.await_that("the end of both copies", replaced).await;
+                s.machine.quiet().await;
                 let events = s.machine.array.events_after(0);
                 let last = |kind| events.iter().rposition(|event| event.kind == kind);
                 let first_home = events.iter().position(|event| event.kind == "write-back-ended");
