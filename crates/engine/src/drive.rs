@@ -17,7 +17,7 @@ use crate::health::{Latencies, SizeClass};
 use crate::ids::DiskNumber;
 use crate::report::{AccessCounts, ErrorCounts};
 use crate::runtime::{Env, Runtime};
-use crate::sync::{Event, First, race};
+use crate::sync::{Counted, Event, First, race};
 
 mod checksums;
 mod read;
@@ -54,6 +54,8 @@ pub(crate) struct Drive<E: Env> {
     late: Rc<LateCount>,
     /// Reads under way that are slow.
     slow: Cell<u32>,
+    /// Requests under way, late ones too.
+    under_way: Counted,
     /// Data written since the last flush began: what a failed flush leaves unknown (rule F2).
     unflushed: RefCell<Unflushed>,
     /// Counts flushes begun: a write that was under way meanwhile is not covered by them.
@@ -134,6 +136,7 @@ impl<E: Env> Drive<E> {
             doubts: Cell::new(0),
             late: Rc::default(),
             slow: Cell::new(0),
+            under_way: Counted::default(),
             unflushed: RefCell::default(),
             flushes: Cell::new(0),
             flushing: RefCell::default(),
@@ -279,11 +282,17 @@ impl<E: Env> Drive<E> {
         self.latencies.borrow_mut().add(class, ns);
     }
 
+    /// Completes when no request is under way.
+    pub(crate) async fn rests(&self) {
+        self.under_way.none().await;
+    }
+
     /// What the disk answers to a request; one that did not reach it is tried again.
     async fn reach(
         &self,
         mut request: impl AsyncFnMut() -> Result<(), DiskFault>,
     ) -> Result<(), DiskFault> {
+        let _under_way = self.under_way.one();
         let mut pauses = TRANSPORT_PAUSES_NS.into_iter();
         loop {
             let result = request().await;

@@ -28,6 +28,8 @@ pub(crate) struct Progress {
     pub(crate) mismatches: Cell<u64>,
     /// Blocks that did not fit their checksum.
     pub(crate) misfits: Cell<u64>,
+    /// Lost blocks that the others could give after all.
+    pub(crate) remade: Cell<u64>,
     /// Blocks that nothing could give.
     pub(crate) lost: Cell<u64>,
     /// Monotonic time of the start.

@@ -249,6 +249,39 @@ impl Served {
     }
 }
 
+/// Counts what is under way.
+#[derive(Default)]
+pub(crate) struct Counted {
+    count: Cell<u32>,
+    ended: Event,
+}
+
+/// One of those counted, until dropped.
+pub(crate) struct One<'a>(&'a Counted);
+
+impl Counted {
+    /// Counts one more.
+    pub(crate) fn one(&self) -> One<'_> {
+        self.count.set(self.count.get() + 1);
+        One(self)
+    }
+
+    /// Completes when there are none.
+    pub(crate) async fn none(&self) {
+        self.ended.wait_until(|| self.count.get() == 0).await;
+    }
+}
+
+impl Drop for One<'_> {
+    fn drop(&mut self) {
+        let left = self.0.count.get() - 1;
+        self.0.count.set(left);
+        if left == 0 {
+            self.0.ended.notify();
+        }
+    }
+}
+
 /// How a range is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Hold {
@@ -271,6 +304,7 @@ struct Claim {
 pub(crate) struct RangeLocks {
     claims: RefCell<Vec<Claim>>,
     next: Cell<u64>,
+    released: Event,
 }
 
 /// Holds (or waits for) a range until dropped.
@@ -311,6 +345,14 @@ impl RangeLocks {
         guard
     }
 
+    /// Completes when everybody who asked for a range before this call has given it back. Nobody waits for this one.
+    pub(crate) async fn passed(&self) {
+        let before = self.next.get();
+        self.released
+            .wait_until(|| self.claims.borrow().iter().all(|claim| claim.id >= before))
+            .await;
+    }
+
     fn release(&self, id: u64) {
         let mut claims = self.claims.borrow_mut();
         let at = claims.iter().position(|c| c.id == id).expect("a guard is released once");
@@ -325,6 +367,7 @@ impl RangeLocks {
         }
         drop(claims);
         wake.into_iter().for_each(Waker::wake);
+        self.released.notify();
     }
 }
 
@@ -408,6 +451,19 @@ mod tests {
         assert!(poll_once(c.as_mut()).is_pending());
         drop(guard_b);
         assert!(poll_once(c.as_mut()).is_ready());
+    }
+
+    #[test]
+    fn those_who_came_before_are_waited_for_and_hold_nobody_up() {
+        let locks = Rc::new(RangeLocks::default());
+        let mut a = Box::pin(locks.lock(0..10, Hold::Shared));
+        let Poll::Ready(guard_a) = poll_once(a.as_mut()) else { panic!("free range") };
+        let mut passed = Box::pin(locks.passed());
+        assert!(poll_once(passed.as_mut()).is_pending());
+        let mut b = Box::pin(locks.lock(0..10, Hold::Shared));
+        let Poll::Ready(_guard_b) = poll_once(b.as_mut()) else { panic!("it is shared") };
+        drop(guard_a);
+        assert!(poll_once(passed.as_mut()).is_ready(), "b came later");
     }
 
     #[test]

@@ -191,6 +191,11 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: regained::old_versions_stay_away,
     },
     Scenario {
+        name: "repair-brings-back-lost-blocks",
+        story: "blocks and parity lost with a copied disk come back by a scrub with repair once the peers read again",
+        script: regained::repair_brings_back_what_was_lost,
+    },
+    Scenario {
         name: "retired-disks-are-tested",
         story: "every disk that was copied away is tested, without a shield and as the first of two; a failed test is told",
         script: regained::retired_disks_are_tested,

@@ -95,6 +95,7 @@ stories! {
     a_day_of_writes = "a-day-of-writes" x 1,
     lost_blocks_come_back = "lost-blocks-come-back" x 3,
     old_versions_stay_away = "old-versions-stay-away" x 3,
+    m5_repair_brings_back_lost_blocks = "repair-brings-back-lost-blocks" x 2,
     a4_retired_disks_are_tested = "retired-disks-are-tested" x 2,
     two_retired_disks = "two-retired-disks" x 3,
     last_legs_are_gone = "last-legs-are-gone" x 1,

@@ -113,13 +113,18 @@ pub(super) fn lost_problem(group: &GroupReport, lost: &[LostReport]) -> Option<P
         && matches!(group.level, Level::Raid5 | Level::Raid6)
         && listed < group.lost_blocks
     {
-        told.push("the rest is parity, whose stripes lack redundancy".into());
+        told.push(format!(
+            "the rest is parity, whose stripes lack redundancy: `forestall scrub {} --repair` makes it anew where all data reads",
+            group.number
+        ));
     }
     if told.is_empty() {
         told.push(
-            "they are parity: a block of their stripes that its disk does not read answers with an error; writing the stripes again makes \
-             them whole"
-                .into(),
+            format!(
+                "they are parity: a block of their stripes that its disk does not read answers with an error; `forestall scrub {} --repair` makes \
+                 them anew from the data",
+                group.number
+            ),
         );
     }
     let risk = match (gone.is_empty(), group.failures_left) {

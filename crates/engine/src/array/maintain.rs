@@ -123,6 +123,13 @@ fn verdict(progress: &Progress, repair: bool, listed: u64) -> String {
             words::counted(misfits, "block")
         );
     }
+    let remade = progress.remade.get();
+    if remade > 0 {
+        words += &format!(
+            "; {} that had been lost made anew from the others",
+            words::counted(remade, "block")
+        );
+    }
     if listed > 0 {
         words += &format!(
             "; {} listed lost: `forestall volume lost` shows where",

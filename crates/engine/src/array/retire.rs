@@ -147,6 +147,9 @@ impl<E: Env> Array<E> {
                 wait = (2 * wait).min(AGAIN_MAX_NS);
                 array.regain(&group, slot, &drive, &|| array.is_replaced(disk)).await;
             }
+            // Host requests that began before the swap may still read the disk, or write it.
+            group.those_before_have_ended().await;
+            drive.rests().await;
             array.run_test(group.number, disk, &drive).await;
         }));
     }

@@ -94,6 +94,11 @@ impl<E: Env> Group<E> {
         self.persist_stale_pages().await
     }
 
+    /// Completes when everything that began to change the group before this call has ended.
+    pub(crate) async fn those_before_have_ended(&self) {
+        self.rows.passed().await;
+    }
+
     /// A group that was just made: its pages stand on its members at generation 1.
     pub(crate) fn adopt_new_pages(&self) {
         for pages in [&self.intent.pages, &self.unwritten.pages, &self.lost.pages, &self.cursors] {

@@ -2,8 +2,8 @@
 //!
 //! Owns check and repair. Invariants: a stripe is compared under its row lock; blocks that cannot be read are mended from their
 //! peers whichever was asked; where redundancy tells which member is wrong (RAID 6, mirrors of three and more) that one is mended,
-//! else the data is believed over parity and the first copy over the second; lost, dirty and unwritten blocks are not compared
-//! (rules M5, M6). A check writes nothing but mended read errors.
+//! else the data is believed over parity and the first copy over the second; a repair brings lost blocks back that the others can give by
+//! now; other lost, dirty and unwritten blocks are not compared (rules M5, M6). A check writes nothing but mended read errors.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -47,7 +47,7 @@ impl<E: Env> Group<E> {
             progress.done.set(progress.done.get() + chunk);
             progress.pace(&self.rt, moved).await;
         }
-        if repair && progress.mismatches.get() > 0 {
+        if repair && progress.mismatches.get() + progress.remade.get() > 0 {
             self.flush().await?;
         }
         Ok(true)
@@ -80,7 +80,12 @@ impl<E: Env> Group<E> {
                     let part = |buf: &Buf| buf.slice(rows.start as usize..rows.end as usize);
                     bufs.iter().map(|(slot, buf)| (*slot, part(buf))).collect()
                 }
-                None => self.mend_row(stripe, rows.clone(), progress).await,
+                None => {
+                    if repair {
+                        self.bring_back(stripe, rows.clone(), progress).await?;
+                    }
+                    self.mend_row(stripe, rows.clone(), progress).await
+                }
             };
             if let Verdict::Differs(mends) = self.judge(stripe, blocks) {
                 progress.mismatches.set(progress.mismatches.get() + 1);
@@ -95,6 +100,29 @@ impl<E: Env> Group<E> {
                     }
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Writes blocks of a row that are listed lost and that the others can give by now, as a reader would get them.
+    async fn bring_back(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        rows: Range<u32>,
+        progress: &Progress,
+    ) -> Result<(), IoError> {
+        let address = self.geometry.member_address(stripe, rows.start);
+        let len = u64::from(rows.end - rows.start);
+        for slot in self.view(stripe, rows.clone()).writable.iter() {
+            let lost = self.lost.overlaps(slot, address, len);
+            if !lost || self.lost.is_unproved(slot, address, len) {
+                continue;
+            }
+            let found = self.slot_contents(stripe, slot, rows.clone(), SlotSet::one(slot)).await;
+            let Ok(buf) = found else { continue };
+            self.write_slot(slot, address, buf).await.map_err(|_| IoError::Io)?;
+            self.lost.overwritten(slot, address, len);
+            progress.remade.set(progress.remade.get() + 1);
         }
         Ok(())
     }

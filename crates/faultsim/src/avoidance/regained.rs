@@ -4,10 +4,12 @@
 //! returns to an older version, nor does parity; a disk that may be all that has a block is not written.
 
 use forestall_engine::health::Mode;
-use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskState, Event, Level, Strategy};
+use forestall_engine::{
+    AssembleOptions, BLOCK_SIZE, DiskState, Event, GroupNumber, Level, Strategy,
+};
 
 use super::events::spoil;
-use crate::scenarios::act;
+use crate::scenarios::{act, degraded};
 use crate::script::Script;
 use crate::shield::{SLOW, stage};
 use crate::trace::Trace;
@@ -149,6 +151,45 @@ pub(super) fn old_versions_stay_away(seed: u64, trace: Trace) {
                 s.verify().await;
             });
         }
+    }
+}
+
+/// What was lost with a copied disk, parity too, comes back by a scrub with repair once the peers read again; the old disk is never seen again.
+pub(super) fn repair_brings_back_what_was_lost(seed: u64, trace: Trace) {
+    for (level, members) in [(Level::Raid1, 2), (Level::Raid5, 3), (Level::Raid6, 4)] {
+        let mut stage = stage(seed, &trace, level, members);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
+            s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+            s.write(0, s.size()).await;
+            s.flush().await;
+            s.spoil_stripes(["d1", "d2"], 2);
+            if level == Level::Raid6 {
+                BAD.for_each(|stripe| spoil(&s, "d3", stripe * CHUNK, 2 * BLOCK_SIZE));
+            }
+            s.replace(1, 0, Strategy::Direct).await;
+            s.is(1, DiskState::Replaced).await;
+            s.kill("d1");
+            if s.listed_lost() == 0 {
+                s.machine.complain("nothing is lost".into());
+            }
+            ["d2", "d3"].iter().for_each(|disk| s.reads_again(disk));
+            s.machine.quiet().await;
+            s.must(s.machine.array.scrub(GroupNumber(1), true, 0).await, "scrub");
+            s.machine.quiet().await;
+            if s.listed_lost() > 0 {
+                s.machine.complain(format!("{} blocks stay lost", s.listed_lost()));
+            }
+            s.verify().await;
+            s.kill("d2");
+            s.verify().await;
+        });
+        // The list is gone for good.
+        act(&mut stage, degraded(), |s| async move {
+            if s.listed_lost() > 0 {
+                s.machine.complain(format!("{} blocks are listed again", s.listed_lost()));
+            }
+            s.verify().await;
+        });
     }
 }
 
