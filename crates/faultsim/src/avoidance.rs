@@ -196,6 +196,16 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: regained::repair_brings_back_what_was_lost,
     },
     Scenario {
+        name: "came-back-owes-nothing",
+        story: "a copy that found lost blocks is cancelled; its disk is failed, caught up and copied away: what stands there now is not taken for them",
+        script: regained::a_disk_that_came_back_owes_nothing,
+    },
+    Scenario {
+        name: "kept-over-a-restart",
+        story: "blocks are lost in a copy, and the array starts anew before updates are home: the replaced disk is tested only when nothing is lost",
+        script: regained::kept_over_a_restart,
+    },
+    Scenario {
         name: "retired-disks-are-tested",
         story: "every disk that was copied away is tested, without a shield and as the first of two; a failed test is told",
         script: regained::retired_disks_are_tested,

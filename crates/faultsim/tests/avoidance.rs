@@ -96,6 +96,8 @@ stories! {
     lost_blocks_come_back = "lost-blocks-come-back" x 3,
     old_versions_stay_away = "old-versions-stay-away" x 3,
     m5_repair_brings_back_lost_blocks = "repair-brings-back-lost-blocks" x 2,
+    m5_came_back_owes_nothing = "came-back-owes-nothing" x 3,
+    a4_kept_over_a_restart = "kept-over-a-restart" x 3,
     a4_retired_disks_are_tested = "retired-disks-are-tested" x 2,
     two_retired_disks = "two-retired-disks" x 3,
     last_legs_are_gone = "last-legs-are-gone" x 1,

@@ -156,6 +156,10 @@ impl<E: Env> Array<E> {
                 format!(
                     "it is being filled there: wait for it, or `forestall replace cancel {number}`"
                 )
+            } else if filled.is_some_and(|s| s.replacement.is_some()) && disk.in_service() {
+                format!(
+                    "it is being copied away from there: wait for that, or `forestall replace cancel {number}`"
+                )
             } else if disk.in_service() {
                 format!("replace it first: `forestall replace {number}`")
             } else {

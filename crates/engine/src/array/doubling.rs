@@ -36,7 +36,9 @@ impl<E: Env> Array<E> {
     pub(super) async fn double_configuration(self: &Rc<Self>) {
         let _turn = self.commit_turn.lock().await;
         let config = self.written.borrow().clone();
-        if !self.counted.get() || self.doubled.get() == config.generation {
+        // What fails just now is dropped in a generation of its own.
+        let fails = !self.failing.borrow().is_empty();
+        if !self.counted.get() || fails || self.doubled.get() == config.generation {
             return;
         }
         let Ok(buf) = self.encoded(&config) else { return };

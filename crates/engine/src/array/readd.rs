@@ -77,6 +77,8 @@ impl<E: Env> Array<E> {
             })
             .await?;
         }
+        // What it held of a lost block may be written over from now on.
+        self.groups.borrow().values().for_each(|group| group.owes_nothing(number));
         let what = match (place, partly) {
             (None, _) if set.is_some() => {
                 "is back, as a leg that holds what the others hold".to_string()

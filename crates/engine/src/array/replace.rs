@@ -174,7 +174,6 @@ impl<E: Env> Array<E> {
     ) -> Result<(), CommandError> {
         let number = group.number;
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
-        group.owes_nothing(spare);
         group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
         let copied = match group.write_all_pages(drive).await {
             Ok(copied) => copied,

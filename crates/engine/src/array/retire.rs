@@ -123,8 +123,9 @@ impl<E: Env> Array<E> {
         regained
     }
 
-    /// A disk that was replaced serves nobody any more: in the background it is tested. As long as it may be all that has a block, it is not
-    /// written: it is asked for the block again and again, until it gives it, a host writes the block anew, or an operator takes the disk out.
+    /// A disk that was replaced serves nobody any more: in the background it is tested. As long as blocks of its slot are
+    /// lost it may be all that has them, and after a start nobody knows which: it is not written. It is asked for what it owes again and again, until it gives
+    /// that, hosts write those blocks anew, or an operator takes the disk out.
     pub(super) fn test_or_keep(
         self: &Rc<Self>,
         group: &Rc<Group<E>>,
@@ -140,7 +141,7 @@ impl<E: Env> Array<E> {
                 if array.stopping.get() || !array.is_replaced(disk) || drive.is_gone() {
                     return;
                 }
-                if !is_there || group.owed_by(slot, disk) == 0 {
+                if !is_there || group.lost_in(slot) == 0 {
                     break;
                 }
                 array.rt.sleep_ns(wait).await;

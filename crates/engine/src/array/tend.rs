@@ -307,6 +307,7 @@ impl<E: Env> Array<E> {
     fn filled_words(&self, group: &Rc<Group<E>>, slot: Slot) -> String {
         let blocks = words::counted(group.lost_in(slot), "block");
         match group.lost_in(slot) {
+            0 if group.misses_a_member() => "done; another member of the group is still out".into(),
             0 => "done; full redundancy again".into(),
             _ if self.secondaries_have(group.number) => format!(
                 "done; {blocks} not to be had from the group, and given back by the secondaries that have them"

@@ -110,6 +110,7 @@ impl<E: Env> Group<E> {
             let Some(target) = slots[at].filler.clone() else { return FillEnd::TargetFailed };
             (target, slots[at].filler_life, slots[at].main.is_some())
         };
+        self.owes_nothing(target.number); // What it held is written over.
         // The same drive may fail and come back while something is awaited: that is another filler.
         let alive = || {
             let slots = self.slots.borrow();

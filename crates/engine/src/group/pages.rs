@@ -236,7 +236,12 @@ impl Pages {
         buf: Buf,
     ) -> Result<(), DiskFault> {
         let at = place(&drive.layout, self.kind, page, generation);
-        let give_up = || group.give_up(drive, "writing the group's maps timed out".into());
+        let give_up = || {
+            group.give_up(
+                drive,
+                "it did not answer in time when the group's maps were written".into(),
+            )
+        };
         drive.write_meta_or(at, buf, give_up).await?;
         let flushed = group.flush_drive(drive).await;
         if let Err(fault) = flushed {

@@ -19,11 +19,6 @@ impl<E: Env> Group<E> {
         self.lost.owed.insert(slot, address / BLOCK_SIZE, disk);
     }
 
-    /// How many blocks of a slot are lost that `disk` may yet give.
-    pub(crate) fn owed_by(&self, slot: Slot, disk: DiskNumber) -> u64 {
-        self.lost.owed.by(slot, disk).len() as u64
-    }
-
     /// How many lost blocks `disk` may yet give, of whichever slot.
     pub(crate) fn owed_by_disk(&self, disk: DiskNumber) -> u64 {
         self.lost.owed.of_disk(disk)

@@ -1,11 +1,12 @@
 //! Stories of what a disk that was copied away could not give at first: it is kept, asked again, and tested only when it owes nothing.
 //!
 //! Owns the scripts; the list is in `avoidance.rs`. Invariants: what reads again comes back, under a shield and without one; what was written meanwhile never
-//! returns to an older version, nor does parity; a disk that may be all that has a block is not written.
+//! returns to an older version, nor does parity; a disk that may be all that has a block is not written, and one that was written gives nothing.
 
 use forestall_engine::health::Mode;
 use forestall_engine::{
-    AssembleOptions, BLOCK_SIZE, DiskState, Event, GroupNumber, Level, Strategy,
+    AssembleOptions, AvoidanceState, BLOCK_SIZE, DiskNumber, DiskState, Event, GroupNumber, Level,
+    Strategy,
 };
 
 use super::events::spoil;
@@ -41,6 +42,18 @@ impl Script {
     async fn is(&self, disk: u32, state: DiskState) {
         let what = format!("disk {disk} as {state:?}");
         self.await_that(&what, |s| s.in_state(disk, state)).await;
+    }
+
+    /// Writes every block of the bad stripes that reads.
+    async fn write_what_reads(&self) {
+        let lost = self.unreadable().await;
+        let stripe = self.size() / (2 << 20) * CHUNK;
+        for at in (BAD.start * stripe..BAD.end * stripe).step_by(BLOCK_SIZE as usize) {
+            if !lost.contains(&(at / BLOCK_SIZE)) {
+                self.write(at, BLOCK_SIZE).await;
+            }
+        }
+        self.flush().await;
     }
 
     /// The listing by volume has what does not read, but for what peers of a lost block do not read.
@@ -191,6 +204,79 @@ pub(super) fn repair_brings_back_what_was_lost(seed: u64, trace: Trace) {
             s.verify().await;
         });
     }
+}
+
+/// The copy is cancelled when it has found blocks that neither the disk nor its peers read; the disk is out for a while, is caught up, and is copied
+/// away once more: what stands on it in those blocks now was never theirs.
+pub(super) fn a_disk_that_came_back_owes_nothing(seed: u64, trace: Trace) {
+    for (level, members) in [(Level::Raid1, 2), (Level::Raid5, 3)] {
+        let mut stage = stage(seed, &trace, level, members);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
+            let array = &s.machine.array;
+            let spares = [members as u32 + 1, members as u32 + 2].map(DiskNumber);
+            s.must(array.remove_disk(spares[1]).await, "disk remove");
+            s.write(0, s.size()).await;
+            s.flush().await;
+            s.spoil_stripes(["d1", "d2"], 2);
+            s.replace(1, SLOW, Strategy::Direct).await;
+            s.await_that("a lost block", |s| s.listed_lost() > 0).await;
+            s.must(array.cancel_replace(DiskNumber(1)).await, "replace cancel");
+            s.await_that("a free spare", |s| s.in_state(spares[0].0, DiskState::Spare)).await;
+            s.must(array.remove_disk(spares[0]).await, "disk remove");
+            s.must(array.fail_disk(DiskNumber(1)).await, "disk fail");
+            // What is written of the bad stripes is caught up with all that lies about it.
+            s.write_what_reads().await;
+            s.must(array.readd_disk(DiskNumber(1), None).await, "readd");
+            s.is(1, DiskState::InSync).await;
+            s.machine.quiet().await;
+            s.add_spare().await;
+            let before = s.unreadable().await;
+            s.replace(1, 0, Strategy::Direct).await;
+            s.is(1, DiskState::Replaced).await;
+            s.machine.quiet().await;
+            let after = s.unreadable().await; // What reads is right.
+            if before.is_empty() || before != after {
+                s.machine.complain(format!("{before:?} did not read, and now {after:?}"));
+            }
+        });
+    }
+}
+
+/// The machine stops while updates go home; after the start nobody knows what the replaced disk owes, so it is not written as long as anything is lost.
+pub(super) fn kept_over_a_restart(seed: u64, trace: Trace) {
+    let mut stage = stage(seed, &trace, Level::Raid1, 2);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.add_work_disk(2).await;
+        s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+        s.write(0, s.size()).await;
+        s.flush().await;
+        s.stand_still(0, Strategy::WorkDisk).await;
+        // Away from what is lost: that stays lost when updates go home.
+        for at in (1 << 19..s.size()).step_by(1 << 16) {
+            s.write(at, BLOCK_SIZE).await;
+        }
+        s.flush().await;
+        s.spoil_stripes(["d1", "d2"], 2);
+        s.go_on().await;
+        s.sees(AvoidanceState::WritingBack).await;
+        if s.listed_lost() == 0 {
+            s.machine.complain("nothing is lost".into());
+        }
+    });
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.whole_again().await;
+        s.machine.pause(1000 * 1_000_000_000).await;
+        if s.listed_lost() == 0 || !s.in_state(1, DiskState::Replaced) {
+            s.machine.complain("the only disk that may have a block was written".into());
+        }
+        let lost = s.unreadable().await;
+        for block in lost {
+            s.write(block * BLOCK_SIZE, BLOCK_SIZE).await;
+        }
+        s.flush().await;
+        s.is(1, DiskState::Spare).await;
+        s.verify().await;
+    });
 }
 
 pub(super) fn retired_disks_are_tested(seed: u64, trace: Trace) {

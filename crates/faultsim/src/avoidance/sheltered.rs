@@ -42,7 +42,7 @@ impl Script {
     }
 
     /// Adds a spare; answers its number.
-    async fn add_spare(&self) -> u32 {
+    pub(super) async fn add_spare(&self) -> u32 {
         let bay = self.machine.world.shelf.add(2 << 20, self.machine.world.seed);
         let disk = bay.hand_over(&self.machine.runtime);
         self.must(self.machine.array.add_disk(disk, DiskRole::Spare).await, "disk add").0
