@@ -153,6 +153,9 @@ pub struct GroupReport {
     pub failures_left: u32,
     /// Blocks of 4096 bytes listed lost.
     pub lost_blocks: u64,
+    /// Blocks of 4096 bytes that the last scrub since the start could not have from anywhere. They are not listed: their disks may read again.
+    #[serde(default)]
+    pub unreadable_blocks: u64,
     /// Regions still to be resynced after an unclean stop.
     pub dirty_regions: u64,
     /// Paused (rule C3): `group continue` is needed.

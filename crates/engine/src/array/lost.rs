@@ -149,6 +149,23 @@ pub(super) fn lost_problem(group: &GroupReport, lost: &[LostReport]) -> Option<P
     })
 }
 
+/// Blocks that a scrub could not have from anywhere: hosts that read them get an error, and nothing has listed them.
+pub(super) fn unreadable_problem(group: &GroupReport) -> Option<Problem> {
+    let GroupReport { number, level, unreadable_blocks, .. } = group;
+    (*unreadable_blocks > 0).then(|| Problem {
+        kind: ProblemKind::BlocksLost,
+        health: Health::Failed,
+        what: format!(
+            "group {number} ({level}): {} of 4 KiB could not be had from anywhere by the last scrub",
+            words::counted(*unreadable_blocks, "block")
+        ),
+        action: format!(
+            "they answer with an error as long as their disks do not read them; restore what lies there, then `forestall scrub {number}` looks again"
+        ),
+        risk: "a failure in this group may lose more of these stripes".into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

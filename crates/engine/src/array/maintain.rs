@@ -62,6 +62,9 @@ impl<E: Env> Array<E> {
                 Ok(false) => (JobState::Stopped, "stopped".to_string()),
                 Err(error) => (JobState::Failed, format!("{error} while scrubbing")),
             };
+            if state == JobState::Done {
+                found.unreadable.set(progress.lost.get());
+            }
             array.end_job(&job, state, message.clone());
             let listed = found.lost_blocks();
             let found = [&progress.mismatches, &progress.misfits, &progress.lost];
@@ -108,7 +111,7 @@ impl<E: Env> Array<E> {
 fn verdict(progress: &Progress, repair: bool, listed: u64) -> String {
     let (different, lost) = (progress.mismatches.get(), progress.lost.get());
     let mut words = match (different, repair) {
-        (0, _) if listed > 0 => "all other copies and parity agree".to_string(),
+        (0, _) if listed + lost > 0 => "all other copies and parity agree".to_string(),
         (0, _) => "all copies and parity agree".to_string(),
         (n, true) => format!("{} differed, mended", words::counted(n, "block")),
         (n, false) => format!(

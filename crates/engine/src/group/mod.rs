@@ -131,6 +131,8 @@ pub(crate) struct Group<E: Env> {
     closing: Cell<bool>,
     /// Tasks that go on after the request they came from was answered.
     background: Cell<u32>,
+    /// Blocks that the last scrub could not have from anywhere.
+    pub(crate) unreadable: Cell<u64>,
     /// Rule C3: nothing is answered until an operator decides.
     paused: Cell<bool>,
     /// Slots not to be read while anything else gives the block.
@@ -169,6 +171,7 @@ impl<E: Env> Group<E> {
             halted: Cell::new(false),
             closing: Cell::new(false),
             background: Cell::new(0),
+            unreadable: Cell::new(0),
             paused: Cell::new(false),
             avoid: Cell::default(),
             copied: Cell::default(),

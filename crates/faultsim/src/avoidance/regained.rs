@@ -5,8 +5,8 @@
 
 use forestall_engine::health::Mode;
 use forestall_engine::{
-    AssembleOptions, AvoidanceState, BLOCK_SIZE, DiskNumber, DiskState, Event, GroupNumber, Level,
-    Strategy,
+    AssembleOptions, AvoidanceState, BLOCK_SIZE, DiskNumber, DiskState, Event, GroupNumber, Health,
+    Level, Strategy,
 };
 
 use super::events::spoil;
@@ -37,6 +37,19 @@ impl Script {
 
     fn told(&self, kind: &str) -> Option<Event> {
         self.machine.array.events_after(0).into_iter().rfind(|event| event.kind == kind)
+    }
+
+    /// A scrub that only looks; whether it finds what nothing gives, and whether the status tells that.
+    async fn scrub_finds(&self, unreadable: bool) {
+        self.must(self.machine.array.scrub(GroupNumber(1), false, 0).await, "scrub");
+        self.machine.quiet().await;
+        let group = self.machine.array.report().groups.remove(0);
+        let told = group.unreadable_blocks > 0 && group.health == Health::Failed;
+        if told != unreadable {
+            let (count, health) = (group.unreadable_blocks, group.health);
+            self.machine
+                .complain(format!("{count} blocks, {health:?}; there are any: {unreadable}"));
+        }
     }
 
     async fn is(&self, disk: u32, state: DiskState) {
@@ -179,6 +192,7 @@ pub(super) fn repair_brings_back_what_was_lost(seed: u64, trace: Trace) {
             if level == Level::Raid6 {
                 BAD.for_each(|stripe| spoil(&s, "d3", stripe * CHUNK, 2 * BLOCK_SIZE));
             }
+            s.scrub_finds(true).await;
             s.replace(1, 0, Strategy::Direct).await;
             s.is(1, DiskState::Replaced).await;
             s.kill("d1");
@@ -189,6 +203,7 @@ pub(super) fn repair_brings_back_what_was_lost(seed: u64, trace: Trace) {
             s.machine.quiet().await;
             s.must(s.machine.array.scrub(GroupNumber(1), true, 0).await, "scrub");
             s.machine.quiet().await;
+            s.scrub_finds(false).await;
             if s.listed_lost() > 0 {
                 s.machine.complain(format!("{} blocks stay lost", s.listed_lost()));
             }

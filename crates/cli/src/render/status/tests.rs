@@ -60,6 +60,7 @@ fn healthy() -> ArrayReport {
             largest_free: 0,
             failures_left: 1,
             lost_blocks: 0,
+            unreadable_blocks: 0,
             dirty_regions: 0,
             paused: false,
             work_due: false,
