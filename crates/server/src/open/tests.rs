@@ -80,7 +80,8 @@ fn a_destroyed_disk_can_be_given_to_an_array_without_force() {
     let name = path.display().to_string();
     for grown in [0, 1 << 20] {
         let spec = CreateSpec { name: "vault".into(), allow_injection: false, group: None };
-        create(spec, &[name.clone()], Some(SIZE), IoChoice::Pread, true).expect("labelled");
+        create(spec, std::slice::from_ref(&name), Some(SIZE), IoChoice::Pread, true)
+            .expect("labelled");
         // As if hosts had filled it.
         let mut image = std::fs::read(&path).expect("readable");
         let layout = Label::decode(&image[..BLOCK_SIZE as usize]).expect("a label").layout;
@@ -88,7 +89,7 @@ fn a_destroyed_disk_can_be_given_to_an_array_without_force() {
         image[data].fill(0xa5);
         image.resize((SIZE + grown) as usize, 0xa5);
         std::fs::write(&path, &image).expect("written");
-        destroy(&[name.clone()], IoChoice::Pread).expect("wiped");
+        destroy(std::slice::from_ref(&name), IoChoice::Pread).expect("wiped");
         in_runtime(async {
             let new = open_new(&name, IoChoice::Pread, None, false).await;
             new.map(|_| ()).expect("nobody's data");
