@@ -68,7 +68,9 @@ pub fn run(cli: Cli) -> Result<ExitCode> {
         Command::Stop => stop(&session),
         Command::Demo(args) => demo::run(&args, session.json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "forestall", &mut io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "forestall", &mut script);
+            io::stdout().write_all(&script)?;
             Ok(ExitCode::SUCCESS)
         }
     }

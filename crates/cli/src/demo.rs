@@ -18,6 +18,7 @@ use forestall_disk::{InjectKind, InjectOp, InjectRule};
 use serde::Serialize;
 
 use crate::args::DemoArgs;
+use crate::say;
 use crate::size;
 use bench::{Bench, DISK_SIZE, MEMBERS, SPARES, VOLUME, WORK_DISK};
 use costs::Costs;
@@ -54,14 +55,14 @@ pub fn run(args: &DemoArgs, json: bool) -> Result<ExitCode> {
         }
     };
     if json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        say::out(serde_json::to_string_pretty(&summary)?);
     } else {
-        println!("{}", ending(&summary));
+        say::out(ending(&summary));
     }
     if args.keep {
-        println!("{}", bench.how_to_mount());
+        say::out(bench.how_to_mount());
         bench.wait_stopped()?;
-        println!("stopped; the disks are kept in {}", bench.folder().display());
+        say::out(format_args!("stopped; the disks are kept in {}", bench.folder().display()));
     } else {
         bench.stop()?;
     }

@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod demo;
 mod render;
+mod say;
 mod size;
 
 use std::process::ExitCode;
@@ -16,7 +17,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("forestall: {error:#}");
+            say::err(format_args!("forestall: {error:#}"));
             ExitCode::FAILURE
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns the command line alone. Exits with 0 when nothing was found, 1 when something was, 2 on wrong usage.
 
+use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,16 @@ use forestall_faultsim::{
     Caps, DiskModel, Failure, Lines, Options, Search, all_scenarios, cells, measure_all, play,
     play_all, play_cell, search, search_matrix, shrink, simulate,
 };
+
+/// A line on standard output; nothing happens if nobody can read it, as in `list | head`.
+macro_rules! out {
+    ($($text:tt)*) => {{ let _unread = writeln!(std::io::stdout(), $($text)*); }};
+}
+
+/// As `out!`, on standard error.
+macro_rules! err {
+    ($($text:tt)*) => {{ let _unread = writeln!(std::io::stderr(), $($text)*); }};
+}
 
 /// The shipped engine under simulated disks, hosts, faults and crashes; one seed decides everything.
 #[derive(Parser)]
@@ -42,8 +53,8 @@ enum Sub {
     /// Simulates many seeds on all cores.
     Search {
         /// How long, in minutes.
-        #[arg(long, default_value_t = 1.0)]
-        minutes: f64,
+        #[arg(long, default_value = "1", value_parser = parse_minutes)]
+        minutes: Duration,
         /// How many seeds at most.
         #[arg(long, default_value_t = u64::MAX)]
         seeds: u64,
@@ -66,8 +77,8 @@ enum Sub {
     /// Plays each level with each backup storage and each thing that may happen to it, for so long.
     Matrix {
         /// How long, in minutes.
-        #[arg(long, default_value_t = 2.0)]
-        minutes: f64,
+        #[arg(long, default_value = "2", value_parser = parse_minutes)]
+        minutes: Duration,
         /// First seed.
         #[arg(long, default_value_t = 1)]
         seed: u64,
@@ -128,7 +139,7 @@ impl ShapeArgs {
 
 /// A simulation that does not end cannot be left, only reported.
 fn hung(seed: u64) {
-    eprintln!(
+    err!(
         "found by seed {seed}: the simulation does not end; replay it with `run --seed {seed}` and a debugger"
     );
     std::process::exit(1);
@@ -139,16 +150,16 @@ const SHRINK: Duration = Duration::from_secs(60);
 
 /// Tells a failure, which commit it is of, and with `shrinks` the smallest simulation of its seed that still finds something.
 fn tell(failure: &Failure, options: Options, shrinks: bool) {
-    eprintln!("{failure}");
-    eprintln!("commit: {}", commit());
+    err!("{failure}");
+    err!("commit: {}", commit());
     if !shrinks {
         return;
     }
     match shrink(failure.seed, options, SHRINK) {
-        Some((small, _)) if small.caps == options.caps => eprintln!("nothing of it can be cut"),
-        Some((_, small)) => eprintln!("\nshrunk: {small}"),
+        Some((small, _)) if small.caps == options.caps => err!("nothing of it can be cut"),
+        Some((_, small)) => err!("\nshrunk: {small}"),
         None => {
-            eprintln!("it found nothing when it was run again: the simulation is not deterministic")
+            err!("it found nothing when it was run again: the simulation is not deterministic")
         }
     }
 }
@@ -174,8 +185,8 @@ fn main() -> ExitCode {
             let options = shape.options(if trace { Lines::Print } else { Lines::Keep });
             match simulate(seed, options) {
                 Ok(report) => {
-                    print!("{report}");
-                    println!("{:016x} hash of the trace", report.hash);
+                    let _unread = write!(std::io::stdout(), "{report}");
+                    out!("{:016x} hash of the trace", report.hash);
                     ExitCode::SUCCESS
                 }
                 Err(failure) if trace => fail(&failure.to_string()),
@@ -189,11 +200,11 @@ fn main() -> ExitCode {
             let lines = if trace { Lines::Print } else { Lines::Keep };
             match play(&name, seed, lines) {
                 None => {
-                    eprintln!("there is no scenario {name}; `forestall-faultsim list` names them");
+                    err!("there is no scenario {name}; `forestall-faultsim list` names them");
                     ExitCode::from(2)
                 }
                 Some(Ok(())) => {
-                    println!("{name}: nothing found");
+                    out!("{name}: nothing found");
                     ExitCode::SUCCESS
                 }
                 Some(Err(failure)) => fail(&failure.to_string()),
@@ -201,9 +212,8 @@ fn main() -> ExitCode {
         }
         Sub::Search { minutes, seeds, from, failures, coverage, no_shrink, shape } => {
             let options = shape.options(Lines::Off);
-            let time = Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9));
             run_search(
-                Search { first: from, seeds, time, options, failures, hung },
+                Search { first: from, seeds, time: minutes, options, failures, hung },
                 coverage,
                 !no_shrink,
             )
@@ -211,29 +221,25 @@ fn main() -> ExitCode {
         Sub::Run { seed, cell: Some(cell), trace, .. } => {
             let lines = if trace { Lines::Print } else { Lines::Keep };
             let Some(what) = cells().get(cell).copied() else {
-                eprintln!("there are {} cells", cells().len());
+                err!("there are {} cells", cells().len());
                 return ExitCode::from(2);
             };
             match play_cell(cell, seed, lines) {
                 Ok(()) => {
-                    println!("{what}: nothing found");
+                    out!("{what}: nothing found");
                     ExitCode::SUCCESS
                 }
                 Err(failure) => fail(&failure.to_string()),
             }
         }
         Sub::Matrix { minutes, seed } => {
-            let time = Duration::from_secs_f64((minutes * 60.0).clamp(0.0, 1e9));
-            let (passed, failed) = search_matrix(seed, time, |failure| eprintln!("{failure}\n"));
-            println!(
-                "{passed} cells found nothing, {failed} something; there are {}",
-                cells().len()
-            );
+            let (passed, failed) = search_matrix(seed, minutes, |failure| err!("{failure}\n"));
+            out!("{passed} cells found nothing, {failed} something; there are {}", cells().len());
             if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Sub::Scenarios { seeds } => match play_all(seeds) {
             (played, _, None) => {
-                println!("{played} plays found nothing");
+                out!("{played} plays found nothing");
                 ExitCode::SUCCESS
             }
             (_, _, Some(failure)) => fail(&failure.to_string()),
@@ -241,7 +247,7 @@ fn main() -> ExitCode {
         Sub::Measure { disk, level, seed, details } => run_measure(disk, level, seed, details),
         Sub::List => {
             for scenario in all_scenarios() {
-                println!("{:<32} {}", scenario.name, scenario.story);
+                out!("{:<32} {}", scenario.name, scenario.story);
             }
             ExitCode::SUCCESS
         }
@@ -253,9 +259,9 @@ fn run_measure(disk: DiskModel, level: Option<Level>, seed: u64, details: bool) 
         Ok(table) => table,
         Err(what) => return fail(&what),
     };
-    print!("{table}");
+    let _unread = write!(std::io::stdout(), "{table}");
     for row in table.rows.iter().filter(|_| details) {
-        println!("\n{}", row.details());
+        out!("\n{}", row.details());
     }
     ExitCode::SUCCESS
 }
@@ -263,7 +269,7 @@ fn run_measure(disk: DiskModel, level: Option<Level>, seed: u64, details: bool) 
 fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
     let start = Instant::now();
     let (passed, mut report, failures) =
-        search(what, |failure| eprintln!("found by seed {}: {}", failure.seed, failure.what));
+        search(what, |failure| err!("found by seed {}: {}", failure.seed, failure.what));
     let seconds = start.elapsed().as_secs_f64().max(1e-9);
     failures.iter().for_each(|failure| tell(failure, what.options, shrinks));
     let mut well = failures.is_empty();
@@ -271,16 +277,16 @@ fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
         let (_, cells, failure) = play_all(1);
         report.add_cells(&cells);
         if let Some(failure) = failure {
-            eprintln!("{failure}\n");
+            err!("{failure}\n");
             well = false;
         }
     }
-    print!("{report}");
-    println!("{passed:>12} seeds found nothing, in {seconds:.1} s");
-    println!("{:>12.0} host requests a second", report.requests as f64 / seconds);
+    let _unread = write!(std::io::stdout(), "{report}");
+    out!("{passed:>12} seeds found nothing, in {seconds:.1} s");
+    out!("{:>12.0} host requests a second", report.requests as f64 / seconds);
     if coverage {
         for what in report.unreached() {
-            eprintln!("never reached: {what}");
+            err!("never reached: {what}");
             well = false;
         }
     }
@@ -288,8 +294,15 @@ fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
 }
 
 fn fail(text: &str) -> ExitCode {
-    eprintln!("{text}");
+    err!("{text}");
     ExitCode::FAILURE
+}
+
+fn parse_minutes(text: &str) -> Result<Duration, String> {
+    let minutes = text.parse::<f64>().ok().filter(|minutes| *minutes > 0.0 && *minutes < 1e7);
+    minutes
+        .map(|minutes| Duration::from_secs_f64(minutes * 60.0))
+        .ok_or_else(|| "a number of minutes above 0, such as 0.5".into())
 }
 
 fn parse_model(text: &str) -> Result<DiskModel, String> {

@@ -6,6 +6,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt::Arguments;
+use std::io::Write;
 use std::rc::Rc;
 
 /// How many of the last lines are kept for a failure report.
@@ -65,7 +66,9 @@ impl Trace {
                 }
                 kept.push_back(stamp());
             }
-            Lines::Print => eprintln!("{}", stamp()),
+            Lines::Print => {
+                let _unread = writeln!(std::io::stderr(), "{}", stamp());
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use forestall_disk::{AnyDisk, InjectedDisk, OverlayDisk, OwnError, PreadDisk};
+use forestall_engine::format::label::LabelError;
 use forestall_engine::{
     Array, AssembleError, AssembleOptions, DiskIdentity, Event, Health, NewDisk, Severity,
 };
@@ -77,7 +78,7 @@ pub enum CheckError {
         error: std::io::Error,
     },
     /// Nothing was given or found.
-    #[error("there is no disk to look at: {0}")]
+    #[error("there is no disk of a Forestall array to look at: {0}")]
     NoDisks(String),
     /// The disks are not one array's, or a newer version's.
     #[error(transparent)]
@@ -109,23 +110,26 @@ impl Finding {
 /// [`CheckError`], if there is nothing to look at or somebody uses it.
 pub fn check(paths: &[String], scan: &[PathBuf], data: bool) -> Result<CheckReport, CheckError> {
     runtime::build().map_err(CheckError::System)?.block_on(async {
-        let (disks, mut findings) = look(paths, scan)?;
+        let (disks, mut strangers) = look(paths, scan)?;
+        let mut findings = of_disks(&disks);
         let paths = disks.iter().map(|disk| disk.identity.path.clone()).collect();
         let mut array = None;
         if let Some((assembled, _overlays)) = assemble(&disks, &mut findings).await? {
             array = Some(assembled.report().name);
+            strangers_are_none_of(&assembled, &mut strangers);
             judge(&assembled, &mut findings);
             if data {
                 data::check(&assembled, &mut findings).await;
             }
         }
+        findings.extend(strangers);
         findings.sort_by_key(|finding| std::cmp::Reverse(finding.grade));
         let verdict = findings.first().map_or(Grade::Sound, |finding| finding.grade);
         Ok(CheckReport { verdict, array, paths, data, findings })
     })
 }
 
-/// Opens every disk for reading and looks at each by itself.
+/// Opens every disk for reading and looks at each by itself. Answers the disks, and what is to be told of paths that are, or may be, none of the array.
 pub(crate) fn look(
     paths: &[String],
     scan: &[PathBuf],
@@ -135,7 +139,7 @@ pub(crate) fn look(
         .map_err(|(dir, error)| CheckError::Scan { path: dir.display().to_string(), error })?;
     distinct::check(&paths)?;
     distinct::add_scanned(&mut paths, scanned);
-    let (mut disks, mut findings) = (Vec::new(), Vec::new());
+    let (mut disks, mut strangers) = (Vec::new(), Vec::new());
     for path in paths {
         let opened = match open::open_read_only(&path) {
             Err(error @ OpenError::Own(OwnError::InUse { .. })) => return Err(error.into()),
@@ -147,35 +151,66 @@ pub(crate) fn look(
         });
         match looked {
             Ok(looked) => {
-                findings.extend(of_disk(&looked.inspection));
+                strangers.extend(unlabelled(&looked.inspection));
                 disks.push(looked);
             }
-            Err(why) => findings.push(Finding::new(
+            Err(why) => strangers.push(Finding::new(
                 Grade::Repairable,
                 &path,
-                why,
+                why.strip_prefix(&format!("{path}: ")).unwrap_or(&why),
                 "counted as missing: the groups' findings tell what that costs",
             )),
         }
     }
-    if disks.is_empty() {
-        let why: Vec<String> = findings.into_iter().map(|finding| finding.what).collect();
+    if disks.iter().all(|disk| is_foreign(&disk.inspection)) {
+        let why = strangers.into_iter().map(|f| format!("{}: {}", f.about, f.what));
+        let why: Vec<String> = why.collect();
         let none = "none was given, and none was found".to_owned();
         return Err(CheckError::NoDisks(if why.is_empty() { none } else { why.join("; ") }));
     }
-    Ok((disks, findings))
+    Ok((disks, strangers))
 }
 
-/// What a disk shows by itself.
-fn of_disk(found: &Inspection) -> Vec<Finding> {
-    let path = &found.path;
+/// Whether nothing tells that this is, or was, a disk of an array.
+fn is_foreign(found: &Inspection) -> bool {
+    let no_label = LabelError::NotOurs.to_string();
+    found.label.is_none() && found.labels.iter().all(|label| *label == no_label)
+}
+
+/// An array that lacks no disk has nothing to do with what cannot be opened or has no label, such as a path mistyped.
+pub(crate) fn strangers_are_none_of(array: &Array<ServerEnv>, strangers: &mut [Finding]) {
+    if of_this_start(array).iter().any(|event| event.kind == "disk-missing") {
+        return;
+    }
+    for stranger in strangers {
+        stranger.grade = Grade::Sound;
+        "none of the array, which lacks no disk".clone_into(&mut stranger.way_out);
+    }
+}
+
+/// A disk without a label.
+fn unlabelled(found: &Inspection) -> Option<Finding> {
     if found.label.is_none() {
         let what = format!("no label can be used: {}; copy: {}", found.labels[0], found.labels[1]);
         let way = "counted as missing. If it was a member of the array: serve without it, and give it back as a new disk with \
                    `forestall disk add PATH --force`";
-        return vec![Finding::new(Grade::Repairable, path, what, way)];
+        return Some(Finding::new(Grade::Repairable, &found.path, what, way));
     }
-    let mends = "`forestall repair` or the next `serve` writes it anew from what is whole";
+    None
+}
+
+/// What the disks show by themselves.
+pub(crate) fn of_disks(disks: &[Looked]) -> Vec<Finding> {
+    disks.iter().flat_map(|disk| of_disk(&disk.inspection)).collect()
+}
+
+fn of_disk(found: &Inspection) -> Vec<Finding> {
+    let path = &found.path;
+    let mends = if found.cut_short {
+        "counted as missing: give it its old size back, or give it to the array as a new disk with `forestall disk add PATH --force`, if it is large enough"
+    } else {
+        "`forestall repair` or the next `serve` writes it anew from what is whole"
+    };
     let damage = found.damage.iter().map(|what| Finding::new(Grade::Repairable, path, what, mends));
     let passes = "nothing to do: it is overwritten in the course of time";
     let notes = found.notes.iter().map(|what| Finding::new(Grade::Sound, path, what, passes));
@@ -237,7 +272,7 @@ async fn assemble(
 }
 
 /// What the assembled array tells of itself.
-fn judge(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
+pub(crate) fn judge(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
     let report = array.report();
     for problem in &report.problems {
         let grade = match problem.health {
@@ -259,7 +294,8 @@ fn judge(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
             (_, "journal-replayed") => Grade::Sound,
             _ => continue,
         };
-        findings.push(Finding::new(grade, "the array", &event.message, "the next start does so"));
+        let way = "so a start tells it that was tried in memory; `forestall repair` or the next `serve` does so on the disks";
+        findings.push(Finding::new(grade, "the array", &event.message, way));
     }
 }
 

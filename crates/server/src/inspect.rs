@@ -11,12 +11,12 @@ use std::os::unix::fs::FileExt;
 use forestall_engine::format::label::{Label, LabelError, RegionKind, named_regions};
 use forestall_engine::format::layout::{Layout, Region};
 use forestall_engine::format::owner::Owner;
-use forestall_engine::format::page::{PageError, PageKind};
+use forestall_engine::format::page::{PAGE_BITS, PageError, PageKind};
 use forestall_engine::format::{config, events, page};
 use forestall_engine::words::exact;
 use forestall_engine::{
     BLOCK_SIZE, Configuration, DiskNumber, DiskRole, Extent, GroupNumber, Level, Service,
-    SlotState, VolumeNumber,
+    SlotEntry, SlotState, VolumeNumber,
 };
 use serde::Serialize;
 
@@ -43,6 +43,8 @@ pub struct Inspection {
     pub events: usize,
     /// What is damaged, and what that means; empty if nothing.
     pub damage: Vec<String>,
+    /// It is smaller than when it was labelled.
+    pub cut_short: bool,
     /// What is damaged and missed by nobody: it is overwritten in the course of time.
     pub notes: Vec<String>,
 }
@@ -184,10 +186,12 @@ pub fn inspect(path: &str) -> io::Result<Inspection> {
         maps: Vec::new(),
         events: 0,
         damage: Vec::new(),
+        cut_short: false,
         notes: Vec::new(),
     };
     let Some(label) = labels(&file, &mut found)? else { return Ok(found) };
     if size < label.disk_size {
+        found.cut_short = true;
         found.damage.push(format!(
             "the disk had {} when it was labelled and has {} now: it must not be used",
             exact(label.disk_size),
@@ -247,6 +251,13 @@ fn labels(file: &File, found: &mut Inspection) -> io::Result<Option<Label>> {
     }
     let [first, last] = labels;
     match (&first, &last) {
+        (Some(first), None) if first.disk_size < found.size => found.damage.push(format!(
+            "the disk had {} when it was labelled and has {} now: the label's copy is not at its end; the first one serves",
+            exact(first.disk_size),
+            exact(found.size)
+        )),
+        // Told below, as what it is.
+        (Some(first), None) if first.disk_size > found.size => {}
         (Some(_), None) => {
             found.damage.push("the label's copy cannot be used; the first one serves".into())
         }
@@ -380,13 +391,19 @@ fn maps(
     let Some((number, _)) = configuration.slot_of(label.number) else { return Ok(()) };
     let group = configuration.group(number).expect("slot_of names a group that is there");
     let layout = &label.layout;
+    let relied_on = |slot: &SlotEntry| slot.disk == label.number && slot.state == SlotState::InSync;
+    let is_member = group.slots.iter().any(relied_on);
+    let pages = |bits: u64| bits.div_ceil(PAGE_BITS as u64);
+    let regions = (group.stripes * u64::from(group.chunk)).div_ceil(group.intent_region.max(1));
+    let units = group.stripes.div_ceil(u64::from(group.unwritten_unit.max(1)));
     let kinds = [
-        ("intent", PageKind::Intent, layout.intent),
-        ("unwritten", PageKind::Unwritten, layout.unwritten),
-        ("lost blocks", PageKind::Lost, layout.lost),
-        ("cursors", PageKind::Cursor, layout.cursors),
+        ("intent", PageKind::Intent, layout.intent, pages(regions)),
+        ("unwritten", PageKind::Unwritten, layout.unwritten, pages(units)),
+        ("lost blocks", PageKind::Lost, layout.lost, layout.lost[0].blocks()),
+        ("cursors", PageKind::Cursor, layout.cursors, 1),
     ];
-    for (name, kind, places) in kinds {
+    let number = group.number;
+    for (name, kind, places, used) in kinds {
         let mut map = MapFacts { name, group: number, written: 0, torn: 0, damaged: 0 };
         let bytes = [read(file, places[0])?, read(file, places[1])?];
         for index in 0..places[0].blocks() {
@@ -397,7 +414,14 @@ fn maps(
             };
             let states = bytes.each_ref().map(state);
             let valid = states.contains(&Ok(()));
-            let torn = states.contains(&Err(PageError::Damaged));
+            // Every page of a member was written in both places when it joined: what is no page there was overwritten.
+            let written = is_member && index < used;
+            let is_bad = |state: &Result<(), PageError>| match state {
+                Ok(()) => false,
+                Err(PageError::Damaged) => true,
+                Err(PageError::Blank | PageError::Foreign) => written,
+            };
+            let torn = states.iter().any(is_bad);
             map.written += u64::from(valid);
             map.torn += u64::from(torn && valid);
             map.damaged += u64::from(torn && !valid);

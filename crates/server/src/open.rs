@@ -480,21 +480,21 @@ pub fn destroy(paths: &[String], io: IoChoice) -> Result<Vec<String>, OpenError>
     })
 }
 
-/// Blanks both labels and all regions that are read at a start, so that nothing of the array is found again. What follows them before
-/// the data space (reserved, and gigabytes on a large disk) is only given back. The first label goes last: until then the disk is known as ours.
+/// Blanks both labels and all regions that are read at a start, so that nothing of the array is found again, and what a look at a new disk reads, so that
+/// it can be added anywhere. What follows them before the data space (reserved, and gigabytes on a large disk) is only given back. The first label goes
+/// last: until then the disk is known as ours.
 async fn wipe(opened: &Opened, label: Option<&Label>) -> Result<(), OpenError> {
-    const STEP: u64 = 1 << 20;
     let size = opened.disk.size();
-    opened.write(size - BLOCK_SIZE, Buf::zeroed(BLOCK_SIZE as usize)).await?;
-    let data = label.map_or(BLOCK_SIZE, |label| label.layout.data.offset.min(size));
-    let reserved = label.map_or(data, |label| label.layout.differential[0].offset);
-    let end = reserved.max(PROBE_LEN as u64).min(data);
-    let mut at = BLOCK_SIZE;
-    while at < end {
-        let len = STEP.min(end - at);
-        opened.write(at, Buf::zeroed(usize::try_from(len).expect("at most a step"))).await?;
-        at += len;
+    let probed = PROBE_LEN as u64;
+    blank(opened, size.saturating_sub(probed).max(BLOCK_SIZE), size).await?;
+    if let Some(copy) = label.map(|label| label.layout.label_copy).filter(|c| c.end() <= size) {
+        // Not the last block of a disk that has grown; found again once it has its old size.
+        blank(opened, copy.offset, copy.end()).await?;
     }
+    let data = label.map_or(BLOCK_SIZE, |label| label.layout.data.offset.min(size));
+    let reserved = label.map_or(data, |label| label.layout.differential[0].offset.min(data));
+    let end = reserved.max(probed).min(size);
+    blank(opened, BLOCK_SIZE, end).await?;
     if end < data {
         // Space is saved where the disk can: without a label nobody reads there.
         let _kept = opened.disk.discard(end, data - end).await;
@@ -506,6 +506,17 @@ async fn wipe(opened: &Opened, label: Option<&Label>) -> Result<(), OpenError> {
     flush().await?;
     opened.write(0, Buf::zeroed(BLOCK_SIZE as usize)).await?;
     flush().await
+}
+
+/// Writes zeroes from `at` to `end`.
+async fn blank(opened: &Opened, mut at: u64, end: u64) -> Result<(), OpenError> {
+    const STEP: u64 = 1 << 20;
+    while at < end {
+        let len = STEP.min(end - at);
+        opened.write(at, Buf::zeroed(usize::try_from(len).expect("at most a step"))).await?;
+        at += len;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

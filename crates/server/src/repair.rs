@@ -20,7 +20,7 @@ use crate::runtime::{self, CompioRuntime, ServerEnv};
 pub struct RepairPlan {
     /// Whether there is anything to repair; else nothing is written.
     pub needed: bool,
-    /// What is wrong.
+    /// What `check` finds: of that, a repair mends damage, and what journals and logs hold.
     pub findings: Vec<Finding>,
     /// For each disk, which regions are written, in words.
     pub writes: Vec<String>,
@@ -64,7 +64,8 @@ impl From<OpenError> for RepairError {
 /// [`RepairError`], if the disks are not to be had or the array does not start by itself.
 pub fn plan(paths: &[String], scan: &[PathBuf]) -> Result<RepairPlan, RepairError> {
     runtime::build().map_err(CheckError::System)?.block_on(async {
-        let (disks, findings) = check::look(paths, scan)?;
+        let (disks, mut strangers) = check::look(paths, scan)?;
+        let mut findings = check::of_disks(&disks);
         let (array, overlays) = check::attempt(&disks, AssembleOptions::default()).await?;
         let told = check::of_this_start(&array).into_iter();
         let missing: Vec<String> =
@@ -72,8 +73,12 @@ pub fn plan(paths: &[String], scan: &[PathBuf]) -> Result<RepairPlan, RepairErro
         if !missing.is_empty() {
             return Err(RepairError::Missing(missing.join("; ")));
         }
-        array.stop().await.map_err(RepairError::Failed)?;
         let needed = unclean(&disks) || findings.iter().any(|f| f.grade != Grade::Sound);
+        check::strangers_are_none_of(&array, &mut strangers);
+        findings.extend(strangers);
+        check::judge(&array, &mut findings);
+        findings.sort_by_key(|finding| std::cmp::Reverse(finding.grade));
+        array.stop().await.map_err(RepairError::Failed)?;
         let writes = disks.iter().zip(&overlays).map(|(d, overlay)| words(d, &overlay.written()));
         Ok(RepairPlan { needed, findings, writes: writes.flatten().collect() })
     })

@@ -1,6 +1,5 @@
 //! `create`, `serve` and `destroy`: the commands that open disks themselves.
 
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -12,6 +11,7 @@ use serde::Serialize;
 
 use super::Session;
 use crate::args::{CreateArgs, LevelWord, ServeArgs};
+use crate::say;
 use crate::size::counted;
 
 /// What `create --json` prints.
@@ -104,27 +104,19 @@ pub fn serve(session: &Session, args: ServeArgs) -> Result<ExitCode> {
         hook: args.on_event.map(|command| Hook { command, least: args.on_event_from.into() }),
         handle_signals: true,
     };
-    let mut told = Ok(());
     forestall_server::serve(options, |ready| {
         for address in &ready.nbd {
             log_line(&format!("serving NBD at {address}"));
         }
         log_line(&format!("management socket {}", ready.socket.display()));
-        told = tell_ready();
+        say::out("ready");
     })?;
-    told?;
     log_line("stopped: everything is on the disks");
     Ok(ExitCode::SUCCESS)
 }
 
-fn tell_ready() -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "ready")?;
-    out.flush()
-}
-
 fn log_line(line: &str) {
-    eprintln!("forestall: {line}");
+    say::err(format_args!("forestall: {line}"));
 }
 
 /// Paths must stay what they are said to be, whatever folder a later command or an administrator is in.

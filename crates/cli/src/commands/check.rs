@@ -33,8 +33,11 @@ pub fn repair(session: &Session, args: &RepairArgs) -> Result<ExitCode> {
     let text = plan_page(&plan);
     if args.dry_run || !plan.needed {
         let worst = plan.findings.iter().map(|f| f.grade).max().unwrap_or(Grade::Sound);
-        let words =
-            if plan.needed { "nothing was written (--dry-run)" } else { "nothing to repair" };
+        let words = match (plan.needed, worst) {
+            (true, _) => "nothing was written (--dry-run)",
+            (false, Grade::Sound) => "nothing to repair",
+            (false, _) => "nothing was written: none of this is for a repair to mend",
+        };
         session.print(&Repaired { plan, after: None }, || format!("{text}{words}"))?;
         return Ok(code(worst));
     }
@@ -44,7 +47,11 @@ pub fn repair(session: &Session, args: &RepairArgs) -> Result<ExitCode> {
     }
     let after = forestall_server::repair(&args.paths, &args.scan)?;
     let verdict = after.verdict;
-    let words = format!("repaired; as it is now:\n{}", page(&after));
+    let done = match verdict {
+        Grade::Sound => "repaired; as it is now",
+        _ => "what a repair can mend is mended; the rest is for the next `serve`, or for you",
+    };
+    let words = format!("{done}:\n{}", page(&after));
     session.print(&Repaired { plan, after: Some(after) }, || words)?;
     Ok(code(verdict))
 }

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::say;
+
 /// Where the story is told.
 pub struct Screen {
     json: bool,
@@ -26,9 +28,9 @@ impl Screen {
     pub fn say(&self, line: &str) {
         self.clear();
         if self.json {
-            eprintln!("{line}");
+            say::err(line);
         } else {
-            println!("{line}");
+            say::out(line);
         }
     }
 

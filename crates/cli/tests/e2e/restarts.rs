@@ -274,3 +274,25 @@ fn a_volume_that_is_deleted_while_hosts_are_paused_keeps_nobody_from_going_on() 
     assert_eq!(server.json(&["volume", "list"]), serde_json::json!([]));
     server.stop();
 }
+
+#[test]
+fn a_server_whose_lines_nobody_can_read_serves_and_stops_in_good_order() {
+    let dir = Dir::new();
+    dir.create(2, "16MiB", &["--level", "1"]);
+    let full = || std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+    let socket = dir.text("m.sock");
+    let mut serve = forestall(&["serve", "--socket", &socket, "--nbd"]);
+    serve.arg(format!("unix:{}", dir.text("n.sock"))).args(dir.disks(2));
+    let child = serve.stdin(Stdio::null()).stdout(full()).stderr(full()).spawn();
+    let mut child = child.expect("the program under test can be run");
+    let ended = wait_for("an answer, or the server's end", || {
+        let ended = child.try_wait().expect("it is ours");
+        let answers = run(&mut forestall(&["status", "-s", &socket])).code == Some(0);
+        (answers || ended.is_some()).then_some(ended)
+    });
+    assert_eq!(ended, None, "it ended by itself");
+    run(&mut forestall(&["stop", "-s", &socket])).ok();
+    let ended = wait_for("the server to end", || child.try_wait().expect("it is ours"));
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    run(forestall(&["check"]).args(dir.disks(2))).exits(0);
+}

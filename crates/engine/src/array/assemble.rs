@@ -94,9 +94,9 @@ impl<E: Env> Array<E> {
         }
         array.load_health();
         array.load_log().await;
-        for (label, drive) in damaged {
+        for (label, bad, drive) in damaged {
             // The other copy served; mending it is a courtesy that may fail.
-            let _ = labels::write_label(drive.raw(), &label).await;
+            let _ = labels::mend_label(drive.raw(), &label, &bad).await;
         }
         array.announce(&choice);
         array.announce_unfit(unfit);
@@ -107,12 +107,12 @@ impl<E: Env> Array<E> {
         Ok(array)
     }
 
-    /// Makes drives of the disks that take part; the others stay closed. Answers those whose label needs mending.
+    /// Makes drives of the disks that take part; the others stay closed. Answers those whose label needs mending, and where.
     fn take_disks(
         self: &Rc<Self>,
         candidates: Vec<Candidate<E>>,
         choice: &Choice,
-    ) -> Vec<(Label, Rc<Drive<E>>)> {
+    ) -> Vec<(Label, Vec<u64>, Rc<Drive<E>>)> {
         let mut damaged = Vec::new();
         let diverged = choice.diverged.iter().map(|seat| (seat.disk, AtStart::Diverged));
         let stale = choice.stale_dropped.iter().map(|seat| {
@@ -137,7 +137,7 @@ impl<E: Env> Array<E> {
             if choice.stale_dropped.iter().any(|s| s.index == index) {
                 drive.retire(); // Not relied on: `readd` brings it back.
             } else if !bad.is_empty() {
-                damaged.push((label.clone(), Rc::clone(&drive)));
+                damaged.push((label.clone(), bad, Rc::clone(&drive)));
             }
             self.drives.borrow_mut().insert(label.number, drive);
         }

@@ -137,6 +137,19 @@ pub(super) async fn write_label<D: Disk>(disk: &D, label: &Label) -> Result<(), 
     disk.flush().await
 }
 
+/// Writes the label where it is damaged, and only there: the copy that served may be the last whole one. On a disk that has grown that is also its last
+/// block, where the copy is looked for.
+pub(super) async fn mend_label<D: Disk>(
+    disk: &D,
+    label: &Label,
+    damaged: &[u64],
+) -> Result<(), DiskFault> {
+    for at in damaged {
+        disk.write(*at, label.encode()).await?;
+    }
+    disk.flush().await
+}
+
 /// Wipes the label, its copy and everything else before the data but the reserved regions: the disk belongs to nobody afterwards.
 ///
 /// # Errors

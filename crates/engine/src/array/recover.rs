@@ -110,7 +110,7 @@ impl<E: Env> Array<E> {
         if !clean {
             let done = group.replay_journal().await?;
             let mut what = format!(
-                "group {} was not stopped cleanly: {} of its journal were made good",
+                "group {} was not stopped cleanly: {} made good from its journal",
                 group.number,
                 words::counted(done.records, "write")
             );

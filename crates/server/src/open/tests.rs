@@ -73,6 +73,37 @@ fn foreign_data_is_named_and_kept_unless_forced() {
 }
 
 #[test]
+fn a_destroyed_disk_can_be_given_to_an_array_without_force() {
+    const SIZE: u64 = 8 << 20;
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("disk");
+    let name = path.display().to_string();
+    for grown in [0, 1 << 20] {
+        let spec = CreateSpec { name: "vault".into(), allow_injection: false, group: None };
+        create(spec, std::slice::from_ref(&name), Some(SIZE), IoChoice::Pread, true)
+            .expect("labelled");
+        // As if hosts had filled it.
+        let mut image = std::fs::read(&path).expect("readable");
+        let layout = Label::decode(&image[..BLOCK_SIZE as usize]).expect("a label").layout;
+        let data = layout.data.offset as usize..layout.label_copy.offset as usize;
+        image[data].fill(0xa5);
+        image.resize((SIZE + grown) as usize, 0xa5);
+        std::fs::write(&path, &image).expect("written");
+        destroy(std::slice::from_ref(&name), IoChoice::Pread).expect("wiped");
+        in_runtime(async {
+            let new = open_new(&name, IoChoice::Pread, None, false).await;
+            new.map(|_| ()).expect("nobody's data");
+        });
+        let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the disk");
+        file.set_len(SIZE).expect("its old size");
+        let opened = open_now(&name, IoChoice::Pread).expect("free");
+        assert_eq!(in_runtime(opened.label()).expect("read"), Err(LabelError::NotOurs));
+        drop(opened);
+        std::fs::remove_file(&path).expect("gone");
+    }
+}
+
+#[test]
 fn destroying_a_large_disk_takes_no_space_and_leaves_its_head_and_end_blank() {
     use std::os::unix::fs::{FileExt, MetadataExt};
     const SIZE: u64 = 1 << 40;
