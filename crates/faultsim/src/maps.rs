@@ -224,7 +224,7 @@ fn one_place_is_damaged(case: u64, trace: Trace, level: Level, members: usize) {
     let places: [_; PLACES] =
         [layout.config, layout.intent, layout.unwritten, layout.lost, layout.cursors];
     let place = places[case as usize / 4 % PLACES][(case % 2) as usize];
-    let orderly = case / 2 % 2 == 0;
+    let orderly = (case / 2).is_multiple_of(2);
     stage.run(AssembleOptions::default(), None, move |machine| async move {
         let mut s = Script::new(&machine);
         s.scribble(10).await;
