@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 use forestall_engine::format::label::{Label, LabelError, RegionKind, named_regions};
 use forestall_engine::format::layout::{Layout, Region};
 use forestall_engine::format::owner::Owner;
-use forestall_engine::format::page::{PAGE_BITS, PageError, PageKind};
+use forestall_engine::format::page::{LOST_PAGES, PAGE_BITS, PageError, PageKind};
 use forestall_engine::format::{config, events, page};
 use forestall_engine::words::exact;
 use forestall_engine::{
@@ -399,7 +399,7 @@ fn maps(
     let kinds = [
         ("intent", PageKind::Intent, layout.intent, pages(regions)),
         ("unwritten", PageKind::Unwritten, layout.unwritten, pages(units)),
-        ("lost blocks", PageKind::Lost, layout.lost, layout.lost[0].blocks()),
+        ("lost blocks", PageKind::Lost, layout.lost, LOST_PAGES as u64),
         ("cursors", PageKind::Cursor, layout.cursors, 1),
     ];
     let number = group.number;

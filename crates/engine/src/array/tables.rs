@@ -119,7 +119,6 @@ impl<E: Env> Array<E> {
             T5Row {
                 disk: disk.number,
                 capacity: capacity(size),
-                capacity_bytes: size,
                 status: on_work_disk(disk.number).then(|| RENEWED.to_owned()),
             }
         })
@@ -149,7 +148,6 @@ impl<E: Env> Array<E> {
             T6Row {
                 disk: set,
                 capacity: capacity(size),
-                capacity_bytes: size,
                 status: if groups.is_empty() { "UNUSED" } else { "IN USE" }.into(),
                 main_disks,
                 terminal_address: logs

@@ -77,6 +77,7 @@ fn constants_are_those_of_the_code() {
         ("PAGE_HEADER", page::PAGE_HEADER as u64),
         ("PAGE_PAYLOAD", page::PAGE_PAYLOAD as u64),
         ("PAGE_BITS", page::PAGE_BITS as u64),
+        ("LOST_PAGES", page::LOST_PAGES as u64),
         ("LOST_PER_PAGE", page::LOST_PER_PAGE as u64),
         ("UNWRITTEN_UNIT", layout::UNWRITTEN_UNIT),
         ("CHECKSUM_LEN", layout::CHECKSUM_LEN),

@@ -18,6 +18,8 @@ pub const PAGE_PAYLOAD: usize = BLOCK_SIZE as usize - PAGE_HEADER;
 pub const PAGE_BITS: usize = PAGE_PAYLOAD * 8;
 /// First bytes of a page.
 pub const MAGIC: [u8; 8] = *b"FstlPage";
+/// Pages of the map of lost blocks: what the smallest disk holds. The rest of its region is not used.
+pub const LOST_PAGES: usize = 2;
 /// Lost-block entries that fit into one page.
 pub const LOST_PER_PAGE: usize = (PAGE_PAYLOAD - LOST_COUNT_LEN) / LOST_ENTRY_LEN;
 

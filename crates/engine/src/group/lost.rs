@@ -16,7 +16,9 @@ use super::owed::Owed;
 use super::pages::Pages;
 use crate::buf::Buf;
 use crate::error::IoError;
-use crate::format::page::{LOST_PER_PAGE, LostRun, PageKind, UNPROVED, decode_lost, encode_lost};
+use crate::format::page::{
+    LOST_PAGES, LOST_PER_PAGE, LostRun, PageKind, UNPROVED, decode_lost, encode_lost,
+};
 use crate::ids::{BLOCK_SIZE, Slot};
 use crate::runtime::Env;
 use crate::sync::{Hold, Mutex};
@@ -26,10 +28,8 @@ mod pair;
 
 use pair::{Pair, covers, cut};
 
-/// Pages of the map: what the smallest disk holds.
-const PAGES: usize = 2;
 /// Entries that fit.
-const ENTRIES_MAX: usize = PAGES * LOST_PER_PAGE;
+const ENTRIES_MAX: usize = LOST_PAGES * LOST_PER_PAGE;
 
 /// Consecutive blocks of one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -117,7 +117,7 @@ fn split(runs: &mut Runs, slot: Slot, range: &Range<u64>) {
 
 impl Lost {
     pub(super) fn new() -> Self {
-        let pages = Pages::new(PageKind::Lost, PAGES);
+        let pages = Pages::new(PageKind::Lost, LOST_PAGES);
         Self {
             runs: RefCell::default(),
             any: Cell::new(false),
@@ -486,7 +486,7 @@ mod tests {
     fn a_full_map_takes_nothing_more() {
         let lost = Lost::new();
         let ranges: Vec<(u64, u64)> =
-            (0..(PAGES * LOST_PER_PAGE) as u64).map(|i| (i * 8192, 4096)).collect();
+            (0..(LOST_PAGES * LOST_PER_PAGE) as u64).map(|i| (i * 8192, 4096)).collect();
         assert!(lost.insert(Slot(0), &ranges));
         assert!(!lost.insert(Slot(0), &[(1 << 40, 4096)]));
         assert!(!lost.overlaps(Slot(0), 1 << 40, 4096));

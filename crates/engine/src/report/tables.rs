@@ -85,9 +85,6 @@ pub struct T5Row {
     pub disk: DiskNumber,
     /// CAPACITY, in decimal units, rounded.
     pub capacity: String,
-    /// The same in bytes; in no cell.
-    #[serde(default)]
-    pub capacity_bytes: u64,
     /// STATUS; `None` is NULL.
     pub status: Option<String>,
 }
@@ -99,9 +96,6 @@ pub struct T6Row {
     pub disk: DiskNumber,
     /// CAPACITY of each of its legs, in decimal units, rounded.
     pub capacity: String,
-    /// The same in bytes; in no cell.
-    #[serde(default)]
-    pub capacity_bytes: u64,
     /// STATUS: `IN USE` or `UNUSED`.
     pub status: String,
     /// MAIN DISK#: the disks of the groups whose writes come here; empty is NULL.
@@ -327,7 +321,6 @@ mod tests {
         let t5_row = |disk, status: Option<&str>| T5Row {
             disk: DiskNumber(disk),
             capacity: "18GB".into(),
-            capacity_bytes: 18_000_000_000,
             status: status.map(Into::into),
         };
         assert_eq!(
@@ -337,7 +330,6 @@ mod tests {
         let t6_row = |disk, status: &str, main: &[u32], terminal| T6Row {
             disk: DiskNumber(disk),
             capacity: "18GB".into(),
-            capacity_bytes: 18_000_000_000,
             status: status.into(),
             main_disks: disks(main),
             terminal_address: terminal,
