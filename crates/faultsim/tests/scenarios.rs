@@ -30,7 +30,6 @@ stories! {
     resync_then_lose_any = "resync-then-lose-any" x 4,
     c1_m1_crashes_in_a_row = "crashes-in-a-row" x 4,
     c1_bad_sectors_behind_configurations = "bad-sectors-behind-configurations" x 4,
-    m1_one_place_is_damaged_everywhere = "one-place-is-damaged-everywhere" x 1,
     m1_torn_pages_are_mended = "torn-pages-are-mended" x 2,
     a_primary_lost_a_block = "primary-lost-a-block" x 4,
     an_ailing_disk_is_replaced = "ailing-disk-is-replaced" x 4,

@@ -122,11 +122,6 @@ pub const SCENARIOS: &[Scenario] = &[
         script: torn_pages_are_mended,
     },
     Scenario {
-        name: "one-place-is-damaged-everywhere",
-        story: "one of the two places of a map or of the configuration goes bad on every disk: the other has the same",
-        script: one_place_is_damaged_everywhere,
-    },
-    Scenario {
         name: "bad-sectors-behind-configurations",
         story: "sectors go bad in both slots of a disk's configuration, behind what stands there: it starts, alone",
         script: bad_sectors_behind_configurations,
