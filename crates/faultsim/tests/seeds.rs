@@ -9,12 +9,13 @@ use forestall_faultsim::{Injected, Lines, Options, Report, Search, cells_of, sea
 const SEEDS: u64 = 100;
 
 /// Stories of what chance meets too rarely for so few seeds.
-const RARE: [&str; 5] = [
+const RARE: [&str; 6] = [
     "log-fills-up",
     "unreadable-on-ailing-and-peer",
     "cut-stripe-and-bad-sectors",
     "sheltered-without-any-spare",
     "spare-dies-in-write-back",
+    "leg-dies-in-write-back",
 ];
 
 fn hung(seed: u64) {
