@@ -174,9 +174,7 @@ pub(crate) fn hung_copied_disk_holds_up_no_host(seed: u64, trace: Trace) {
             }
             latch.all().await;
             s.within("a host", &waits, LIMIT / 10);
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }

@@ -147,9 +147,7 @@ pub(crate) fn overwritten_at_home(seed: u64, trace: Trace) {
         stage.end(false);
         act(&mut stage, AssembleOptions::default(), |s| async move {
             s.verify().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
     }
 }
@@ -188,9 +186,7 @@ pub(crate) fn secondary_loses_redundancy(seed: u64, trace: Trace) {
                 }
                 s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
                 s.scribble(10).await;
-                s.whole_again().await;
-                s.verify().await;
-                s.machine.audit().await;
+                s.whole_and_sound().await;
             });
             act(&mut stage, degraded(), |s| async move { s.verify().await });
         }
@@ -271,9 +267,7 @@ pub(crate) fn backup_is_missing(seed: u64, trace: Trace) {
             s.verify().await;
             s.scribble(10).await;
             s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
     }
 }

@@ -106,6 +106,13 @@ impl Script {
         self.await_that("the end of the avoidance", |s| s.state().is_none()).await;
     }
 
+    /// The avoidance comes to its end, and everything is right: what hosts read and what lies on the disks.
+    pub(crate) async fn whole_and_sound(&self) {
+        self.whole_again().await;
+        self.verify().await;
+        self.machine.audit().await;
+    }
+
     /// Hosts write, flush and read everything: the first `members` disks take no write, and the first gives no read where it has peers.
     pub(crate) async fn use_shielded(&mut self, level: Level, members: usize) {
         let before = accesses(&self.machine.array.report(), members);
@@ -227,9 +234,7 @@ pub(crate) fn crash_while_shielded(seed: u64, trace: Trace) {
                 crash_often(&mut stage);
                 act(&mut stage, AssembleOptions::default(), move |s| async move {
                     s.verify().await;
-                    s.whole_again().await;
-                    s.verify().await;
-                    s.machine.audit().await;
+                    s.whole_and_sound().await;
                     s.lose(tolerance);
                     s.verify().await;
                 });
@@ -251,9 +256,7 @@ pub(crate) fn another_member_dies(seed: u64, trace: Trace) {
             s.kill("d2");
             s.scribble(20).await;
             s.verify().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }
@@ -306,9 +309,7 @@ pub(crate) fn leg_dies(seed: u64, trace: Trace) {
                 s.verify().await;
             }
             s.scribble(20).await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }
@@ -342,9 +343,7 @@ pub(crate) fn log_fills_up(seed: u64, trace: Trace) {
         s.verify().await;
         s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
         s.scribble(20).await;
-        s.whole_again().await;
-        s.verify().await;
-        s.machine.audit().await;
+        s.whole_and_sound().await;
         s.must(s.machine.array.remove_work_disk(SET).await, "work-disk remove");
     });
     act(&mut stage, AssembleOptions::default(), |s| async move { s.verify().await });

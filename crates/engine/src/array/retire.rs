@@ -1,7 +1,7 @@
 //! What becomes of a disk that was copied away: a last resort first, then tested, then a spare again or out (rule A4).
 //!
 //! Owns the retired disk. Invariants: it is only read until everything that was redirected is home; the destructive test begins only when no
-//! configuration relies on the disk; it becomes a spare again only by the same way as any disk that returns.
+//! configuration relies on the disk, nothing is under way on it and no block of its slot is lost; it becomes a spare again only by the same way as any disk that returns.
 
 use std::rc::Rc;
 
@@ -69,7 +69,7 @@ impl<E: Env> Array<E> {
         let Retired { disk, slot } = old;
         let retiring = self.config.borrow().backups.of_group(group.number).and_then(|a| a.retiring);
         let shielded = retiring == Some(old);
-        let drive = self.drives.borrow().get(&disk).filter(|d| !d.is_gone()).cloned();
+        let drive = self.reachable(disk);
         if let Some(drive) = drive.filter(|_| !shielded) {
             let regained = self.regain(group, slot, &drive, &|| true).await;
             progress.lost.set(progress.lost.get().saturating_sub(regained));
@@ -89,6 +89,11 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
+    /// The drive of a disk that answers still.
+    fn reachable(&self, disk: DiskNumber) -> Option<Rc<Drive<E>>> {
+        self.drives.borrow().get(&disk).filter(|drive| !drive.is_gone()).cloned()
+    }
+
     /// Before anything is written home, or the disk is let go for another: blocks that neither the copy nor the peers could give are asked of the retired disk once
     /// more, before they are lost for good. Answers the retired disk, if there is one.
     pub(super) async fn retry_from_retired(
@@ -97,7 +102,7 @@ impl<E: Env> Array<E> {
     ) -> Option<Retired> {
         let retired = self.avoidance(number)?.retiring?;
         let Retired { disk: old, slot } = retired;
-        let drive = self.drives.borrow().get(&old).filter(|d| !d.is_gone()).cloned();
+        let drive = self.reachable(old);
         let (Some(drive), Ok(group)) = (drive, self.group(number)) else { return Some(retired) };
         self.regain(&group, slot, &drive, &|| true).await;
         Some(retired)
@@ -131,7 +136,7 @@ impl<E: Env> Array<E> {
         group: &Rc<Group<E>>,
         Retired { disk, slot }: Retired,
     ) {
-        let drive = self.drives.borrow().get(&disk).filter(|d| !d.is_gone()).cloned();
+        let drive = self.reachable(disk);
         let Some(drive) = drive else { return };
         let (array, group) = (Rc::clone(self), Rc::clone(group));
         self.rt.spawn(Box::pin(async move {

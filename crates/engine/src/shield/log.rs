@@ -4,7 +4,7 @@
 //! carry the payload's checksum, so both are written at once and a crash between shows; pages of the table are written in turns, each
 //! turn for everybody who waits; only a flush frees slots, and none is answered before the index and the mark tell of what it covers.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::error::IoError;
 use crate::format::log::{EntryKind, LogEntry, LogMark, LogShape, payload_crc};
 use crate::ids::{BLOCK_SIZE, VolumeNumber};
 use crate::runtime::Env;
-use crate::sync::{Event, Hold, RangeLocks, Served, both, join_all};
+use crate::sync::{Hold, RangeLocks, Served, both, join_all};
 
 mod decide;
 mod join;
@@ -42,11 +42,9 @@ pub(crate) enum Refused {
 pub(crate) struct Log<E: Env> {
     space: Space<E>,
     book: RefCell<Book>,
+    /// Pages of the table to be written.
     dirty: RefCell<BTreeSet<u64>>,
-    wanted: Cell<u64>,
-    stored: Cell<u64>,
-    storing: Cell<bool>,
-    turn: Event,
+    stores: Served,
     /// Slots whose payload is being written, or copied to another leg.
     slots: Rc<RangeLocks>,
     /// One flush at a time: whoever finds nothing to flush may be sure that it is durable, not on its way.
@@ -71,10 +69,7 @@ impl<E: Env> Log<E> {
             space,
             book: RefCell::new(book),
             dirty: RefCell::default(),
-            wanted: Cell::new(0),
-            stored: Cell::new(0),
-            storing: Cell::new(false),
-            turn: Event::default(),
+            stores: Served::default(),
             slots: Rc::default(),
             flushes: Served::default(),
         })
@@ -330,25 +325,15 @@ impl<E: Env> Log<E> {
     /// Writes pages of the table; one turn serves everybody who waits for it.
     async fn store(&self, pages: BTreeSet<u64>) -> Result<(), IoError> {
         self.dirty.borrow_mut().extend(pages);
-        self.wanted.set(self.wanted.get() + 1);
-        let mine = self.wanted.get();
-        loop {
-            self.turn.wait_until(|| !self.storing.get() || self.stored.get() >= mine).await;
-            if self.stored.get() >= mine {
-                return Ok(());
-            }
-            self.storing.set(true);
-            let version = self.wanted.get();
+        let write = async || {
             let pages = self.dirty.take();
-            let result = self.write_pages(&pages).await;
-            match result {
-                Ok(()) => self.stored.set(self.stored.get().max(version)),
-                Err(_) => self.dirty.borrow_mut().extend(pages),
+            let written = self.write_pages(&pages).await;
+            if written.is_err() {
+                self.dirty.borrow_mut().extend(pages);
             }
-            self.storing.set(false);
-            self.turn.notify();
-            result?;
-        }
+            written
+        };
+        self.stores.by(write).await
     }
 
     async fn write_pages(&self, pages: &BTreeSet<u64>) -> Result<(), IoError> {

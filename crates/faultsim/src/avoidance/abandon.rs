@@ -142,9 +142,7 @@ pub(super) fn empty_log_is_let_go(seed: u64, trace: Trace) {
             s.scribble(10).await;
             let resumed = s.machine.array.resume_replace(DiskNumber(1)).await;
             s.must(resumed, "resume");
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         restarts(&mut stage);
     }

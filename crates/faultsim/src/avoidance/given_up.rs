@@ -204,9 +204,7 @@ pub(super) fn at_a_start(seed: u64, trace: Trace) {
             s.verify().await;
             s.go_on().await;
             s.scribble(10).await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         withhold(&stage, disks, false);
         act(&mut stage, degraded(), move |mut s| async move {
@@ -287,9 +285,7 @@ pub(super) fn crash_while_giving_up(seed: u64, trace: Trace) {
             s.verify().await;
             s.scribble(10).await;
             s.go_on().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
     }
 }
@@ -312,9 +308,7 @@ pub(super) fn readable_is_kept(seed: u64, trace: Trace) {
             s.verify().await;
             s.scribble(5).await;
             s.go_on().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
     }
 }

@@ -112,9 +112,7 @@ pub(super) fn changed_limit_is_kept(seed: u64, trace: Trace) {
             s.machine.complain(format!("the limit after the start is {limit:?}"));
         }
         s.change_limit(0).await;
-        s.whole_again().await;
-        s.verify().await;
-        s.machine.audit().await;
+        s.whole_and_sound().await;
     });
 }
 

@@ -19,9 +19,7 @@ use crate::trace::Trace;
 pub(super) fn ends_well(stage: &mut Stage, tolerance: usize) {
     act(stage, degraded(), move |s| async move {
         s.verify().await;
-        s.whole_again().await;
-        s.verify().await;
-        s.machine.audit().await;
+        s.whole_and_sound().await;
         s.lose(tolerance);
         s.verify().await;
     });
@@ -246,9 +244,7 @@ pub(super) fn b7_lost_copy_next_backup(seed: u64, trace: Trace) {
         s.flush().await;
         s.verify().await;
         s.go_on().await;
-        s.whole_again().await;
-        s.verify().await;
-        s.machine.audit().await;
+        s.whole_and_sound().await;
     });
     act(&mut stage, degraded(), |s| async move { s.verify().await });
 }
@@ -269,9 +265,7 @@ pub(super) fn b7_last_leg_is_kept(seed: u64, trace: Trace) {
         s.must_refuse(s.machine.array.remove_work_disk(SET).await, "holds updates");
         s.verify().await;
         s.go_on().await;
-        s.whole_again().await;
-        s.verify().await;
-        s.machine.audit().await;
+        s.whole_and_sound().await;
     });
 }
 

@@ -94,9 +94,7 @@ pub(super) fn last_leg_refuses_configurations(seed: u64, trace: Trace) {
             s.scribble(10).await;
             s.flush().await;
             s.go_on().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }
@@ -137,9 +135,7 @@ pub(super) fn flush_waits_for_a_lost_leg(seed: u64, trace: Trace) {
     act(&mut stage, AssembleOptions::default(), |s| async move {
         s.verify().await;
         s.go_on().await;
-        s.whole_again().await;
-        s.verify().await;
-        s.machine.audit().await;
+        s.whole_and_sound().await;
     });
 }
 
@@ -345,9 +341,7 @@ pub(super) fn log_is_copied_anew(seed: u64, trace: Trace) {
             s.verify().await;
             s.scribble(5).await;
             s.go_on().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
             let away: Vec<_> = s.machine.array.report().disks;
             let lost =
                 away.iter().filter(|d| d.work_disk == Some(SET) && d.state != DiskState::Work);
@@ -385,9 +379,7 @@ pub(super) fn weak_log_is_mended(seed: u64, trace: Trace) {
             s.flush().await;
             s.verify().await;
             s.go_on().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }

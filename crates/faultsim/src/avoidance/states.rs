@@ -161,9 +161,7 @@ pub(super) fn a4_retired_disk_stays(seed: u64, trace: Trace) {
                 s.machine.complain("the replaced disk was written".into());
             }
         }
-        s.whole_again().await;
-        s.verify().await;
-        s.machine.audit().await;
+        s.whole_and_sound().await;
     });
     act(&mut stage, AssembleOptions::default(), |s| async move { s.verify().await });
 }
@@ -183,9 +181,7 @@ pub(super) fn a5_write_back_into_a_whole_group(seed: u64, trace: Trace) {
             if !s.is_whole() {
                 s.machine.complain("updates go home into a group that lacks a member".into());
             }
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         ends_well(&mut stage, 0);
     }
@@ -217,9 +213,7 @@ pub(super) fn a6_cancel_refused_once_dead(seed: u64, trace: Trace) {
             }
             s.scribble(10).await;
             s.flush().await;
-            s.whole_again().await;
-            s.verify().await;
-            s.machine.audit().await;
+            s.whole_and_sound().await;
         });
         ends_well(&mut stage, 0);
     }
