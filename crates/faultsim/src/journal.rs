@@ -8,7 +8,7 @@ use forestall_engine::{AssembleOptions, DiskNumber, JournalMode, Level};
 
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
-use crate::script::{Script, stage_journaled};
+use crate::script::{Script, stage_journaled, stage_unchecked};
 use crate::stage::{RunEnd, Stage};
 use crate::trace::Trace;
 
@@ -53,6 +53,7 @@ impl Script {
 /// Leaves so many members, drawn at random, out of the next start; answers their names.
 fn leave_out(stage: &mut Stage, members: usize, count: usize) -> Vec<String> {
     let mut bays: Vec<_> = stage.world.shelf.all().into_iter().take(members).collect();
+    bays.retain(|bay| !bay.withheld.get());
     (0..count)
         .map(|_| {
             let bay = bays.swap_remove(stage.rng.index(bays.len()));
@@ -88,6 +89,54 @@ pub(crate) fn crash_and_loss(seed: u64, trace: Trace) {
                 });
             }
         }
+    }
+}
+
+/// The journal of one member is damaged after a crash under writers (rule J2): what it held of the newest batch is nowhere else, and the writes in place
+/// of that batch had begun. Then the start is gone through, and others are lost. Nothing that nobody wrote may differ.
+pub(crate) fn damaged_journal(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS {
+        for round in 0..12 {
+            let (seed, shape) = (seed * 100 + round, (level, members, 0));
+            let mut stage = match round % 3 {
+                0 => stage_journaled(seed, trace.clone(), shape, DISK, JournalMode::Full),
+                1 => stage_journaled(seed, trace.clone(), shape, DISK, JournalMode::Partial),
+                _ => stage_unchecked(seed, trace.clone(), level, members, 0),
+            };
+            act(&mut stage, AssembleOptions::default(), |mut s| async move {
+                s.scribble(40).await;
+                s.flush().await;
+            });
+            let cut = stage.rng.within(300..6000);
+            stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
+                Script::new(&machine).crowd(4, 16_384).await;
+            });
+            stage.end(false);
+            let out = leave_out(&mut stage, members, tolerance - 1);
+            damage_journal(&mut stage, members, &out, round % 2 == 0);
+            act(&mut stage, degraded(), |s| async move { s.verify_after_loss().await });
+            leave_out(&mut stage, members, 1);
+            act(&mut stage, degraded(), |s| async move {
+                s.verify_after_loss().await;
+                s.verify_after_loss().await;
+            });
+        }
+    }
+}
+
+/// Lets the journal of one member, drawn from those that are not `out`, hold something else, or not read.
+fn damage_journal(stage: &mut Stage, members: usize, out: &[String], rots: bool) {
+    let mut bays: Vec<_> = stage.world.shelf.all().into_iter().take(members).collect();
+    bays.retain(|bay| !out.contains(&bay.drive.name().to_owned()));
+    let bay = &bays[stage.rng.index(bays.len())];
+    let journal = Layout::for_size(bay.drive.size()).expect("a labelled disk").journal;
+    bay.suspect.set(true);
+    if rots {
+        for block in 0..journal.blocks() {
+            bay.drive.rot(journal.block(block));
+        }
+    } else {
+        bay.drive.faults_mut().spoil(journal.offset..journal.end());
     }
 }
 

@@ -27,7 +27,7 @@ use crate::hung::{
 };
 use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,
-    trimmed_and_written_again,
+    damaged_journal, trimmed_and_written_again,
 };
 use crate::maps::{bad_sectors_behind_configurations, crashes_in_a_row, torn_pages_are_mended};
 use crate::mirrors::{

@@ -9,6 +9,7 @@ stories! {
     SCENARIOS;
     replace_then_fail_another = "replace-then-fail-another" x 4,
     j1_a_crash_and_a_loss = "crash-and-loss" x 4,
+    j2_a_damaged_journal = "damaged-journal" x 4,
     j2_a_crash_in_a_replay = "crash-in-a-replay" x 4,
     j2_trimmed_and_written_again = "trimmed-and-written-again" x 4,
     j4_a_cut_stripe_and_bad_sectors = "cut-stripe-and-bad-sectors" x 4,

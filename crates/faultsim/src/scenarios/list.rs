@@ -17,6 +17,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: crash_and_loss,
     },
     Scenario {
+        name: "damaged-journal",
+        story: "after a crash under writers the journal of one member is damaged; the group starts, and then loses as many more as it survives",
+        script: damaged_journal,
+    },
+    Scenario {
         name: "crash-in-a-replay",
         story: "the start that replays a journal crashes again and again, then a member is lost",
         script: crash_in_a_replay,

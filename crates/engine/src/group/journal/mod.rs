@@ -25,6 +25,7 @@ use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, Giver, Mutex, join_all, oneshot};
 
 mod decide;
+mod doubtful;
 #[cfg(test)]
 mod model;
 mod proof;

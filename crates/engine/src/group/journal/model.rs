@@ -1,12 +1,12 @@
 //! An exhaustive model of the journal's order (rules J1, J2, J3) around the shipped decider.
 //!
 //! Owns a row of two data blocks and their parity, up to three writes to it, each its own batch, and every way in which a crash may leave
-//! frames and blocks on three disks of which one may be missing. Invariant checked: each data block, read or computed, is a version from the
+//! frames and blocks on three disks, of which one may be missing or have lost its frame of the last batch. Invariant checked: each data block, read or computed, is a version from the
 //! last flush on, and the parity fits. Each rule, when it is weakened, must be found out.
 
 use std::collections::BTreeMap;
 
-use super::decide::{Found, Source, decide};
+use super::decide::{Counting, Found, Held, Source, decide};
 use crate::buf::Buf;
 use crate::format::journal::{Frame, Piece, Record};
 use crate::ids::Slot;
@@ -25,6 +25,10 @@ enum Weak {
     TailWithoutFlush,
     /// Records of before an emptied journal are replayed.
     EpochIgnored,
+    /// A frame of the newest batch that does not read, or is damaged, is taken for one that was cut.
+    DamagedIsCut,
+    /// A newest batch that not all hold is applied, whether it had begun in place or not.
+    CutIsApplied,
 }
 
 const P: usize = 2;
@@ -89,7 +93,11 @@ impl History {
         let records = vec![Record { index: 0, pieces }];
         let frame =
             Frame { epoch: 2, batch: batch as u64 + 1, tail, place: 2, payload: 1, records };
-        Found { frame, payload: BTreeMap::from([((0, at), Buf::copy_of(&[row[disk]]))]) }
+        Found {
+            frame,
+            payload: BTreeMap::from([((0, at), Buf::copy_of(&[row[disk]]))]),
+            unread: false,
+        }
     }
 
     /// A frame of the start before, which was replayed, and an empty one that opened this start.
@@ -108,7 +116,10 @@ impl History {
         let payload = BTreeMap::from([((0, at), Buf::copy_of(&[0x7f]))]);
         let opening =
             Frame { epoch: 2, batch: 1, tail: 1, place: 0, payload: 0, records: Vec::new() };
-        [Found { frame: old, payload }, Found { frame: opening, payload: BTreeMap::new() }]
+        [
+            Found { frame: old, payload, unread: false },
+            Found { frame: opening, payload: BTreeMap::new(), unread: false },
+        ]
     }
 }
 
@@ -120,6 +131,10 @@ struct Crash {
     /// For each batch that was not flushed, the disks on which its write in place survives.
     placed: usize,
     missing: Option<usize>,
+    /// The disk that held the frame of the last batch, and whether it reads as something else (`true`) or not at all.
+    damaged: Option<(usize, bool)>,
+    /// A first replay was cut after so many writes, before the one that is judged.
+    cut: Option<usize>,
 }
 
 /// Whether a crash could leave this, by the rules that the engine keeps.
@@ -136,7 +151,11 @@ fn possible(history: &History, crash: Crash, weak: Weak) -> bool {
     let changed = 1 << history.slots[last] | 1 << P;
     let complete = crash.framed & changed == changed;
     let touched = crash.placed >> (3 * last) & 7;
-    crash.framed & !changed == 0 && (complete || touched == 0 || weak == Weak::InPlaceFirst)
+    let held = |(disk, _): (usize, bool)| complete && changed >> disk & 1 == 1;
+    // One fault: a disk is missing, or a frame is damaged.
+    let damage = crash.damaged.is_none_or(|at| held(at) && crash.missing.is_none());
+    let order = complete || touched == 0 || weak == Weak::InPlaceFirst;
+    crash.framed & !changed == 0 && order && damage
 }
 
 /// The blocks as the crash leaves them.
@@ -153,46 +172,98 @@ fn blocks(history: &History, crash: Crash) -> Row {
     row
 }
 
-/// Replays as the engine does: of each block the newest record that counts.
-fn replay(history: &History, crash: Crash, weak: Weak) -> Row {
+/// What a start finds in the journals.
+fn journals(history: &History, crash: Crash, weak: Weak) -> Vec<Option<Held>> {
     let last = history.slots.len() - 1;
-    let journals: Vec<Option<Vec<Found>>> = (0..3)
-        .map(|disk| {
-            let mut frames = Vec::new();
-            if history.older && disk != 1 {
-                frames.extend(History::left_over(disk, weak));
-            }
-            for batch in 0..=last {
-                let takes_part = disk == P || disk == history.slots[batch];
-                if takes_part && (batch < last || crash.framed >> disk & 1 == 1) {
-                    frames.push(history.frame(batch, disk, weak));
-                }
-            }
-            if weak == Weak::NewestIsBelieved {
-                let batch = last as u64 + 2;
-                let proof =
-                    Frame { epoch: 2, batch, tail: 1, place: 9, payload: 0, records: Vec::new() };
-                frames.push(Found { frame: proof, payload: BTreeMap::new() });
-            }
-            (crash.missing != Some(disk)).then_some(frames)
-        })
-        .collect();
-    let mut row = blocks(history, crash);
-    let mut seen = [false; 3];
-    for record in decide(&journals) {
-        for (piece, source) in record.pieces {
-            let slot = usize::from(piece.slot.0);
-            if let (false, Source::Payload(data)) =
-                (std::mem::replace(&mut seen[slot], true), source)
-            {
-                row[slot] = data[0];
+    let journal = |disk: usize| {
+        let mut frames = Vec::new();
+        if history.older && disk != 1 {
+            frames.extend(History::left_over(disk, weak));
+        }
+        let damaged = crash.damaged.is_some_and(|(at, _)| at == disk);
+        for batch in 0..=last {
+            let takes_part = disk == P || disk == history.slots[batch];
+            if takes_part && (batch < last || crash.framed >> disk & 1 == 1 && !damaged) {
+                frames.push(history.frame(batch, disk, weak));
             }
         }
-        if weak == Weak::OneRecordPerRow {
-            break;
+        if weak == Weak::NewestIsBelieved {
+            let batch = last as u64 + 2;
+            let proof =
+                Frame { epoch: 2, batch, tail: 1, place: 9, payload: 0, records: Vec::new() };
+            frames.push(Found { frame: proof, payload: BTreeMap::new(), unread: false });
+        }
+        let unread = crash.damaged == Some((disk, false)) && weak != Weak::DamagedIsCut;
+        (crash.missing != Some(disk)).then_some(Held { frames, unread })
+    };
+    (0..3).map(journal).collect()
+}
+
+/// The disks of a row, with the writes that are left before the replay is cut.
+struct Disks {
+    row: Row,
+    left: usize,
+}
+
+impl Disks {
+    fn write(&mut self, slot: usize, value: u8) {
+        if self.left > 0 {
+            self.left -= 1;
+            self.row[slot] = value;
         }
     }
-    row
+
+    /// Of each block the newest record; what a present disk lost of it is computed where it is not in place.
+    fn apply(&mut self, records: Vec<Counting>, weak: Weak) {
+        let mut seen = [false; 3];
+        let mut lost = Vec::new();
+        for record in records {
+            for (piece, source) in record.pieces {
+                let slot = usize::from(piece.slot.0);
+                if std::mem::replace(&mut seen[slot], true) {
+                    continue;
+                }
+                match source {
+                    Source::Payload(data) => self.write(slot, data[0]),
+                    Source::Unreadable => lost.push((slot, piece.crcs[0])),
+                    Source::InPlace | Source::Missing => {}
+                }
+            }
+            if weak == Weak::OneRecordPerRow {
+                break;
+            }
+        }
+        for (slot, crc) in lost {
+            let others = (0..3).filter(|at| *at != slot);
+            let computed = others.fold(0, |sum, at| sum ^ self.row[at]);
+            if u32::from(self.row[slot]) != crc && u32::from(computed) == crc {
+                self.write(slot, computed);
+            }
+        }
+    }
+}
+
+/// Replays as the engine does: what counts for certain, then what is doubtful and had begun.
+fn replay(history: &History, crash: Crash, weak: Weak) -> Row {
+    let mut disks = Disks { row: blocks(history, crash), left: usize::MAX };
+    for cut in crash.cut.into_iter().chain([usize::MAX]) {
+        // The member that is missing is lost after the replay that was cut.
+        let replaying = Crash { missing: crash.missing.filter(|_| cut == usize::MAX), ..crash };
+        disks.left = cut;
+        let records = decide(&journals(history, replaying, weak));
+        let (doubtful, sure): (Vec<_>, Vec<_>) = records.into_iter().partition(|r| r.doubtful);
+        disks.apply(sure, weak);
+        let [a, b, p] = disks.row;
+        let begun = match weak {
+            Weak::DamagedIsCut => false,
+            Weak::CutIsApplied => true,
+            _ => replaying.missing.is_none() && p != a ^ b,
+        };
+        if begun {
+            disks.apply(doubtful, weak);
+        }
+    }
+    disks.row
 }
 
 /// What is wrong after the replay, if anything is.
@@ -211,14 +282,25 @@ fn fault(history: &History, crash: Crash, weak: Weak) -> Option<String> {
     (!whole).then(|| format!("the parity does not fit: {history:?}, {crash:?}"))
 }
 
+type Faults = (Option<usize>, Option<(usize, bool)>, Option<usize>);
+
+/// What may go wrong beside the crash.
+fn faults() -> Vec<Faults> {
+    let missing = [None, Some(0), Some(1), Some(P)].map(|at| (at, None));
+    let damaged = [0, 1, P].into_iter().flat_map(|at| [(at, false), (at, true)]);
+    let kinds = missing.into_iter().chain(damaged.map(|at| (None, Some(at))));
+    let cuts = [None, Some(0), Some(1), Some(2), Some(3)];
+    kinds.flat_map(|(missing, damaged)| cuts.map(|cut| (missing, damaged, cut))).collect()
+}
+
 /// Goes through everything; answers how many states there were, and the first fault.
 fn search(weak: Weak) -> (u64, Option<String>) {
     let mut states = 0;
     for history in History::all() {
         for framed in 0..8 {
             for placed in 0..1 << (3 * history.slots.len()) {
-                for missing in [None, Some(0), Some(1), Some(P)] {
-                    let crash = Crash { framed, placed, missing };
+                for (missing, damaged, cut) in faults() {
+                    let crash = Crash { framed, placed, missing, damaged, cut };
                     if !possible(&history, crash, weak) {
                         continue;
                     }
@@ -248,6 +330,8 @@ fn each_rule_is_needed() {
         Weak::InPlaceFirst,
         Weak::TailWithoutFlush,
         Weak::EpochIgnored,
+        Weak::DamagedIsCut,
+        Weak::CutIsApplied,
     ] {
         assert!(search(weak).1.is_some(), "{weak:?} is not found out");
     }

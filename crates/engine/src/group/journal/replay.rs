@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use super::super::Group;
 use super::super::write::SlotWrite;
-use super::decide::{Counting, Found, Source, decide};
+use super::decide::{Counting, Found, Held, Source, decide};
 use crate::buf::Buf;
 use crate::drive::Drive;
 use crate::error::IoError;
@@ -71,9 +71,23 @@ impl<E: Env> Group<E> {
                 None => None,
             });
         }
-        let records = decide(&found);
+        let (doubtful, sure): (Vec<_>, Vec<_>) =
+            decide(&found).into_iter().partition(|record| record.doubtful);
         drop(found);
-        done.records = records.len() as u64;
+        self.apply(sure, &mut done).await?;
+        let begun = self.begun(doubtful).await;
+        self.apply(begun, &mut done).await?;
+        self.flush().await?;
+        Ok(done)
+    }
+
+    /// Makes records good.
+    async fn apply(
+        self: &Rc<Self>,
+        records: Vec<Counting>,
+        done: &mut Replayed,
+    ) -> Result<(), IoError> {
+        done.records += records.len() as u64;
         let (writes, doubts) = self.sort_out(records);
         for write in writes {
             let len = write.buf.len() as u64;
@@ -83,30 +97,13 @@ impl<E: Env> Group<E> {
         for run in self.runs_of(&doubts.rows) {
             done.unproved += self.make_rows_whole(run, &doubts).await?;
         }
-        self.flush().await?;
-        Ok(done)
+        Ok(())
     }
 
     /// Every frame of this group on the drive of `slot`, with the payload that fits.
-    async fn read_frames(&self, slot: Slot, drive: &Rc<Drive<E>>) -> Vec<Found> {
-        let blocks = region_blocks(&drive.layout);
-        let mut bytes = Vec::with_capacity((blocks * BLOCK_SIZE) as usize);
-        while (bytes.len() as u64) < blocks * BLOCK_SIZE {
-            let at = bytes.len() as u64;
-            let len = READ.min(blocks * BLOCK_SIZE - at);
-            let offset = drive.layout.journal.offset + at;
-            if let Ok(read) = drive.read_meta(offset, len).await {
-                bytes.extend_from_slice(&read);
-                continue;
-            }
-            for block in 0..len / BLOCK_SIZE {
-                match drive.read_meta(offset + block * BLOCK_SIZE, BLOCK_SIZE).await {
-                    Ok(read) => bytes.extend_from_slice(&read),
-                    Err(_) => bytes.resize(bytes.len() + BLOCK_SIZE as usize, 0),
-                }
-            }
-        }
+    async fn read_frames(&self, slot: Slot, drive: &Rc<Drive<E>>) -> Held {
         let block = BLOCK_SIZE as usize;
+        let (bytes, unread) = read_region(drive).await;
         let headers = bytes.chunks(block).zip(0..);
         let frames: Vec<Frame> =
             headers.filter_map(|(at, place)| Frame::decode(at, self.uuid, place)).collect();
@@ -114,14 +111,18 @@ impl<E: Env> Group<E> {
         let epoch = frames.iter().map(|f| f.epoch).max();
         let of_epoch = |f: &&Frame| Some(f.epoch) == epoch;
         let tail = frames.iter().filter(of_epoch).map(|f| f.tail).max().unwrap_or(0);
+        let blocks_of = |f: &Frame| f.place..f.place + 1 + u64::from(f.payload);
+        let within = |at: &u64| frames.iter().filter(of_epoch).any(|f| blocks_of(f).contains(at));
+        let outside = unread.iter().any(|at| !within(at));
         let live = frames.into_iter().filter(|f| Some(f.epoch) == epoch && f.batch >= tail);
-        live.map(|frame| {
+        let frames = live.map(|frame| {
             let from = (frame.place as usize + 1) * block;
             let end = (from + frame.payload as usize * block).min(bytes.len());
             let payload = payload_of(&frame, slot, &mut bytes[from..end].to_vec());
-            Found { frame, payload }
-        })
-        .collect()
+            let unread = unread.range(blocks_of(&frame)).next().is_some();
+            Found { frame, payload, unread }
+        });
+        Held { frames: frames.collect(), unread: outside }
     }
 
     /// What to write, and what is left in doubt: of each block the newest record counts.
@@ -164,7 +165,7 @@ impl<E: Env> Group<E> {
     }
 
     /// Rows in runs that lie in one stripe each.
-    fn runs_of(&self, rows: &BTreeSet<u64>) -> Vec<(u64, u64)> {
+    pub(super) fn runs_of(&self, rows: &BTreeSet<u64>) -> Vec<(u64, u64)> {
         let per_chunk = u64::from(self.geometry.chunk()) / BLOCK_SIZE;
         let mut runs: Vec<(u64, u64)> = Vec::new();
         for &row in rows {
@@ -342,6 +343,32 @@ pub(super) struct Row {
     pub(super) bufs: Vec<Option<Buf>>,
     /// Slots whose block is not known.
     pub(super) erased: SlotSet,
+}
+
+/// The journal of a drive, with zeroes where it does not read, and the blocks that do not.
+async fn read_region<E: Env>(drive: &Rc<Drive<E>>) -> (Vec<u8>, BTreeSet<u64>) {
+    let blocks = region_blocks(&drive.layout);
+    let mut bytes = Vec::with_capacity((blocks * BLOCK_SIZE) as usize);
+    let mut unread = BTreeSet::new();
+    while (bytes.len() as u64) < blocks * BLOCK_SIZE {
+        let at = bytes.len() as u64;
+        let len = READ.min(blocks * BLOCK_SIZE - at);
+        let offset = drive.layout.journal.offset;
+        if let Ok(read) = drive.read_meta(offset + at, len).await {
+            bytes.extend_from_slice(&read);
+            continue;
+        }
+        for block in (at..at + len).step_by(BLOCK_SIZE as usize) {
+            match drive.read_meta(offset + block, BLOCK_SIZE).await {
+                Ok(read) => bytes.extend_from_slice(&read),
+                Err(_) => {
+                    unread.insert(block / BLOCK_SIZE);
+                    bytes.resize(bytes.len() + BLOCK_SIZE as usize, 0);
+                }
+            }
+        }
+    }
+    (bytes, unread)
 }
 
 /// The payload of `slot` in the blocks behind a header, as far as it fits its checksums.
