@@ -166,6 +166,18 @@ impl Machine {
             self.complain(format!("the array does not stop in good order: {error}"));
         }
         self.stopped.set(true);
+        let writes = || -> Vec<u64> {
+            let of = |bay: &Rc<Bay>| {
+                let accesses = bay.drive.accesses();
+                accesses.data_writes + accesses.other_writes
+            };
+            self.world.shelf.all().iter().map(of).collect()
+        };
+        let written = writes();
+        self.pause(LOOK_NS).await;
+        if writes() != written {
+            self.complain("a disk was written after the orderly stop".into());
+        }
     }
 
     /// Waits `ns`, which may be chosen at random by the caller.
@@ -348,10 +360,16 @@ impl Machine {
         }
         self.read_all().await;
         let report = self.quiet().await;
-        let misfits: u64 = report.disks.iter().map(|disk| disk.errors.checksums).sum();
+        let misfits: Vec<String> = report
+            .disks
+            .iter()
+            .filter(|disk| disk.errors.checksums > 0)
+            .map(|disk| format!("{} of {}", disk.errors.checksums, disk.identity.path))
+            .collect();
         let liars = |bay: &Rc<Bay>| bay.drive.was_tampered_with();
-        if misfits > 0 && !self.world.shelf.all().iter().any(liars) {
-            self.complain(format!("{misfits} blocks do not fit their checksum, and no disk lied"));
+        if !misfits.is_empty() && !self.world.shelf.all().iter().any(liars) {
+            let which = misfits.join(", ");
+            self.complain(format!("blocks do not fit their checksum ({which}), and no disk lied"));
         }
         self.absolve(&report);
     }

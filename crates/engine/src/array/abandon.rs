@@ -42,7 +42,7 @@ impl<E: Env> Array<E> {
     }
 
     async fn abandon(self: &Rc<Self>, place: BackupPlace) -> Result<u64, CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         if self.config.borrow().backups.work_at(place).is_none() {
             return Err(CommandError::NotFound(format!("there is no {place}")));
         }
@@ -71,9 +71,10 @@ impl<E: Env> Array<E> {
         drop(logs);
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move {
-            let _turn = array.command_turn.lock().await;
-            // What cannot be made durable at home now is tried again with the next look.
-            let _ = array.let_go_of(place, &log, is_due).await;
+            if let Ok(_turn) = array.turn().await {
+                // What cannot be made durable at home now is tried again with the next look.
+                let _ = array.let_go_of(place, &log, is_due).await;
+            }
             array.letting_go.set(false);
         }));
     }

@@ -317,7 +317,7 @@ impl<E: Env> Array<E> {
             self.test_or_keep(group, retired);
         }
         if state == JobState::Failed {
-            self.rt.sleep_ns(AGAIN_NS).await;
+            self.sleep_unless_stopped(AGAIN_NS).await;
             return true;
         }
         state == JobState::Done || self.wants_spare(group)
@@ -357,9 +357,11 @@ impl<E: Env> Array<E> {
         drop(volumes);
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move {
+            let _step = array.steps.one();
             let volumes: Vec<_> = array.volumes.borrow().values().cloned().collect();
             for volume in volumes {
-                let weak = volume.shield().filter(|_| array.is_weak(&volume));
+                let goes_on = !array.stopping.get() && array.is_weak(&volume);
+                let weak = volume.shield().filter(|_| goes_on);
                 let Some(shield) = weak else { continue };
                 let group = volume.group().number;
                 let total = volume.blocks_away() * BLOCK_SIZE;
@@ -395,7 +397,7 @@ impl<E: Env> Array<E> {
                 array.end_job(&job, state, what.clone());
                 array.event(severity, "drained-early", None, Some(group), what);
                 if failed {
-                    array.rt.sleep_ns(AGAIN_NS).await;
+                    array.sleep_unless_stopped(AGAIN_NS).await;
                 }
             }
             array.draining.set(false);
@@ -412,7 +414,7 @@ impl<E: Env> Array<E> {
 
     /// Everything is home: one commit takes the shield down and lets its logs and the replaced disk go.
     async fn lower_shield(self: &Rc<Self>, group: GroupNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let mut removed = Vec::new();
         let idle = |volume: VolumeNumber| {
             let volumes = self.volumes.borrow();

@@ -62,7 +62,7 @@ impl<E: Env> Array<E> {
         disk: NewDisk<E>,
         role: DiskRole,
     ) -> Result<DiskNumber, CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let path = disk.identity.path.clone();
         let layout = Layout::for_size(disk.disk.size())
             .map_err(|e| CommandError::Refused(format!("{path}: {e}")))?;
@@ -147,7 +147,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such disk or a group relies on it or remembers it in a slot.
     pub async fn remove_disk(self: &Rc<Self>, number: DiskNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let disk = config.disk(number).ok_or_else(|| no_disk(number))?;
         if let Some((group, slot)) = config.slot_of(number) {
@@ -237,7 +237,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such disk, it is out already, or data would go with it.
     pub async fn fail_disk(self: &Rc<Self>, number: DiskNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let disk = config.disk(number).ok_or_else(|| no_disk(number))?;
         if !disk.in_service() {

@@ -49,7 +49,9 @@ impl<E: Env> Array<E> {
         self.rt.spawn(Box::pin(async move {
             let (mut job, mut told) = (None, String::new());
             while !mirror.has_ended() && !array.stopping.get() {
-                let done = match array.next_of_pair(&volume, &mirror) {
+                let next = array.next_of_pair(&volume, &mirror);
+                let step = (next != PairStep::Rest).then(|| array.steps.one());
+                let done = match next {
                     PairStep::Rest => {
                         let (state, what) = array.why_at_rest(primary, &mirror);
                         array.end_mirroring(&mirror, job.take(), state, what);
@@ -67,6 +69,7 @@ impl<E: Env> Array<E> {
                     PairStep::Reverse => array.reverse_pair(&volume, &mirror).await,
                     PairStep::CallDuplex => array.call_duplex(primary, &mirror).await,
                 };
+                drop(step);
                 // A copy that failed, or succeeds again, changes what the pair is good for while its primary is shielded.
                 array.follow_modes();
                 if let Err(why) = done {
@@ -81,7 +84,7 @@ impl<E: Env> Array<E> {
                     if gone && array.break_pair(primary, mirror.pair.id).await {
                         return;
                     }
-                    array.rt.sleep_ns(AGAIN_NS).await;
+                    array.sleep_unless_stopped(AGAIN_NS).await;
                 } else if job.as_ref().is_some_and(|job| job.progress.stop.get()) {
                     // Held or split, and perhaps let go on since: what its limit was to be is asked anew.
                     array.end_mirroring(&mirror, job.take(), JobState::Stopped, HALTED);

@@ -68,7 +68,7 @@ impl<E: Env> Array<E> {
 
     /// Takes the spare from the copy of `slot`; it is the next thing that the slot that is out finds.
     pub(super) async fn run_give_way(self: &Rc<Self>, group: &Rc<Group<E>>, slot: Slot) -> bool {
-        let _turn = self.command_turn.lock().await;
+        let Ok(_turn) = self.turn().await else { return false };
         let config = self.config.borrow().clone();
         if self.gives_way(&config, group) != Some(slot) {
             return true; // Somebody acted while we waited for our turn.

@@ -108,7 +108,7 @@ impl<E: Env> Array<E> {
         self: &Rc<Self>,
         spec: GroupSpec,
     ) -> Result<(GroupNumber, Notes), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let mut members = Vec::new();
         for (i, number) in spec.disks.iter().enumerate() {
@@ -168,7 +168,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such group or it holds volumes.
     pub async fn delete_group(self: &Rc<Self>, number: GroupNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let group = self.group(number)?;
         let volumes: Vec<String> = config

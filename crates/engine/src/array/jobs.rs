@@ -154,6 +154,7 @@ impl<E: Env> Array<E> {
             ended_ns: Cell::new(None),
             hastened: Cell::new(false),
         });
+        job.progress.stop.set(job.progress.stop.get() || self.stopping.get());
         let mut list = self.jobs.list.borrow_mut();
         list.push(Rc::clone(&job));
         while list.len() > ENDED_KEPT {

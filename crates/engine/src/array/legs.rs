@@ -30,7 +30,7 @@ impl<E: Env> Array<E> {
         legs: Vec<NewDisk<E>>,
         serves: &[GroupNumber],
     ) -> Result<(), CommandError> {
-        let turn = self.command_turn.lock().await;
+        let turn = self.turn().await?;
         let (config, place) = (self.config.borrow().clone(), BackupPlace::WorkDisk(set));
         let Some(work) = config.backups.work_at(place) else {
             return Err(CommandError::NotFound(format!("{place} was removed meanwhile")));
@@ -98,7 +98,7 @@ impl<E: Env> Array<E> {
         if let Some(log) = &early {
             log.copy_to(drive).await.map_err(|e| failed(&e))?;
         }
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let log = in_use();
         let copied = |log: &Rc<Log<E>>| early.as_ref().is_some_and(|early| Rc::ptr_eq(early, log));
         if let Some(log) = log.as_ref().filter(|log| !copied(log)) {

@@ -88,7 +88,10 @@ impl<E: Env> Array<E> {
     pub(super) async fn scrub_on_schedule(self: Rc<Self>) {
         let every_ns = self.scrub_every_s.saturating_mul(1_000_000_000);
         while !self.stopping.get() {
-            self.rt.sleep_ns(every_ns).await;
+            self.sleep_unless_stopped(every_ns).await;
+            if self.stopping.get() {
+                return;
+            }
             let groups: Vec<GroupNumber> = self.groups.borrow().keys().copied().collect();
             for group in groups {
                 // Refused while other work runs: then the next turn looks again.

@@ -53,7 +53,7 @@ impl<E: Env> Array<E> {
         primary: &str,
         secondary: &str,
     ) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let (first, second) = (find(&config, primary)?.clone(), find(&config, secondary)?.clone());
         check_pair(&config, &first, &second).map_err(CommandError::Refused)?;
@@ -120,7 +120,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such pair, or it backs a shielded group.
     pub async fn delete_pair(self: &Rc<Self>, primary: &str) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let pair = self.find_pair(primary)?;
         let group = self.group_of(pair.secondary)?;
         self.commit(|next| next.backups.pairs.retain(|p| p.id != pair.id)).await?;
@@ -187,7 +187,7 @@ impl<E: Env> Array<E> {
         words: &str,
         change: impl Fn(&mut PairEntry) -> bool,
     ) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let pair = self.find_pair(primary)?;
         if !change(&mut pair.clone()) {
             let held = if pair.hold {

@@ -18,7 +18,7 @@ use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
 use crate::shield::{LegFailures, Log};
-use crate::sync::{Event, Mutex};
+use crate::sync::{Counted, Event, Mutex, MutexGuard, race};
 use crate::volume::VolumeRt;
 
 mod abandon;
@@ -108,6 +108,8 @@ pub struct Array<E: Env> {
     changed: Event,
     changes: Cell<u64>,
     stopping: Cell<bool>,
+    /// Steps of background work, which an orderly stop waits for: what they write comes before the configuration that calls groups clean.
+    steps: Counted,
     jobs: jobs::Jobs,
     /// Replacements that an operator has paused, by the disk being filled; until resumed, or until the old member or the
     /// copy is gone.
@@ -172,6 +174,7 @@ impl<E: Env> Array<E> {
             changed: Event::default(),
             changes: Cell::new(0),
             stopping: Cell::new(false),
+            steps: Counted::default(),
             jobs: jobs::Jobs::default(),
             paused: RefCell::default(),
             direct: RefCell::default(),
@@ -262,7 +265,23 @@ impl<E: Env> Array<E> {
         self.event(Severity::Critical, "disk-needed-fails", Some(disk), group, what);
     }
 
-    /// Orderly stop: refuses new requests, drains those under way, flushes, clears intent, commits a clean configuration.
+    /// The turn to change the array by a command.
+    async fn turn(&self) -> Result<MutexGuard<'_>, CommandError> {
+        let turn = self.command_turn.lock().await;
+        match self.stopping.get() {
+            false => Ok(turn),
+            true => Err(CommandError::Refused("the array is being stopped".into())),
+        }
+    }
+
+    /// Sleeps, unless the array stops meanwhile.
+    async fn sleep_unless_stopped(&self, ns: u64) {
+        let mut sleep = Box::pin(self.rt.sleep_ns(ns));
+        let mut stop = Box::pin(self.changed.wait_until(|| self.stopping.get()));
+        race(&mut sleep, &mut stop).await;
+    }
+
+    /// Orderly stop: refuses new requests and commands, drains those under way, waits for background work, flushes, clears intent, commits a clean configuration.
     ///
     /// # Errors
     /// If not everything could be made durable; what is wrong is said.
@@ -282,6 +301,8 @@ impl<E: Env> Array<E> {
         }
         self.mirrors_at_rest().await;
         self.jobs.ended(|_| true).await;
+        self.steps.none().await;
+        let _turn = self.command_turn.lock().await; // Commands on their way end, others are refused.
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in &groups {
             // Discards on their way need not end, others do not begin.

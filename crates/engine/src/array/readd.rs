@@ -30,7 +30,7 @@ impl<E: Env> Array<E> {
         number: DiskNumber,
         disk: Option<NewDisk<E>>,
     ) -> Result<(), CommandError> {
-        let turn = self.command_turn.lock().await;
+        let turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let entry = config.disk(number).ok_or_else(|| no_disk(number))?.clone();
         let Service::Dropped { history, generation, .. } = entry.service else {

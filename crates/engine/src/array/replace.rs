@@ -44,7 +44,7 @@ impl<E: Env> Array<E> {
         rate: u64,
         asked: Strategy,
     ) -> Result<u64, CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         config.disk(disk).ok_or_else(|| no_disk(disk))?;
         let Some((number, slot)) = config.slot_of(disk) else {

@@ -53,7 +53,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such disk, it is not being replaced, or the copy is paused already.
     pub async fn pause_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let Replacing { group, slot, spare } = self.replacing(disk)?;
         if !self.paused.borrow_mut().insert(spare) {
             return Err(CommandError::Refused(format!(
@@ -96,7 +96,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such disk, it is not being replaced, or the copy is not paused.
     pub async fn resume_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let Replacing { group, slot, spare } = self.replacing(disk)?;
         if !self.paused.borrow_mut().remove(&spare) {
             return Err(CommandError::Refused(format!(
@@ -116,7 +116,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such disk, it is not being replaced, the old member no longer answers, or the copy ended meanwhile.
     pub async fn cancel_replace(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let place = self.config.borrow().slot_of(disk);
         if place.is_some_and(|place| self.again.borrow_mut().remove(&place)) {
             return Ok(()); // It waited for the next spare.

@@ -149,8 +149,12 @@ impl<E: Env> Array<E> {
                 if !is_there || group.lost_in(slot) == 0 {
                     break;
                 }
-                array.rt.sleep_ns(wait).await;
+                array.sleep_unless_stopped(wait).await;
+                if array.stopping.get() {
+                    return;
+                }
                 wait = (2 * wait).min(AGAIN_MAX_NS);
+                let _step = array.steps.one();
                 array.regain(&group, slot, &drive, &|| array.is_replaced(disk)).await;
             }
             // Host requests that began before the swap may still read the disk, or write it.

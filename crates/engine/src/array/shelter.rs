@@ -34,7 +34,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If nothing can take the group's writes.
     pub(super) async fn shelter(self: &Rc<Self>, disk: DiskNumber) -> Result<bool, CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let Some((number, slot)) = config.slot_of(disk) else { return Ok(false) };
         let group = self.group(number)?;

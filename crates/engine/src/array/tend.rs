@@ -72,6 +72,7 @@ impl<E: Env> Array<E> {
         self.rt.spawn(Box::pin(async move {
             while !array.stopping.get() && array.groups.borrow().contains_key(&group.number) {
                 let seen = array.changes.get();
+                let step = array.steps.one();
                 let went_on = match array.next_step(&group) {
                     Step::Resync => array.run_resync(&group).await,
                     Step::Fill(slot) => array.run_fill(&group, slot).await,
@@ -83,6 +84,7 @@ impl<E: Env> Array<E> {
                     Step::WriteBack => array.run_write_back(&group).await,
                     Step::Rest => false,
                 };
+                drop(step);
                 if !went_on {
                     array
                         .changed
@@ -210,7 +212,7 @@ impl<E: Env> Array<E> {
         if state == JobState::Failed {
             // What does not answer now may do so later; nothing else can go on before.
             const AGAIN_NS: u64 = 30_000_000_000;
-            self.rt.sleep_ns(AGAIN_NS).await;
+            self.sleep_unless_stopped(AGAIN_NS).await;
         }
         state != JobState::Stopped
     }
@@ -221,7 +223,7 @@ impl<E: Env> Array<E> {
         slot: Slot,
         spare: DiskNumber,
     ) -> bool {
-        let _turn = self.command_turn.lock().await;
+        let Ok(_turn) = self.turn().await else { return false };
         // Somebody may have acted while we waited for our turn.
         match self.next_step(group) {
             Step::Engage(s, d) if (s, d) == (slot, spare) => {
@@ -413,7 +415,8 @@ impl<E: Env> Array<E> {
     async fn sweep_now_and_then(self: Rc<Self>) {
         const EVERY_NS: u64 = 5_000_000_000;
         while !self.stopping.get() {
-            self.rt.sleep_ns(EVERY_NS).await;
+            self.sleep_unless_stopped(EVERY_NS).await;
+            let _step = self.steps.one();
             let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
             for group in groups {
                 if self.stopping.get() {

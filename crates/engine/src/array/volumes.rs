@@ -164,7 +164,7 @@ impl<E: Env> Array<E> {
         self: &Rc<Self>,
         spec: VolumeSpec,
     ) -> Result<VolumeNumber, CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let number = free_number(&config, spec.number)?;
         self.check_new_name(&config, &spec.name, number)?;
@@ -207,7 +207,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such volume, it is larger already, or the group lacks the space; then nothing changed.
     pub async fn grow_volume(self: &Rc<Self>, name: &str, size: u64) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let volume = find(&config, name)?.clone();
         refuse_if_relied_on(&config, &volume, "grown")?;
@@ -255,7 +255,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such volume or the new name is taken or not printable.
     pub async fn rename_volume(self: &Rc<Self>, name: &str, new: &str) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let volume = find(&config, name)?.clone();
         self.check_new_name(&config, new, volume.number)?;
@@ -280,7 +280,7 @@ impl<E: Env> Array<E> {
         name: &str,
         read_only: bool,
     ) -> Result<(), CommandError> {
-        let turn = self.command_turn.lock().await;
+        let turn = self.turn().await?;
         let volume = find(&self.config.borrow(), name)?.clone();
         if volume.read_only != read_only {
             self.commit_read_only(&volume, read_only).await?;
@@ -319,7 +319,7 @@ impl<E: Env> Array<E> {
     /// If there is no such volume or something relies on it; then it serves as before.
     pub async fn delete_volume(self: &Rc<Self>, name: &str) -> Result<(), CommandError> {
         let number = {
-            let _turn = self.command_turn.lock().await;
+            let _turn = self.turn().await?;
             self.deletable(name)?.number
         };
         let running = self.volumes.borrow().get(&number).cloned();
@@ -328,7 +328,7 @@ impl<E: Env> Array<E> {
             // Requests may hang with a disk, or be paused (rule C3): meanwhile others have the turn, to fail the disk or to bring one.
             running.drained().await;
         }
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let volume = self.deletable(&number.to_string())?;
         let group = self.group(volume.group)?;
         self.commit(|next| forget_volume(next, number)).await?;

@@ -26,7 +26,7 @@ impl<E: Env> Array<E> {
         name: &str,
         serves: &[String],
     ) -> Result<VolumeNumber, CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let volume = super::volumes::find(&config, name)?.clone();
         let place = BackupPlace::WorkVolume(volume.number);
@@ -76,7 +76,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such work volume or it is in use.
     pub async fn remove_work_volume(self: &Rc<Self>, name: &str) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let volume = super::volumes::find(&config, name)?.clone();
         let place = BackupPlace::WorkVolume(volume.number);
@@ -107,7 +107,7 @@ impl<E: Env> Array<E> {
         if self.config.borrow().backups.work_at(place).is_some() {
             return self.add_legs(set, legs, &serves).await;
         }
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         if set.0 == 0 || set.0 > DISKS_MAX {
             return Err(CommandError::Refused(format!(
@@ -162,7 +162,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such set or it is in use.
     pub async fn remove_work_disk(self: &Rc<Self>, set: DiskNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let config = self.config.borrow().clone();
         let place = BackupPlace::WorkDisk(set);
         let work = config.backups.work_at(place).ok_or_else(|| {
@@ -215,7 +215,7 @@ impl<E: Env> Array<E> {
         name: &str,
         strategy: Strategy,
     ) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         let volume = super::volumes::find(&self.config.borrow(), name)?.number;
         self.commit(|next| {
             if strategy == Strategy::Auto {

@@ -128,7 +128,7 @@ impl<E: Env> Array<E> {
     }
 
     async fn set_policy(self: &Rc<Self>, policy: Policy, what: String) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         self.commit(|next| next.health.policy = policy).await?;
         self.event(Severity::Info, "policy-set", None, None, what);
         Ok(())
@@ -139,7 +139,7 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such disk, or it cannot be committed.
     pub async fn clear_health(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
-        let _turn = self.command_turn.lock().await;
+        let _turn = self.turn().await?;
         if self.config.borrow().disk(disk).is_none() {
             return Err(no_disk(disk));
         }
