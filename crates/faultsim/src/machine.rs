@@ -10,8 +10,8 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use forestall_engine::{
-    Array, ArrayReport, CommandError, Event, GroupReport, JobState, JournalMode, Level, Runtime,
-    VolumeHandle,
+    Array, ArrayReport, CommandError, DiskReport, DiskState, Event, GroupReport, JobState,
+    JournalMode, Level, Runtime, VolumeHandle,
 };
 
 use crate::client::Host;
@@ -166,12 +166,18 @@ impl Machine {
             self.complain(format!("the array does not stop in good order: {error}"));
         }
         self.stopped.set(true);
+        // A request to a disk that was dropped is tried again, whatever became of the disk.
+        let report = self.array.report();
+        let in_service = |bay: &&Rc<Bay>| {
+            let is = |disk: &DiskReport| disk.identity.path == bay.drive.name();
+            report.disks.iter().any(|disk| is(disk) && disk.state != DiskState::Failed)
+        };
         let writes = || -> Vec<u64> {
             let of = |bay: &Rc<Bay>| {
                 let accesses = bay.drive.accesses();
                 accesses.data_writes + accesses.other_writes
             };
-            self.world.shelf.all().iter().map(of).collect()
+            self.world.shelf.all().iter().filter(in_service).map(of).collect()
         };
         let written = writes();
         self.pause(LOOK_NS).await;

@@ -211,7 +211,9 @@ impl<E: Env> Log<E> {
             && !bad.is_empty()
             && self.space.answers()
         {
-            // Rewriting makes most disks put the sector elsewhere. The slot is this block's as long as the caller holds the block's lock.
+            // Rewriting makes most disks put the sector elsewhere. The slot is this block's as long as the caller holds the block's lock, with
+            // others that read: they take turns.
+            let _slot = self.slots.lock(slot..slot + 1, Hold::Exclusive).await;
             let _ = self.space.write(shape.payload(slot), good.clone()).await;
         }
         good.ok_or(IoError::Io)
