@@ -13,6 +13,7 @@ use crate::away::withhold;
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
+use crate::target::Zeroing;
 use crate::trace::Trace;
 
 /// Levels of the primary's group, and levels and members of the secondary's.
@@ -171,6 +172,29 @@ pub(crate) fn crash_while_mirroring(seed: u64, trace: Trace) {
                 s.machine.audit().await;
             });
         }
+    }
+}
+
+/// Rule B2: a trim that is not durable when a pair is made comes back with a crash, and the secondary must get it too.
+pub(crate) fn trimmed_before_the_pair(seed: u64, trace: Trace) {
+    const LEN: u64 = 512 << 10;
+    for (level, members, other, others) in SHAPES {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        stage.run(AssembleOptions::default(), None, move |machine| async move {
+            let mut s = Script::new(&machine);
+            s.add_secondary(other, others).await;
+            s.scribble(20).await;
+            s.write(0, LEN).await;
+            s.flush().await;
+            s.host.must(s.host.zero(0, LEN, Zeroing::Trim, false).await, "a trim");
+            s.pair_up().await;
+        });
+        stage.end(false);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            s.equal().await;
+            s.verify().await;
+            s.compare().await;
+        });
     }
 }
 

@@ -32,7 +32,7 @@ use crate::journal::{
 use crate::maps::{bad_sectors_behind_configurations, crashes_in_a_row, torn_pages_are_mended};
 use crate::mirrors::{
     crash_while_mirroring, no_such_pair, primary_lost_a_block, secondary_follows,
-    secondary_is_away, secondary_is_lost,
+    secondary_is_away, secondary_is_lost, trimmed_before_the_pair,
 };
 use crate::pairs::{
     backup_is_missing, crash_in_a_flush, crash_while_paired, no_group_for_a_pair,

@@ -108,6 +108,10 @@ impl<E: Env> Array<E> {
         self.blank(&group, &[&secondary.extents[..], &entry.bitmap].concat()).await?;
         primary.set_mirror(self.mirrors.borrow().get(&entry.primary).cloned());
         primary.pass().await;
+        // What was trimmed before and is not durable would come back with a crash, and nothing would tell that the secondary has not got it.
+        primary.flush_all().await.map_err(|e| {
+            CommandError::Failed(format!("{e} while flushing volume {}", entry.primary))
+        })?;
         primary.blocks_with_data().into_iter().for_each(|blocks| pair.mark(blocks));
         pair.persist_bits().await.map_err(|e| {
             CommandError::Failed(format!("{e} while writing the bitmap of the pair"))

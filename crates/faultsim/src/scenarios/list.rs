@@ -262,6 +262,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: secondary_is_lost,
     },
     Scenario {
+        name: "trimmed-before-the-pair",
+        story: "a volume is trimmed and made a primary before that is durable, and the machine crashes: no bit left means equal volumes",
+        script: trimmed_before_the_pair,
+    },
+    Scenario {
         name: "whole-group-is-away",
         story: "each level: all disks of a group are missing at one start, or two, after a crash too, and are brought back: it has all that it had",
         script: whole_group_is_away,
