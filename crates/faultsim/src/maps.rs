@@ -8,7 +8,8 @@
 
 use forestall_engine::format::layout::Layout;
 use forestall_engine::{
-    AssembleOptions, BLOCK_SIZE, Buf, GroupNumber, IoError, JournalMode, Level,
+    AssembleOptions, BLOCK_SIZE, Buf, DiskNumber, DiskState, GroupNumber, IoError, JournalMode,
+    Level,
 };
 
 use crate::machine::Latch;
@@ -156,6 +157,8 @@ pub fn lost_list(seed: u64, trace: Trace, change: Change, crash_at: Option<u64>)
 const ROWS: u64 = 60;
 /// Crashes in a row.
 const CRASHES: u64 = 4;
+/// Long enough for second places to be written.
+const AT_REST_NS: u64 = 3_000_000_000;
 
 /// A machine crashes while it starts or just after, again and again; then a member is lost. Whatever one crash tore on the others, the
 /// next one must not tear what was left there: of the configuration (rule C1) and of the maps (rule M1) each disk keeps one place whole.
@@ -198,6 +201,50 @@ pub(crate) fn bad_sectors_behind_configurations(seed: u64, trace: Trace) {
     act(&mut stage, degraded(), |mut s| async move {
         s.verify().await;
         s.scribble(3).await;
+    });
+}
+
+/// After a member was failed and more was written, one of the two places of a map or of the configuration goes bad on every disk: the other one has the same, once it rests
+/// or the stop was orderly (rules C1, M1). Else what was written reads as zeroes, and the failed member as current.
+pub(crate) fn one_place_is_damaged_everywhere(seed: u64, trace: Trace) {
+    for (level, members) in [(Level::Raid1, 2), (Level::Raid5, 3)] {
+        for case in 0..PLACES as u64 * 4 {
+            one_place_is_damaged(seed + case, trace.clone(), level, members);
+        }
+    }
+}
+
+/// Places that are there twice.
+const PLACES: usize = 5;
+
+fn one_place_is_damaged(case: u64, trace: Trace, level: Level, members: usize) {
+    let mut stage = stage_of(case, trace, level, members, 0);
+    let all = stage.world.shelf.all();
+    let layout = Layout::for_size(all[0].drive.size()).expect("a disk of a stage");
+    let places: [_; PLACES] =
+        [layout.config, layout.intent, layout.unwritten, layout.lost, layout.cursors];
+    let place = places[case as usize / 4 % PLACES][(case % 2) as usize];
+    let orderly = (case / 2).is_multiple_of(2);
+    stage.run(AssembleOptions::default(), None, move |machine| async move {
+        let mut s = Script::new(&machine);
+        s.scribble(10).await;
+        s.must(machine.array.fail_disk(DiskNumber(1)).await, "disk fail");
+        s.scribble(20).await;
+        s.flush().await;
+        if orderly {
+            machine.stop().await;
+        } else {
+            machine.pause(AT_REST_NS).await;
+        }
+    });
+    stage.end(orderly);
+    all.iter().for_each(|bay| bay.drive.faults_mut().spoil(place.offset..place.end()));
+    act(&mut stage, degraded(), |s| async move {
+        s.verify().await;
+        let report = s.machine.array.report();
+        if report.disks.iter().any(|d| d.number == DiskNumber(1) && d.state == DiskState::InSync) {
+            s.machine.complain("the failed member is back".into());
+        }
     });
 }
 

@@ -29,7 +29,10 @@ use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,
     damaged_journal, trimmed_and_written_again,
 };
-use crate::maps::{bad_sectors_behind_configurations, crashes_in_a_row, torn_pages_are_mended};
+use crate::maps::{
+    bad_sectors_behind_configurations, crashes_in_a_row, one_place_is_damaged_everywhere,
+    torn_pages_are_mended,
+};
 use crate::mirrors::{
     crash_while_mirroring, no_such_pair, primary_lost_a_block, secondary_follows,
     secondary_is_away, secondary_is_lost, trimmed_before_the_pair,

@@ -185,7 +185,7 @@ impl<E: Env> Array<E> {
     }
 
     /// Writes one generation to all of `list`; answers the disks that did not take it.
-    async fn write_everywhere(
+    pub(super) async fn write_everywhere(
         &self,
         config: &Configuration,
         list: &[DiskNumber],

@@ -30,6 +30,7 @@ mod backing;
 mod commit;
 mod create;
 mod disks;
+mod doubling;
 mod events;
 mod following;
 mod give_way;
@@ -88,6 +89,8 @@ pub struct Array<E: Env> {
     /// The last one written, whether it counts or not.
     written: RefCell<Configuration>,
     counted: Cell<bool>,
+    /// The generation that stands in both slots of every disk in service.
+    doubled: Cell<u64>,
     commit_turn: Mutex,
     /// Every open disk of the array, also dropped ones that still answer.
     drives: RefCell<BTreeMap<DiskNumber, Rc<Drive<E>>>>,
@@ -161,6 +164,7 @@ impl<E: Env> Array<E> {
             written: RefCell::new(config.clone()),
             config: RefCell::new(config),
             counted: Cell::new(counted),
+            doubled: Cell::new(0),
             commit_turn: Mutex::default(),
             drives: RefCell::default(),
             holds: RefCell::default(),
@@ -325,6 +329,8 @@ impl<E: Env> Array<E> {
             if group.checkpoint_all().await.is_err() {
                 wrong.push(format!("group {}: its copy cursor could not be written", group.number));
             }
+            // Second places are a precaution: what counts is durable without them.
+            let _ = group.double_pages(true).await;
         }
         self.event(Severity::Info, "array-stopped", None, None, "orderly stop".into());
         self.log_written().await;
@@ -339,6 +345,7 @@ impl<E: Env> Array<E> {
         .await?;
         // Once more, so that the disks tell that the orderly stop counted: an image from before it is recognised.
         self.commit(|_| ()).await?;
+        self.double_configuration().await;
         if wrong.is_empty() { Ok(()) } else { Err(CommandError::Failed(wrong.join("; "))) }
     }
 }

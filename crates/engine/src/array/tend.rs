@@ -53,6 +53,8 @@ impl<E: Env> Array<E> {
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move { array.sweep_now_and_then().await }));
         let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move { array.double_now_and_then().await }));
+        let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move { array.watch_health().await }));
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in groups {

@@ -86,6 +86,14 @@ impl<E: Env> Group<E> {
         Ok(())
     }
 
+    /// Writes pages at rest, or with `all` every page, to their second place too, where that holds something older.
+    pub(crate) async fn double_pages(self: &Rc<Self>, all: bool) -> Result<(), IoError> {
+        for pages in [&self.intent.pages, &self.unwritten.pages, &self.lost.pages, &self.cursors] {
+            pages.touch_alone(all);
+        }
+        self.persist_stale_pages().await
+    }
+
     /// Completes when everything that began to change the group before this call has ended.
     pub(crate) async fn those_before_have_ended(&self) {
         self.rows.passed().await;

@@ -3,7 +3,7 @@
 //! Owns generations and the ordering of page writes. Invariants: a page goes to the place that no drive's newest copy is in, so
 //! drives that a crash left behind get that copy first; a page counts as durable only when it is written and
 //! flushed on every drive of the group that is in service; a drive that cannot take it is failed first, so that it is committed out before
-//! anybody relies on the page; writers of one page take turns and one write serves all who waited. What the bits mean is
+//! anybody relies on the page; a page at rest stands in both places; writers of one page take turns and one write serves all who waited. What the bits mean is
 //! left to the maps.
 
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use crate::buf::Buf;
 use crate::disk::DiskFault;
 use crate::drive::Drive;
 use crate::error::IoError;
+use crate::format::codec::crc32c;
 use crate::format::layout::{Layout, Region};
 use crate::format::page::{self, PageKind};
 use crate::ids::{BLOCK_SIZE, DiskNumber, Uuid};
@@ -29,6 +30,12 @@ struct PageState {
     /// The change that is durable.
     durable: u64,
     writing: bool,
+    /// Checksum of what the newest copy holds.
+    newest: Option<u32>,
+    /// Only the newest copy holds that: the other place has what was before.
+    alone: bool,
+    /// The generation when it was last looked whether the page rests.
+    seen: u64,
     /// Drives whose newest copy is an older one, as a crash left them.
     behind: Option<Behind>,
 }
@@ -102,6 +109,18 @@ impl Pages {
         (0..states.len()).filter(|i| states[*i].wanted > states[*i].durable).collect()
     }
 
+    /// Notes as changed every page at rest whose other place holds something older: written once more, it stands in both, and damage to either
+    /// place of every drive takes nothing away. A page rests if it was not written since the last call, or at once if `all` do.
+    pub(super) fn touch_alone(&self, all: bool) {
+        for state in self.states.borrow_mut().iter_mut() {
+            let rests = state.seen == state.generation || all;
+            state.seen = state.generation;
+            if state.alone && rests && !state.writing {
+                state.wanted += 1;
+            }
+        }
+    }
+
     /// Makes everything noted so far for `page` durable. `payload` is asked for the page's bytes when it is written, and
     /// `done` is told once they are durable.
     pub(super) async fn persist<E: Env>(
@@ -132,6 +151,8 @@ impl Pages {
                 if written.is_ok() {
                     state.generation = generation;
                     state.durable = state.durable.max(version);
+                    let sum = Some(crc32c(&bytes));
+                    state.alone = std::mem::replace(&mut state.newest, sum) != sum;
                 }
             }
             if written.is_ok() {
@@ -189,18 +210,17 @@ impl Pages {
         stored
     }
 
-    /// The newest copy of each page on a drive, read in large requests.
-    async fn newest_on<E: Env>(&self, group: Uuid, drive: &Rc<Drive<E>>) -> Vec<Option<Held>> {
-        let mut held: Vec<Option<Held>> = vec![None; self.count()];
-        let region = places(&drive.layout, self.kind);
-        for region in region {
+    /// What each page's two places on a drive hold, read in large requests.
+    async fn held_on<E: Env>(&self, group: Uuid, drive: &Rc<Drive<E>>) -> Vec<OnDrive> {
+        let mut held = vec![OnDrive::default(); self.count()];
+        for region in places(&drive.layout, self.kind) {
             for first in (0..self.count()).step_by(PAGES_AT_ONCE) {
                 let count = PAGES_AT_ONCE.min(self.count() - first);
                 for (page, bytes) in (first..).zip(read_pages(drive, region, first, count).await) {
                     let Some(bytes) = bytes else { continue };
-                    let found = page::decode(&bytes, self.kind, group, page as u64).ok();
-                    let found = found.map(|found| (found.generation, found.payload.to_vec()));
-                    held[page] = page::newest(held[page].take().into_iter().chain(found));
+                    if let Ok(found) = page::decode(&bytes, self.kind, group, page as u64) {
+                        held[page].add((found.generation, found.payload.to_vec()));
+                    }
                 }
             }
         }
@@ -265,8 +285,8 @@ impl Pages {
     }
 
     /// Reads the newest generation of each page among `drives` and hands its payload to `take`. A page that not every drive holds
-    /// alike is noted as changed, so that it is written to all before anybody relies on it. A page that no drive holds is an
-    /// error: it was written when the group was made.
+    /// alike, or of which a place was damaged, is noted as changed, so that it is written to all before anybody relies on it. A page that no
+    /// drive holds is an error: it was written when the group was made, in both places.
     pub(super) async fn load<E: Env>(
         &self,
         group: Uuid,
@@ -275,17 +295,21 @@ impl Pages {
     ) -> Result<(), MissingPage> {
         let mut on_drives = Vec::new();
         for drive in drives {
-            on_drives.push(self.newest_on(group, drive).await);
+            on_drives.push(self.held_on(group, drive).await);
         }
         for page in 0..self.count() {
-            let held: Vec<Option<Held>> = on_drives.iter_mut().map(|on| on[page].take()).collect();
-            let best = held.iter().flatten().max_by_key(|(generation, _)| *generation).cloned();
+            let whole = on_drives.iter().all(|on| on[page].places == 2);
+            let alone = !on_drives.iter().all(|on| on[page].twice);
+            let held: Vec<Option<Held>> =
+                on_drives.iter_mut().map(|on| on[page].newest.take()).collect();
+            let best = page::newest(held.iter().flatten().cloned());
             let (generation, payload) = best.ok_or(MissingPage { kind: self.kind, page })?;
             let alike = held.iter().all(|h| h.as_ref() == Some(&(generation, payload.clone())));
             {
                 let state = &mut self.states.borrow_mut()[page];
-                state.generation = generation;
-                state.wanted += u64::from(!alike);
+                (state.generation, state.alone) = (generation, alone);
+                state.newest = Some(crc32c(&payload));
+                state.wanted += u64::from(!alike || !whole);
                 state.behind = behind(drives, &held, generation, &payload);
             }
             take(page, &payload);
@@ -309,6 +333,24 @@ fn behind<E: Env>(
 
 /// A page's generation and payload.
 type Held = (u64, Vec<u8>);
+
+/// What a drive holds of a page.
+#[derive(Clone, Default)]
+struct OnDrive {
+    newest: Option<Held>,
+    /// How many of its two places can be read.
+    places: usize,
+    /// Both hold the same payload.
+    twice: bool,
+}
+
+impl OnDrive {
+    fn add(&mut self, found: Held) {
+        self.places += 1;
+        self.twice = self.newest.as_ref().is_some_and(|other| other.1 == found.1);
+        self.newest = page::newest(self.newest.take().into_iter().chain([found]));
+    }
+}
 
 /// Pages read in one request.
 const PAGES_AT_ONCE: usize = (1 << 20) / BLOCK_SIZE as usize;

@@ -127,6 +127,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: torn_pages_are_mended,
     },
     Scenario {
+        name: "one-place-is-damaged-everywhere",
+        story: "one of the two places of a map or of the configuration goes bad on every disk: the other has the same",
+        script: one_place_is_damaged_everywhere,
+    },
+    Scenario {
         name: "bad-sectors-behind-configurations",
         story: "sectors go bad in both slots of a disk's configuration, behind what stands there: it starts, alone",
         script: bad_sectors_behind_configurations,
@@ -257,14 +262,14 @@ pub const SCENARIOS: &[Scenario] = &[
         script: crash_while_mirroring,
     },
     Scenario {
-        name: "secondary-is-lost",
-        story: "the secondary's group takes no more writes, or is away at a start: the primary goes on, and the pair ends, or waits",
-        script: secondary_is_lost,
-    },
-    Scenario {
         name: "trimmed-before-the-pair",
         story: "a volume is trimmed and made a primary before that is durable, and the machine crashes: no bit left means equal volumes",
         script: trimmed_before_the_pair,
+    },
+    Scenario {
+        name: "secondary-is-lost",
+        story: "the secondary's group takes no more writes, or is away at a start: the primary goes on, and the pair ends, or waits",
+        script: secondary_is_lost,
     },
     Scenario {
         name: "whole-group-is-away",
