@@ -47,9 +47,9 @@ pub use ids::{
 };
 pub use report::{
     AccessCounts, ArrayReport, AvoidanceReport, DiskReport, DiskState, ErrorCounts, Event,
-    GroupReport, Health, HealthReport, JobKind, JobReport, JobState, LostRange, LostReport,
-    PairReport, Problem, ProblemKind, Severity, ShieldedReport, T1Row, T2Row, T3Row, T4Row, T5Row,
-    T6Row, T7Row, TableRow, VolumeReport,
+    GroupReport, Health, HealthReport, JobKind, JobReport, JobState, LegDamage, LostRange,
+    LostReport, PairReport, Problem, ProblemKind, Severity, ShieldedReport, T1Row, T2Row, T3Row,
+    T4Row, T5Row, T6Row, T7Row, TableRow, VolumeReport,
 };
 pub use runtime::{Env, Runtime, Task};
 pub use volume::{AllocationRun, VolumeHandle};

@@ -14,7 +14,7 @@ mod avoidance;
 mod lost;
 mod tables;
 
-pub use avoidance::{AvoidanceReport, ShieldedReport};
+pub use avoidance::{AvoidanceReport, LegDamage, ShieldedReport};
 pub use lost::{LostRange, LostReport};
 pub use tables::{T1Row, T2Row, T3Row, T4Row, T5Row, T6Row, T7Row, TableRow};
 

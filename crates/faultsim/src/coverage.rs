@@ -250,7 +250,7 @@ fn role_of(
 }
 
 fn replayed(event: &Event, group: Option<&GroupReport>) {
-    if event.message.contains(": 0 writes") {
+    if event.message.contains("holds no write") {
         reached(Cell::ReplayOfNothing);
         return;
     }

@@ -366,6 +366,17 @@ impl Machine {
         }
         self.read_all().await;
         let report = self.quiet().await;
+        for damage in self.array.damage_of_legs(true).await {
+            let path =
+                report.disks.iter().find(|d| d.number == damage.disk).map(|d| &d.identity.path);
+            let all = self.world.shelf.all();
+            let bay = path.and_then(|path| all.iter().find(|bay| bay.drive.name() == path));
+            let blameless =
+                |bay: &Rc<Bay>| bay.drive.injected().is_empty() && !bay.drive.was_tampered_with();
+            if bay.is_some_and(blameless) {
+                self.complain(format!("a leg lacks what was written to it: {damage:?}"));
+            }
+        }
         let misfits: Vec<String> = report
             .disks
             .iter()

@@ -45,7 +45,7 @@ use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::shield::{
     another_member_dies, bad_areas_are_left_for_last, cancel_while_shielded, crash_while_shielded,
-    leg_dies, log_fills_up, shielded_replace, spare_dies_in_copy,
+    damaged_leg, leg_dies, log_fills_up, shielded_replace, spare_dies_in_copy,
 };
 use crate::stage::{RunEnd, Stage};
 use crate::trace::{Lines, Trace};

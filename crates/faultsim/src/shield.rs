@@ -315,6 +315,48 @@ pub(crate) fn leg_dies(seed: u64, trace: Trace) {
     }
 }
 
+/// One leg of a work disk holds something else than was written there: that is told, and every block is had from the other. With neither leg damaged nothing is
+/// told, whatever a crash tore.
+pub(crate) fn damaged_leg(seed: u64, trace: Trace) {
+    let mut stage = stage(seed, &trace, Level::Raid5, 3);
+    stage.run(AssembleOptions::default(), Some(9000), |machine| async move {
+        let mut s = Script::new(&machine);
+        s.add_work_disk(2).await;
+        s.write(0, 512 << 10).await;
+        s.replace(1, SLOW, Strategy::WorkDisk).await;
+        s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "pause");
+        s.copying().await;
+        loop {
+            s.scribble(10).await;
+            s.flush().await;
+        }
+    });
+    stage.end(false);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        let found = s.machine.array.damage_of_legs(true).await;
+        if !found.is_empty() {
+            s.machine.complain(format!("a crash alone is told as damage: {found:?}"));
+        }
+        s.verify().await;
+    });
+    let leg = stage.world.shelf.all().into_iter().find(|bay| bay.drive.name() == "d6");
+    let leg = leg.expect("the first leg, behind three members and two spares");
+    let data = Layout::for_size(leg.drive.size()).expect("it is labelled").data;
+    leg.suspect.set(true);
+    for block in (0..data.blocks()).filter(|block| leg.drive.is_written(data.block(*block))) {
+        leg.drive.rot(data.block(block) + 64);
+    }
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        let found = s.machine.array.damage_of_legs(true).await;
+        if !matches!(found.as_slice(), [one] if one.pages > 0 && one.blocks > 0) {
+            s.machine.complain(format!("the damage of one leg is told as {found:?}"));
+        }
+        s.verify().await;
+        s.must(s.machine.array.resume_replace(DiskNumber(1)).await, "resume");
+        s.whole_and_sound().await;
+    });
+}
+
 /// The log fills up many times over: nothing is refused, space comes back.
 pub(crate) fn log_fills_up(seed: u64, trace: Trace) {
     let mut stage = stage(seed, &trace, Level::Raid5, 3);

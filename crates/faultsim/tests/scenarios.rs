@@ -58,6 +58,7 @@ stories! {
     a_backup_is_missing = "backup-is-missing" x 4,
     a_secondary_follows = "secondary-follows" x 4,
     crash_while_mirroring = "crash-while-mirroring" x 4,
+    a_damaged_leg = "damaged-leg" x 4,
     b2_trimmed_before_the_pair = "trimmed-before-the-pair" x 4,
     a_secondary_is_lost = "secondary-is-lost" x 4,
     a_secondary_is_away = "secondary-is-away" x 4,

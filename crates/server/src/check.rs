@@ -15,7 +15,8 @@ use std::rc::Rc;
 use forestall_disk::{AnyDisk, InjectedDisk, OverlayDisk, OwnError, PreadDisk};
 use forestall_engine::format::label::LabelError;
 use forestall_engine::{
-    Array, AssembleError, AssembleOptions, DiskIdentity, Event, Health, NewDisk, Severity,
+    Array, AssembleError, AssembleOptions, DiskIdentity, Event, Health, LegDamage, NewDisk,
+    Severity, words,
 };
 use serde::Serialize;
 
@@ -118,6 +119,7 @@ pub fn check(paths: &[String], scan: &[PathBuf], data: bool) -> Result<CheckRepo
             array = Some(assembled.report().name);
             strangers_are_none_of(&assembled, &mut strangers);
             judge(&assembled, &mut findings);
+            findings.extend(of_legs(&assembled, data).await);
             if data {
                 data::check(&assembled, &mut findings).await;
             }
@@ -297,6 +299,35 @@ pub(crate) fn judge(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
         let way = "so a start tells it that was tried in memory; `forestall repair` or the next `serve` does so on the disks";
         findings.push(Finding::new(grade, "the array", &event.message, way));
     }
+}
+
+/// What the legs of work disks lack that another leg has.
+pub(crate) async fn of_legs(array: &Array<ServerEnv>, data: bool) -> Vec<Finding> {
+    let disks = array.report().disks;
+    let path = |damage: &LegDamage| {
+        let disk = disks.iter().find(|disk| disk.number == damage.disk);
+        disk.map_or_else(|| damage.disk.to_string(), |disk| disk.identity.path.clone())
+    };
+    let mut findings = Vec::new();
+    for damage in array.damage_of_legs(data).await {
+        if damage.pages > 0 {
+            let what = format!(
+                "{} of the table of redirected writes damaged",
+                words::counted(damage.pages, "page")
+            );
+            let way = "`forestall repair` or the next `serve` writes it anew from the other legs";
+            findings.push(Finding::new(Grade::Repairable, path(&damage), what, way));
+        }
+        if damage.blocks > 0 {
+            let what = format!(
+                "{} of redirected writes not as written",
+                words::counted(damage.blocks, "block")
+            );
+            let way = "they are had from the other legs if those hold them, and written anew when they are read or go home; watch the disk, it may be failing";
+            findings.push(Finding::new(Grade::Repairable, path(&damage), what, way));
+        }
+    }
+    findings
 }
 
 /// What the start that was tried told: journals are replayed before it is announced.

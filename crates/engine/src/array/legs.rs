@@ -14,7 +14,7 @@ use crate::format::label::DISKS_MAX;
 use crate::format::layout::Layout;
 use crate::format::log::LogShape;
 use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber};
-use crate::report::Severity;
+use crate::report::{LegDamage, Severity};
 use crate::runtime::Env;
 use crate::shield::Log;
 use crate::words;
@@ -23,6 +23,17 @@ use crate::words;
 pub(super) const LEGS_MAX: usize = 8;
 
 impl<E: Env> Array<E> {
+    /// What the legs of work disks in use do not hold as they should, as far as another leg has it; with `data` every redirected block is read from
+    /// each leg. Reads only.
+    pub async fn damage_of_legs(&self, data: bool) -> Vec<LegDamage> {
+        let logs: Vec<_> = self.logs.borrow().values().cloned().collect();
+        let mut found = Vec::new();
+        for log in logs {
+            found.extend(log.damage(data).await);
+        }
+        found
+    }
+
     /// Gives new legs to a set that lacks some (rule B7).
     pub(super) async fn add_legs(
         self: &Rc<Self>,

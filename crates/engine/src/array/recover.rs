@@ -109,11 +109,11 @@ impl<E: Env> Array<E> {
         }
         if !clean {
             let done = group.replay_journal().await?;
-            let mut what = format!(
-                "group {} was not stopped cleanly: {} made good from its journal",
-                group.number,
-                words::counted(done.records, "write")
-            );
+            let made_good = match done.records {
+                0 => "its journal holds no write that was under way".to_string(),
+                some => format!("{} made good from its journal", words::counted(some, "write")),
+            };
+            let mut what = format!("group {} was not stopped cleanly: {made_good}", group.number);
             if done.unproved > 0 {
                 what += &format!(
                     "; what {} of a missing member should hold, in full stripes that were being written, cannot be told: reads of them are \

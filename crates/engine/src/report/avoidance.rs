@@ -52,3 +52,14 @@ pub struct ShieldedReport {
     #[serde(default)]
     pub overflowed_blocks: u64,
 }
+
+/// What a leg of a work disk does not hold as it should.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LegDamage {
+    /// The leg.
+    pub disk: DiskNumber,
+    /// Pages of its table that were damaged when the log was read back; they were written anew from the other legs.
+    pub pages: u64,
+    /// Redirected blocks of 4 KiB that it does not give, or gives wrong.
+    pub blocks: u64,
+}

@@ -5,7 +5,7 @@
 //! turn for everybody who waits; only a flush frees slots, and none is answered before the index and the mark tell of what it covers.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -14,10 +14,11 @@ use super::space::{Copy, Space};
 use crate::buf::Buf;
 use crate::error::IoError;
 use crate::format::log::{EntryKind, LogEntry, LogMark, LogShape, payload_crc};
-use crate::ids::{BLOCK_SIZE, VolumeNumber};
+use crate::ids::{BLOCK_SIZE, DiskNumber, VolumeNumber};
 use crate::runtime::Env;
 use crate::sync::{Hold, RangeLocks, Served, both, join_all};
 
+mod compare;
 mod decide;
 mod join;
 mod recover;
@@ -47,6 +48,8 @@ pub(crate) struct Log<E: Env> {
     stores: Served,
     /// Slots whose payload is being written, or copied to another leg.
     slots: Rc<RangeLocks>,
+    /// Pages of each leg's table that were damaged when the log was read back.
+    damaged: RefCell<BTreeMap<DiskNumber, u64>>,
     /// One flush at a time: whoever finds nothing to flush may be sure that it is durable, not on its way.
     flushes: Served,
 }
@@ -71,6 +74,7 @@ impl<E: Env> Log<E> {
             dirty: RefCell::default(),
             stores: Served::default(),
             slots: Rc::default(),
+            damaged: RefCell::default(),
             flushes: Served::default(),
         })
     }

@@ -66,6 +66,14 @@ impl<E: Env> Copy<E> {
         }
     }
 
+    /// The disk that is this copy, if one is.
+    pub(super) fn leg(&self) -> Option<DiskNumber> {
+        match self {
+            Self::Leg(leg) => Some(leg.number),
+            Self::Volume(_) => None,
+        }
+    }
+
     /// Bytes of this copy.
     pub(super) async fn read(&self, offset: u64, len: u64) -> Result<Buf, IoError> {
         match self {

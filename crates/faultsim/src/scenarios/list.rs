@@ -262,6 +262,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: crash_while_mirroring,
     },
     Scenario {
+        name: "damaged-leg",
+        story: "one leg of a work disk holds something else than was written there: it is told, a crash alone is not, and the other leg gives every block",
+        script: damaged_leg,
+    },
+    Scenario {
         name: "trimmed-before-the-pair",
         story: "a volume is trimmed and made a primary before that is durable, and the machine crashes: no bit left means equal volumes",
         script: trimmed_before_the_pair,

@@ -63,6 +63,25 @@ impl Found {
         Ok(Weighed { durable: self.durable(), slots })
     }
 
+    /// Pages of each copy's table that were damaged: they do not read, or lack an entry that was flushed to every copy. A crash alone does neither.
+    pub(in super::super) fn damaged(
+        &self,
+        chosen: &BTreeMap<u64, LogEntry>,
+        durable: u64,
+    ) -> Vec<u64> {
+        let of_copy = |table: &Table| {
+            let has = |slot: u64, entry: &LogEntry| {
+                table.entries.get(&slot).is_some_and(|says| says.sequence >= entry.sequence)
+            };
+            let flushed = chosen.iter().filter(|(_, entry)| entry.sequence <= durable);
+            let lacks = flushed.filter(|(slot, entry)| !has(**slot, entry));
+            let lacks = lacks.map(|(slot, _)| LogShape::page_of(*slot));
+            let pages: BTreeSet<u64> = table.unreadable.iter().copied().chain(lacks).collect();
+            pages.len() as u64
+        };
+        self.tables.iter().map(of_copy).collect()
+    }
+
     /// Pages of which some copy says something else than what counts, or nothing.
     pub(in super::super) fn repairs(&self, chosen: &BTreeMap<u64, LogEntry>) -> BTreeSet<u64> {
         let mut pages = BTreeSet::new();

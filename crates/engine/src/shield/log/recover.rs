@@ -37,6 +37,7 @@ impl<E: Env> Log<E> {
     /// If something that it held cannot be told, or no copy can be written.
     pub(crate) async fn recover(id: u64, space: Space<E>) -> Result<Rc<Self>, Unrecovered> {
         let shape = LogShape::of(space.blocks()).ok_or(Unrecovered::Failed)?;
+        let legs: Vec<_> = space.copies().iter().map(Copy::leg).collect();
         let found = read(&space, shape, id).await?;
         let weighed = found.weigh()?;
         let mut fits = Vec::new();
@@ -49,8 +50,12 @@ impl<E: Env> Log<E> {
         let chosen = weighed.choose(&fits);
         let repair = found.repairs(&chosen);
         let mark = LogMark { durable: weighed.durable, ..found.mark };
+        let damaged = found.damaged(&chosen, weighed.durable);
+        let damaged = legs.into_iter().zip(damaged).filter_map(|(leg, pages)| Some((leg?, pages)));
+        let damaged = damaged.collect();
         let differs = found.marks_differ || mark != found.mark;
         let log = Self::with(space, Book::recovered(shape, mark, chosen));
+        log.damaged.replace(damaged);
         if differs {
             log.book.borrow_mut().doubt_index([0]);
         }
