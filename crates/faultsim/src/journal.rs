@@ -96,7 +96,7 @@ pub(crate) fn crash_and_loss(seed: u64, trace: Trace) {
 /// of that batch had begun. Then the start is gone through, and others are lost. Nothing that nobody wrote may differ.
 pub(crate) fn damaged_journal(seed: u64, trace: Trace) {
     for (level, members, tolerance) in LEVELS {
-        for round in 0..12 {
+        for round in 0..18 {
             let (seed, shape) = (seed * 100 + round, (level, members, 0));
             let mut stage = match round % 3 {
                 0 => stage_journaled(seed, trace.clone(), shape, DISK, JournalMode::Full),

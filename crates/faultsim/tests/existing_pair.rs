@@ -14,6 +14,7 @@ stories! {
     b7_lost = "b7-existing-pair-lost" x 2,
     home_loses_a_member = "existing-pair-home-loses-a-member" x 1,
     lost_at_home = "existing-pair-lost-at-home" x 2,
+    m2_stopped_as_it_reverses = "m2-existing-pair-stopped-as-it-reverses" x 2,
     stop_and_cancel = "existing-pair-stop-and-cancel" x 2,
     refusals = "existing-pair-refusals" x 1,
     b8_secondary_ails = "b8-existing-pair-secondary-ails" x 2,

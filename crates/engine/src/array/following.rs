@@ -69,7 +69,6 @@ impl<E: Env> Array<E> {
                     PairStep::Reverse => array.reverse_pair(&volume, &mirror).await,
                     PairStep::CallDuplex => array.call_duplex(primary, &mirror).await,
                 };
-                drop(step);
                 // A copy that failed, or succeeds again, changes what the pair is good for while its primary is shielded.
                 array.follow_modes();
                 if let Err(why) = done {
@@ -84,6 +83,7 @@ impl<E: Env> Array<E> {
                     if gone && array.break_pair(primary, mirror.pair.id).await {
                         return;
                     }
+                    drop(step);
                     array.sleep_unless_stopped(AGAIN_NS).await;
                 } else if job.as_ref().is_some_and(|job| job.progress.stop.get()) {
                     // Held or split, and perhaps let go on since: what its limit was to be is asked anew.

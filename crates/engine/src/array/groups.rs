@@ -17,7 +17,7 @@ use crate::format::page::{PAGE_BITS, PageKind};
 use crate::geometry::{CHUNK_MAX, CHUNK_MIN, Geometry};
 use crate::group::{Group, pages_in};
 use crate::ids::{DiskNumber, GroupNumber, Uuid};
-use crate::report::Severity;
+use crate::report::{JobKind, Severity};
 use crate::runtime::{Env, Runtime};
 use crate::words;
 
@@ -186,8 +186,10 @@ impl<E: Env> Array<E> {
         refuse_if_kept_for(&config, Deleted::Group(number))?;
         // Nothing of the group may still be on its way to disks that may soon belong to another.
         group.close(true);
-        self.jobs.stop_those(|job| job.group == number);
-        self.jobs.ended(|job| job.group == number).await;
+        // A disk that left the group is tested on; that it is a spare then takes the turn that is held here.
+        let ends = |job: &super::jobs::Job| job.group == number && job.kind != JobKind::Test;
+        self.jobs.stop_those(ends);
+        self.jobs.ended(ends).await;
         let _ = group.flush().await;
         group.settled().await;
         let deleted = self.commit(|next| {

@@ -175,7 +175,10 @@ impl<E: Env> Array<E> {
         let number = group.number;
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
         // A copy to it that was cancelled just now may have writes under way still (rule F3).
-        self.in_time(drive.rests()).await.ok_or_else(|| failed("it does not answer".into()))?;
+        if self.in_time(drive.rests()).await.is_none() {
+            self.note_change(); // It is asked again.
+            return Err(failed("it does not answer".into()));
+        }
         group.reset_cursor(slot).await.map_err(|e| failed(e.to_string()))?;
         let copied = match group.write_all_pages(drive).await {
             Ok(copied) => copied,

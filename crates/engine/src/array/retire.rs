@@ -182,6 +182,9 @@ impl<E: Env> Array<E> {
                 Ok(()) => {
                     (JobState::Done, "it reads and writes as it should, and is a spare".into())
                 }
+                Err(_) if self.stopping.get() => {
+                    (JobState::Stopped, "passed as the array stopped: it stays replaced".into())
+                }
                 Err(error) => (JobState::Failed, format!("passed, and not made a spare: {error}")),
             },
             Ok(false) => (JobState::Stopped, "stopped: it stays replaced".into()),

@@ -64,6 +64,11 @@ pub const EXISTING_PAIR_SCENARIOS: &[Scenario] = &[
         script: failures::stop_and_cancel,
     },
     Scenario {
+        name: "m2-existing-pair-stopped-as-it-reverses",
+        story: "stopped in good order at a moment drawn around the reversal of the pair: nothing is written after the stop",
+        script: failures::stopped_as_it_reverses,
+    },
+    Scenario {
         name: "existing-pair-refusals",
         story: "pairs that are not used, and why; commands that a pair in use refuses; a cycle of pairs; a start without the secondary",
         script: failures::refusals,

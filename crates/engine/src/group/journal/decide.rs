@@ -24,7 +24,7 @@ pub(super) struct Found {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Held {
     pub(super) frames: Vec<Found>,
-    /// Blocks in which another frame may lie did not read.
+    /// A block in which the header of one more frame may lie did not read.
     pub(super) unread: bool,
 }
 

@@ -1,11 +1,12 @@
-//! Records of the newest batch that not every member holds: which of them had begun in place (rule J2).
+//! Records of the newest batch that not every member holds: whether they had begun in place (rule J2).
 //!
 //! Owns the look at their rows. Either the crash cut the batch, and nothing of it may be applied, since a crash in the replay together with the loss of
-//! a member would then leave rows half-way; or all held it, and what one held is damaged: then its rows may be half-way already. Invariants: a record
-//! counts only if one of its rows does not agree with itself, or a block of it not with its checksum, which none does before its writes in place
-//! begin; what cannot be told is not applied.
+//! a member would then leave rows half-way; or all held it, and what one held is damaged: then its rows may be half-way already, or done. Writes in
+//! place begin when the whole batch is durable, so one record that had begun proves them all. Invariants: the batch counts only if a block in place is
+//! the new one where an older record tells another, or a row does not agree with itself, or a block not with its checksum, which none does
+//! before the writes in place begin; what cannot be told is not applied.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::super::Group;
@@ -13,50 +14,91 @@ use super::decide::Counting;
 use super::replay::Row;
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
+use crate::format::codec::crc32c;
 use crate::ids::{BLOCK_SIZE, Slot, SlotSet};
 use crate::runtime::Env;
 use crate::sync::join_all;
 
-/// Reads that a start spends on doubtful records at most; those beyond are taken as cut by the crash.
+/// Reads that a start spends on doubtful records at most; where these tell nothing the batch is taken as cut by the crash.
 const READS_MAX: usize = 512;
 
-impl<E: Env> Group<E> {
-    /// The records of `doubtful` that had begun. What counts without a doubt was made good before: it too leaves rows that do not agree.
-    pub(super) async fn begun(self: &Rc<Self>, doubtful: Vec<Counting>) -> Vec<Counting> {
-        let mut reads = READS_MAX;
-        let mut begun = Vec::new();
-        for record in doubtful {
-            if self.had_begun(&record, &mut reads).await {
-                begun.push(record);
-            }
-        }
-        begun
-    }
+/// What rows show.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    Agree,
+    Disagree,
+    /// Not every block of them can be had at once.
+    Unclear,
+}
 
-    /// Whether a row of a record shows that its writes in place had begun.
-    async fn had_begun(self: &Rc<Self>, record: &Counting, reads: &mut usize) -> bool {
-        let inside = |block: &u64| {
-            let address = block * BLOCK_SIZE;
-            address < self.member_len()
-                && !self.unwritten.reads_zero(self.geometry.at_address(address).0)
+impl<E: Env> Group<E> {
+    /// Whether a block in place shows that the doubtful records of `told` had begun: it is the new one, where an older record that is to be applied tells
+    /// another. Asked before anything is applied.
+    pub(super) async fn newest_is_in_place(&self, told: &[Counting]) -> bool {
+        let blocks = |doubtful: bool| {
+            let records = told.iter().filter(move |record| record.doubtful == doubtful);
+            let pieces = records.flat_map(|record| record.pieces.iter().map(|(piece, _)| piece));
+            pieces.flat_map(|p| (p.start..).zip(&p.crcs).map(|(at, crc)| ((p.slot, at), *crc)))
         };
-        let pieces = || record.pieces.iter().map(|(piece, _)| piece);
-        let blocks = pieces().flat_map(|p| (p.start..).take(p.crcs.len()));
-        let rows: BTreeSet<u64> = blocks.filter(inside).collect();
-        let told = pieces().map(|piece| piece.slot).collect();
-        for run in self.runs_of(&rows) {
-            let Some(left) = reads.checked_sub(self.geometry.members()) else { return false };
-            *reads = left;
-            if self.disagrees(run, told).await {
+        let mut older = BTreeMap::new();
+        for (block, crc) in blocks(false) {
+            older.entry(block).or_insert(crc); // The newest comes first.
+        }
+        let differs =
+            |(block, crc): &((Slot, u64), u32)| older.get(block).is_some_and(|o| o != crc);
+        for ((slot, block), crc) in blocks(true).filter(differs).take(READS_MAX) {
+            let address = block * BLOCK_SIZE;
+            if !self.is_inside(block) {
+                continue;
+            }
+            let Some(main) = self.drives_at(slot, address).0 else { continue };
+            let read = main.read_data(address, Buf::scratch(BLOCK_SIZE as usize)).await;
+            if read.is_ok_and(|buf| crc32c(&buf) == crc) {
                 return true;
             }
         }
         false
     }
 
-    /// Whether rows of one stripe, as member blocks, do not agree with themselves, or blocks of `told` not with their checksums. What a disk
-    /// gives wrong of the others is not asked.
-    async fn disagrees(self: &Rc<Self>, (first, end): (u64, u64), told: SlotSet) -> bool {
+    /// Whether a row of `doubtful` shows that they had begun. Asked when everything else is made good, which would leave rows that do not agree too.
+    pub(super) async fn had_begun(self: &Rc<Self>, doubtful: &[Counting]) -> bool {
+        let mut reads = READS_MAX;
+        for record in doubtful {
+            let pieces = || record.pieces.iter().map(|(piece, _)| piece);
+            let blocks = pieces().flat_map(|p| (p.start..).take(p.crcs.len()));
+            let rows: BTreeSet<u64> = blocks.filter(|block| self.is_inside(*block)).collect();
+            let told = pieces().map(|piece| piece.slot).collect();
+            for (first, end) in self.runs_of(&rows) {
+                let whole = self.look_at((first, end), told, &mut reads).await;
+                if whole == Rows::Disagree {
+                    return true;
+                }
+                let single = if whole == Rows::Unclear { first..end } else { 0..0 };
+                for block in single {
+                    if self.look_at((block, block + 1), told, &mut reads).await == Rows::Disagree {
+                        return true;
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn is_inside(&self, block: u64) -> bool {
+        let address = block * BLOCK_SIZE;
+        address < self.member_len()
+            && !self.unwritten.reads_zero(self.geometry.at_address(address).0)
+    }
+
+    /// What rows of one stripe, as member blocks, show; blocks of the slots in `told` are concerned. Reads are taken off `reads`.
+    async fn look_at(
+        self: &Rc<Self>,
+        (first, end): (u64, u64),
+        told: SlotSet,
+        reads: &mut usize,
+    ) -> Rows {
+        let Some(left) = reads.checked_sub(self.geometry.members()) else { return Rows::Agree };
+        *reads = left;
         let address = first * BLOCK_SIZE;
         let len = ((end - first) * BLOCK_SIZE) as usize;
         let (stripe, row) = self.geometry.at_address(address);
@@ -68,25 +110,55 @@ impl<E: Env> Group<E> {
             self.read_verified(&main, slot, address, len).await
         }))
         .await;
-        let unfit = |slot: Slot| {
-            read[usize::from(slot.0)].as_ref().is_err_and(|fault| fault.kind == FaultKind::Checksum)
-        };
-        if told.iter().any(unfit) {
-            return true;
+        let has_main = |slot: &Slot| self.drives_at(*slot, address).0.is_some();
+        let failed = |slot: &Slot| read[usize::from(slot.0)].is_err();
+        if end - first > 1 && slots.iter().filter(has_main).any(|slot| failed(&slot)) {
+            return Rows::Unclear;
         }
-        let read: Vec<Option<Buf>> = read.into_iter().map(Result::ok).collect();
-        let gone = |slot: &Slot| read[usize::from(slot.0)].is_none();
-        let erased: SlotSet = slots.iter().filter(gone).collect();
-        (0..len).step_by(BLOCK_SIZE as usize).any(|at| {
+        let erased: SlotSet = slots.iter().filter(failed).collect();
+        let unfit = |slot: &Slot| {
+            let read = read[usize::from(slot.0)].as_ref();
+            read.is_err_and(|fault| fault.kind == FaultKind::Checksum)
+        };
+        let unfit: SlotSet = told.iter().filter(unfit).collect();
+        for at in (0..len).step_by(BLOCK_SIZE as usize) {
             let part = |buf: &Buf| buf.slice(at..at + BLOCK_SIZE as usize);
-            let bufs: Vec<Option<Buf>> = read.iter().map(|buf| buf.as_ref().map(part)).collect();
+            let bufs = read.iter().map(|buf| buf.as_ref().ok().map(part)).collect();
             let row = Row { stripe, address: address + at as u64, bufs, erased };
-            self.candidates(&row).iter().any(|contents| {
+            if !unfit.is_empty() && !self.was_mended(&row, unfit).await {
+                return Rows::Disagree;
+            }
+            let differs = |contents: &Vec<Buf>| {
                 slots.minus(erased).iter().any(|slot| {
                     row.bufs[usize::from(slot.0)].as_deref()
                         != Some(&contents[self.column_index(stripe, slot)][..])
                 })
-            })
-        })
+            };
+            if self.candidates(&row).iter().any(differs) {
+                return Rows::Disagree;
+            }
+        }
+        Rows::Agree
+    }
+
+    /// Whether what follows for the blocks of `unfit` from the others fits the checksums on disk: then the row is the old one, but for blocks that a disk gives
+    /// wrong or that alone were being written, and these get that again.
+    async fn was_mended(self: &Rc<Self>, row: &Row, unfit: SlotSet) -> bool {
+        for contents in self.candidates(row) {
+            let computed = |slot: Slot| contents[self.column_index(row.stripe, slot)].clone();
+            let mut fits = true;
+            for slot in unfit.iter() {
+                let Some(main) = self.drives_at(slot, row.address).0 else { return false };
+                fits &= self.verify(&main, slot, row.address, computed(slot)).await.is_ok();
+            }
+            if fits {
+                for slot in unfit.iter() {
+                    let written = self.write_slot(slot, row.address, computed(slot)).await;
+                    fits &= written.is_ok();
+                }
+                return fits;
+            }
+        }
+        false
     }
 }

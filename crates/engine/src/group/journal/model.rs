@@ -27,6 +27,8 @@ enum Weak {
     EpochIgnored,
     /// A frame of the newest batch that does not read, or is damaged, is taken for one that was cut.
     DamagedIsCut,
+    /// Older records are applied before it is looked whether a newest batch that not all hold is in place.
+    OlderComeFirst,
     /// A newest batch that not all hold is applied, whether it had begun in place or not.
     CutIsApplied,
 }
@@ -48,6 +50,8 @@ fn write(row: Row, slot: usize, value: u8) -> Row {
 struct History {
     slots: Vec<usize>,
     flushed: usize,
+    /// Of the batches that were flushed, how many the frames tell.
+    told: usize,
     older: bool,
 }
 
@@ -64,9 +68,9 @@ impl History {
         for count in 1..=3 {
             for bits in 0..1 << count {
                 let slots: Vec<usize> = (0..count).map(|at| bits >> at & 1).collect();
-                for flushed in 0..count {
-                    for older in [false, true] {
-                        all.push(Self { slots: slots.clone(), flushed, older });
+                for flushed in 0..=count {
+                    for (told, older) in (0..=flushed).flat_map(|t| [(t, false), (t, true)]) {
+                        all.push(Self { slots: slots.clone(), flushed, told, older });
                     }
                 }
             }
@@ -87,7 +91,7 @@ impl History {
         let at = changed.iter().position(|slot| *slot == disk).expect("it takes part");
         let tail = match weak {
             Weak::TailWithoutFlush => batch as u64 + 1,
-            _ => self.flushed.min(batch) as u64 + 1,
+            _ => self.told.min(batch) as u64 + 1,
         };
         let pieces = changed.iter().map(|slot| piece(*slot)).collect();
         let records = vec![Record { index: 0, pieces }];
@@ -154,7 +158,8 @@ fn possible(history: &History, crash: Crash, weak: Weak) -> bool {
     let held = |(disk, _): (usize, bool)| complete && changed >> disk & 1 == 1;
     // One fault: a disk is missing, or a frame is damaged.
     let damage = crash.damaged.is_none_or(|at| held(at) && crash.missing.is_none());
-    let order = complete || touched == 0 || weak == Weak::InPlaceFirst;
+    let begun = touched != 0 || history.flushed > last;
+    let order = complete || !begun || weak == Weak::InPlaceFirst;
     crash.framed & !changed == 0 && order && damage
 }
 
@@ -243,6 +248,21 @@ impl Disks {
     }
 }
 
+/// Whether a block in place is the new one of a doubtful record, where an older record tells another.
+fn newest_is_in_place(records: &[Counting], crash: Crash, row: Row) -> bool {
+    let pieces = |doubtful: bool| {
+        let records = records.iter().filter(move |record| record.doubtful == doubtful);
+        records.flat_map(|record| record.pieces.iter().map(|(piece, _)| piece))
+    };
+    pieces(true).any(|piece| {
+        let older = pieces(false).find(|older| older.slot == piece.slot);
+        let slot = usize::from(piece.slot.0);
+        older.is_some_and(|older| older.crcs != piece.crcs)
+            && crash.missing != Some(slot)
+            && u32::from(row[slot]) == piece.crcs[0]
+    })
+}
+
 /// Replays as the engine does: what counts for certain, then what is doubtful and had begun.
 fn replay(history: &History, crash: Crash, weak: Weak) -> Row {
     let mut disks = Disks { row: blocks(history, crash), left: usize::MAX };
@@ -250,7 +270,10 @@ fn replay(history: &History, crash: Crash, weak: Weak) -> Row {
         // The member that is missing is lost after the replay that was cut.
         let replaying = Crash { missing: crash.missing.filter(|_| cut == usize::MAX), ..crash };
         disks.left = cut;
-        let records = decide(&journals(history, replaying, weak));
+        let mut records = decide(&journals(history, replaying, weak));
+        if weak != Weak::OlderComeFirst && newest_is_in_place(&records, replaying, disks.row) {
+            records.iter_mut().for_each(|record| record.doubtful = false);
+        }
         let (doubtful, sure): (Vec<_>, Vec<_>) = records.into_iter().partition(|r| r.doubtful);
         disks.apply(sure, weak);
         let [a, b, p] = disks.row;
@@ -331,6 +354,7 @@ fn each_rule_is_needed() {
         Weak::TailWithoutFlush,
         Weak::EpochIgnored,
         Weak::DamagedIsCut,
+        Weak::OlderComeFirst,
         Weak::CutIsApplied,
     ] {
         assert!(search(weak).1.is_some(), "{weak:?} is not found out");

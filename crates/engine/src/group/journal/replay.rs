@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::super::Group;
 use super::super::write::SlotWrite;
+use super::OPENINGS;
 use super::decide::{Counting, Found, Held, Source, decide};
 use crate::buf::Buf;
 use crate::drive::Drive;
@@ -71,12 +72,17 @@ impl<E: Env> Group<E> {
                 None => None,
             });
         }
-        let (doubtful, sure): (Vec<_>, Vec<_>) =
-            decide(&found).into_iter().partition(|record| record.doubtful);
+        let mut told = decide(&found);
         drop(found);
+        if self.newest_is_in_place(&told).await {
+            told.iter_mut().for_each(|record| record.doubtful = false);
+        }
+        let (doubtful, sure): (Vec<_>, Vec<_>) =
+            told.into_iter().partition(|record| record.doubtful);
         self.apply(sure, &mut done).await?;
-        let begun = self.begun(doubtful).await;
-        self.apply(begun, &mut done).await?;
+        if self.had_begun(&doubtful).await {
+            self.apply(doubtful, &mut done).await?;
+        }
         self.flush().await?;
         Ok(done)
     }
@@ -112,8 +118,10 @@ impl<E: Env> Group<E> {
         let of_epoch = |f: &&Frame| Some(f.epoch) == epoch;
         let tail = frames.iter().filter(of_epoch).map(|f| f.tail).max().unwrap_or(0);
         let blocks_of = |f: &Frame| f.place..f.place + 1 + u64::from(f.payload);
-        let within = |at: &u64| frames.iter().filter(of_epoch).any(|f| blocks_of(f).contains(at));
-        let outside = unread.iter().any(|at| !within(at));
+        // Where a header may be that does not read: behind the last frame, or where the ring begins.
+        let in_ring = frames.iter().filter(of_epoch).filter(|f| f.place >= OPENINGS);
+        let next = in_ring.max_by_key(|f| f.batch).map_or(OPENINGS, |f| blocks_of(f).end);
+        let outside = unread.contains(&next) || unread.contains(&OPENINGS);
         let live = frames.into_iter().filter(|f| Some(f.epoch) == epoch && f.batch >= tail);
         let frames = live.map(|frame| {
             let from = (frame.place as usize + 1) * block;

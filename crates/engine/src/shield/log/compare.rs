@@ -4,7 +4,7 @@
 
 use super::super::space::Copy;
 use super::Log;
-use crate::format::log::payload_crc;
+use crate::format::log::{EntryKind, payload_crc};
 use crate::ids::BLOCK_SIZE;
 use crate::report::LegDamage;
 use crate::runtime::Env;
@@ -28,10 +28,10 @@ impl<E: Env> Log<E> {
     async fn unfit(&self, copy: &Copy<E>) -> u64 {
         let (shape, payloads) = {
             let book = self.book.borrow();
-            (book.shape, book.payloads(0..book.shape.slots + 1))
+            (book.shape, book.marked_slots())
         };
         let mut unfit = 0;
-        for (slot, entry) in payloads {
+        for (slot, entry) in payloads.into_iter().filter(|(_, e)| e.kind == EntryKind::Data) {
             let read = copy.read(shape.payload(slot), BLOCK_SIZE).await;
             unfit += u64::from(!read.is_ok_and(|buf| payload_crc(&buf) == entry.payload));
         }
