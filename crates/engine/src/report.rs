@@ -156,6 +156,9 @@ pub struct GroupReport {
     /// Blocks of 4096 bytes that the last scrub since the start could not have from anywhere. They are not listed: their disks may read again.
     #[serde(default)]
     pub unreadable_blocks: u64,
+    /// Reads of hosts that were answered with an error since the last scrub or the start, although enough members are there.
+    #[serde(default)]
+    pub failed_reads: u64,
     /// Regions still to be resynced after an unclean stop.
     pub dirty_regions: u64,
     /// Paused (rule C3): `group continue` is needed.

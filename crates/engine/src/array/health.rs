@@ -122,6 +122,7 @@ impl<E: Env> Array<E> {
             self.follow_modes();
             self.drain_weakened();
             self.tell_of_full_backups();
+            self.tell_of_failed_reads();
             self.let_go_of_empty_logs();
             self.save_health().await;
             self.avoid_ailing().await;
@@ -410,6 +411,13 @@ impl<E: Env> Array<E> {
             }
         })
         .await
+    }
+
+    /// A disk that failed its test is ailing, whatever its errors, until an operator clears that: it is no spare.
+    pub(super) fn distrust(&self, disk: DiskNumber) {
+        self.watches.disks.borrow_mut().entry(disk).or_default().ailing = true;
+        self.watches.changed.set(true);
+        self.watches.urgent.set(true);
     }
 
     /// Forgets a disk's errors; what it made so far counts no more.

@@ -9,7 +9,7 @@ use super::Array;
 use crate::config::{Configuration, Level, VolumeEntry};
 use crate::geometry::Geometry;
 use crate::ids::BLOCK_SIZE;
-use crate::report::{GroupReport, Health, LostRange, LostReport, Problem, ProblemKind};
+use crate::report::{GroupReport, Health, LostRange, LostReport, Problem, ProblemKind, Severity};
 use crate::runtime::Env;
 use crate::words;
 
@@ -163,6 +163,38 @@ pub(super) fn unreadable_problem(group: &GroupReport) -> Option<Problem> {
             "they answer with an error as long as their disks do not read them; restore what lies there, then `forestall scrub {number}` looks again"
         ),
         risk: "a failure in this group may lose more of these stripes".into(),
+    })
+}
+
+impl<E: Env> Array<E> {
+    /// An event for each group that answers reads of hosts with errors, once until it is scrubbed.
+    pub(super) fn tell_of_failed_reads(&self) {
+        for group in self.groups.borrow().values() {
+            if group.failed_reads.get() > 0 && !group.failed_reads_told.replace(true) {
+                let number = group.number;
+                let what = format!(
+                    "reads of hosts in group {number} were answered with errors: neither their disk nor its peers give these blocks; \
+                     `forestall scrub {number}` tells how many"
+                );
+                self.event(Severity::Critical, "reads-failed", None, Some(number), what);
+            }
+        }
+    }
+}
+
+/// Reads of hosts that nothing answered, where nothing else tells of blocks that are gone.
+pub(super) fn failed_reads_problem(group: &GroupReport) -> Option<Problem> {
+    let GroupReport { number, level, failed_reads, .. } = group;
+    let told = group.lost_blocks + group.unreadable_blocks > 0;
+    (*failed_reads > 0 && !told).then(|| Problem {
+        kind: ProblemKind::BlocksLost,
+        health: Health::Degraded,
+        what: format!(
+            "group {number} ({level}): {} of hosts answered with an error: no disk gives these blocks",
+            words::counted(*failed_reads, "read")
+        ),
+        action: format!("`forestall scrub {number}` tells how many they are; look at the disks of the group with `forestall health show`"),
+        risk: "a failure in this group may lose these blocks for good".into(),
     })
 }
 

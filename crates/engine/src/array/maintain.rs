@@ -64,6 +64,8 @@ impl<E: Env> Array<E> {
             };
             if state == JobState::Done {
                 found.unreadable.set(progress.lost.get());
+                found.failed_reads.set(0);
+                found.failed_reads_told.set(false);
             }
             array.end_job(&job, state, message.clone());
             let listed = found.lost_blocks();

@@ -188,7 +188,10 @@ impl<E: Env> Array<E> {
                 Err(error) => (JobState::Failed, format!("passed, and not made a spare: {error}")),
             },
             Ok(false) => (JobState::Stopped, "stopped: it stays replaced".into()),
-            Err(why) => (JobState::Failed, format!("{why}: take it out and throw it away")),
+            Err(why) => {
+                self.distrust(disk);
+                (JobState::Failed, format!("{why}: take it out and throw it away"))
+            }
         };
         self.end_job(&job, state, message.clone());
         let (severity, kind, how) = match state {

@@ -4,7 +4,7 @@
 //! would cost. Changes nothing.
 
 use super::advice::{diverged_words, spare_words, was_member};
-use super::lost::{lost_problem, lost_words, unreadable_problem};
+use super::lost::{failed_reads_problem, lost_problem, lost_words, unreadable_problem};
 use super::volumes::{free_extents, geometry_of};
 use super::{Array, AtStart};
 use crate::config::{
@@ -161,13 +161,14 @@ impl<E: Env> Array<E> {
         let whole = geometry.still_whole(missing);
         let lost_blocks = live.as_ref().map_or(0, |g| g.lost_blocks());
         let unreadable_blocks = live.as_ref().map_or(0, |g| g.unreadable.get());
+        let failed_reads = live.as_ref().map_or(0, |g| g.failed_reads.get());
         let dirty_regions = live.as_ref().map_or(0, |g| g.dirty_regions());
         let paused = live.as_ref().is_some_and(|g| g.is_paused());
         let avoidance = config.backups.of_group(entry.number);
         let avoidance = avoidance.map(|avoidance| self.avoidance_report(config, avoidance));
         let health = if !whole || lost_blocks + unreadable_blocks > 0 || paused {
             Health::Failed
-        } else if !absent.is_empty() || dirty_regions > 0 || avoidance.is_some() {
+        } else if !absent.is_empty() || dirty_regions + failed_reads > 0 || avoidance.is_some() {
             Health::Degraded
         } else {
             Health::Healthy
@@ -190,6 +191,7 @@ impl<E: Env> Array<E> {
             failures_left: if whole { geometry.failures_left(missing) } else { 0 },
             lost_blocks,
             unreadable_blocks,
+            failed_reads,
             dirty_regions,
             paused,
             work_due,
@@ -265,6 +267,7 @@ impl<E: Env> Array<E> {
         problems.extend(self.scrub_problem(group));
         problems.extend(lost_problem(group, lost));
         problems.extend(unreadable_problem(group));
+        problems.extend(failed_reads_problem(group));
         problems
     }
 }

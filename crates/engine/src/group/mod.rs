@@ -133,6 +133,9 @@ pub(crate) struct Group<E: Env> {
     background: Cell<u32>,
     /// Blocks that the last scrub could not have from anywhere.
     pub(crate) unreadable: Cell<u64>,
+    /// Reads of hosts that nothing answered although enough members are there, since the last scrub or the start; and whether that was told.
+    pub(crate) failed_reads: Cell<u64>,
+    pub(crate) failed_reads_told: Cell<bool>,
     /// Rule C3: nothing is answered until an operator decides.
     paused: Cell<bool>,
     /// Slots not to be read while anything else gives the block.
@@ -172,6 +175,8 @@ impl<E: Env> Group<E> {
             closing: Cell::new(false),
             background: Cell::new(0),
             unreadable: Cell::new(0),
+            failed_reads: Cell::new(0),
+            failed_reads_told: Cell::new(false),
             paused: Cell::new(false),
             avoid: Cell::default(),
             copied: Cell::default(),

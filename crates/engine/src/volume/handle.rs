@@ -58,7 +58,16 @@ impl<E: Env> VolumeHandle<E> {
         }
         let range = whole_blocks(offset, len);
         let _guard = self.volume.lock(offset, len, Hold::Shared).await;
-        let mut bufs = self.volume.read_blocks(range.clone()).await?;
+        let mut bufs = match self.volume.read_blocks(range.clone()).await {
+            Ok(bufs) => bufs,
+            Err(error) => {
+                let group = self.volume.group();
+                if error == IoError::Io && group.is_readable() {
+                    group.failed_reads.set(group.failed_reads.get() + 1);
+                }
+                return Err(error);
+            }
+        };
         let cut = (range.end - offset - len) as usize;
         if cut > 0 {
             let last = bufs.last_mut().expect("at least one block was read");

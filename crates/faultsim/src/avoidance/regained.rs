@@ -3,7 +3,7 @@
 //! Owns the scripts; the list is in `avoidance.rs`. Invariants: what reads again comes back, under a shield and without one; what was written meanwhile never
 //! returns to an older version, nor does parity; a disk that may be all that has a block is not written, and one that was written gives nothing.
 
-use forestall_engine::health::Mode;
+use forestall_engine::health::{Mode, Verdict};
 use forestall_engine::{
     AssembleOptions, AvoidanceState, BLOCK_SIZE, DiskNumber, DiskState, Event, GroupNumber, Health,
     Level, Strategy,
@@ -49,6 +49,17 @@ impl Script {
             let (count, health) = (group.unreadable_blocks, group.health);
             self.machine
                 .complain(format!("{count} blocks, {health:?}; there are any: {unreadable}"));
+        }
+    }
+
+    /// Reads that nothing answers are told, before anybody scrubs.
+    async fn reads_fail_aloud(&self) {
+        let unreadable = self.unreadable().await;
+        self.await_that("the word of failed reads", |s| s.event("reads-failed")).await;
+        let group = self.machine.array.report().groups.remove(0);
+        if unreadable.is_empty() || group.failed_reads == 0 || group.health != Health::Degraded {
+            let (count, health) = (group.failed_reads, group.health);
+            self.machine.complain(format!("{count} failed reads, {health:?}; {unreadable:?}"));
         }
     }
 
@@ -192,6 +203,7 @@ pub(super) fn repair_brings_back_what_was_lost(seed: u64, trace: Trace) {
             if level == Level::Raid6 {
                 BAD.for_each(|stripe| spoil(&s, "d3", stripe * CHUNK, 2 * BLOCK_SIZE));
             }
+            s.reads_fail_aloud().await;
             s.scrub_finds(true).await;
             s.replace(1, 0, Strategy::Direct).await;
             s.is(1, DiskState::Replaced).await;
@@ -312,6 +324,19 @@ pub(super) fn retired_disks_are_tested(seed: u64, trace: Trace) {
         let disk = report.disks.iter().find(|disk| disk.number.0 == 2).expect("it is listed");
         if disk.state != DiskState::Replaced || !disk.notes.iter().any(|n| n.contains("failed")) {
             s.machine.complain(format!("{:?}, {:?}", disk.state, disk.notes));
+        }
+        // One that gives back something else than was written: no spare either, also when it is brought back.
+        s.bay("d3").suspect.set(true);
+        s.bay("d3").drive.faults_mut().lose_writes(1000);
+        s.replace(3, 0, Strategy::Direct).await;
+        let failed = |s: &Script| s.told("retired-failed-test").and_then(|event| event.disk);
+        s.await_that("the end of the test", |s| failed(s) == Some(DiskNumber(3))).await;
+        s.reads_again("d3");
+        s.must(s.machine.array.readd_disk(DiskNumber(3), None).await, "readd");
+        let rows = s.machine.array.health().disks;
+        let row = rows.iter().find(|row| row.disk == DiskNumber(3)).expect("it is listed");
+        if row.verdict != Verdict::Ailing {
+            s.machine.complain(format!("after a failed test disk 3 is {:?}", row.verdict));
         }
         s.verify().await;
     });

@@ -61,6 +61,7 @@ fn healthy() -> ArrayReport {
             failures_left: 1,
             lost_blocks: 0,
             unreadable_blocks: 0,
+            failed_reads: 0,
             dirty_regions: 0,
             paused: false,
             work_due: false,

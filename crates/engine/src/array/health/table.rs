@@ -31,7 +31,7 @@ impl<E: Env> Array<E> {
             let watch = watches.get(&disk.number).filter(|w| w.ailing || w.sat_out)?;
             let finding = watch.finding.as_ref()?;
             let what = finding.words(&disk.identity.path);
-            let action = health_action(config, watch, disk.number, jobs);
+            let action = health_action(config, watch, disk.number, jobs, self.watches.braked.get());
             let risk = "it still answers: nothing is lost if it fails before its copy is done, as long as its group may lose a disk";
             Some(Problem {
                 kind: ProblemKind::DiskIll,
@@ -65,6 +65,13 @@ impl<E: Env> Array<E> {
                 let record = watch.map(|w| w.record).unwrap_or_default();
                 let (verdict, reason) = match (&finding, disk.in_service()) {
                     (_, false) => (Verdict::Out, "no longer used".to_string()),
+                    (Some(f), true) if f.verdict == Verdict::Ailing => {
+                        (f.verdict, f.reason.clone())
+                    }
+                    (_, true) if watch.is_some_and(|w| w.ailing) => (
+                        Verdict::Ailing,
+                        "held to be ailing since it was, or failed a test".to_string(),
+                    ),
                     (Some(f), true) => (f.verdict, f.reason.clone()),
                     (None, true) => (Verdict::Healthy, "no errors".to_string()),
                 };
@@ -157,6 +164,7 @@ fn health_action(
     watch: &Watch,
     number: DiskNumber,
     jobs: &[JobReport],
+    braked: bool,
 ) -> String {
     let place = config.slot_of(number);
     let spare =
@@ -174,6 +182,9 @@ fn health_action(
         (None, None) if config.health.policy.mode == Mode::Advise => {
             format!("nothing is done by itself; `forestall replace {number}` copies it to a spare")
         }
+        (None, None) if braked && !watch.held => format!(
+            "nothing is replaced by itself while so many members look ill at once; `forestall replace {number}` copies it to a spare"
+        ),
         (None, None) if watch.held => {
             format!("its replacement was cancelled; `forestall replace {number}` starts it again")
         }
