@@ -65,7 +65,7 @@ pub const EXISTING_PAIR_SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "m2-existing-pair-stopped-as-it-reverses",
-        story: "stopped in good order at a moment drawn around the reversal of the pair: nothing is written after the stop",
+        story: "a start goes about the reversal of a pair, and is stopped in good order in the middle of it: nothing is written after the stop",
         script: failures::stopped_as_it_reverses,
     },
     Scenario {

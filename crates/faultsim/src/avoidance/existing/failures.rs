@@ -186,11 +186,14 @@ pub(super) fn stop_and_cancel(seed: u64, trace: Trace) {
 pub(super) fn stopped_as_it_reverses(seed: u64, trace: Trace) {
     for round in 0..16 {
         let mut stage = stage_of(seed * 100 + round, trace.clone(), Level::Raid5, 3, 2);
-        let wait = stage.rng.log_scaled(30_000_000);
         act(&mut stage, AssembleOptions::default(), move |s| async move {
             s.have_pair(1).await;
             s.write(8192, 300 << 10).await;
             s.replace(1, SLOW, Strategy::Pair).await;
+        });
+        // The next start goes about the reversal at once.
+        let wait = stage.rng.below(3_000_000);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
             s.machine.pause(wait).await;
         });
         act(&mut stage, AssembleOptions::default(), |s| async move {
