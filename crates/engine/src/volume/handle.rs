@@ -62,7 +62,8 @@ impl<E: Env> VolumeHandle<E> {
             Ok(bufs) => bufs,
             Err(error) => {
                 let group = self.volume.group();
-                if error == IoError::Io && group.is_readable() {
+                // Blocks that are listed lost are told as long as they are.
+                if error == IoError::Io && group.is_readable() && group.lost_blocks() == 0 {
                     group.failed_reads.set(group.failed_reads.get() + 1);
                 }
                 return Err(error);
