@@ -3,12 +3,16 @@
 //! Owns the scripts; [`crate::scenarios`] lists them. Invariant: members are lost between a crash and the next start, as many as the level
 //! survives, so that nothing but the journal tells what was under way.
 
+use std::ops::Range;
+use std::rc::Rc;
+
 use forestall_engine::format::layout::Layout;
 use forestall_engine::{AssembleOptions, DiskNumber, JournalMode, Level};
 
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_journaled, stage_unchecked};
+use crate::shelf::Bay;
 use crate::stage::{RunEnd, Stage};
 use crate::trace::Trace;
 
@@ -50,10 +54,28 @@ impl Script {
     }
 }
 
+/// The members that take part in the next start.
+fn there(stage: &Stage, members: usize) -> Vec<Rc<Bay>> {
+    let bays = stage.world.shelf.all().into_iter().take(members);
+    bays.filter(|bay| !bay.withheld.get()).collect()
+}
+
+/// Writes and flushes something, then crashes at a step in `steps` under a crowd whose requests are up to `longest`.
+fn crash_under_a_crowd(stage: &mut Stage, steps: Range<u64>, longest: u64) {
+    act(stage, AssembleOptions::default(), |mut s| async move {
+        s.scribble(40).await;
+        s.flush().await;
+    });
+    let cut = stage.rng.within(steps);
+    stage.run(AssembleOptions::default(), Some(cut), move |machine| async move {
+        Script::new(&machine).crowd(4, longest).await;
+    });
+    stage.end(false);
+}
+
 /// Leaves so many members, drawn at random, out of the next start; answers their names.
 fn leave_out(stage: &mut Stage, members: usize, count: usize) -> Vec<String> {
-    let mut bays: Vec<_> = stage.world.shelf.all().into_iter().take(members).collect();
-    bays.retain(|bay| !bay.withheld.get());
+    let mut bays = there(stage, members);
     (0..count)
         .map(|_| {
             let bay = bays.swap_remove(stage.rng.index(bays.len()));
@@ -73,15 +95,7 @@ pub(crate) fn crash_and_loss(seed: u64, trace: Trace) {
                 let shape = (level, members, 0);
                 let mut stage =
                     stage_journaled(seed * 100 + round, trace.clone(), shape, DISK, mode);
-                act(&mut stage, AssembleOptions::default(), |mut s| async move {
-                    s.scribble(40).await;
-                    s.flush().await;
-                });
-                let cut = stage.rng.within(300..12_000);
-                stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
-                    Script::new(&machine).crowd(4, 120_000).await;
-                });
-                stage.end(false);
+                crash_under_a_crowd(&mut stage, 300..12_000, 120_000);
                 leave_out(&mut stage, members, tolerance);
                 act(&mut stage, degraded(), |s| async move {
                     s.verify_after_loss().await;
@@ -103,17 +117,9 @@ pub(crate) fn damaged_journal(seed: u64, trace: Trace) {
                 1 => stage_journaled(seed, trace.clone(), shape, DISK, JournalMode::Partial),
                 _ => stage_unchecked(seed, trace.clone(), level, members, 0),
             };
-            act(&mut stage, AssembleOptions::default(), |mut s| async move {
-                s.scribble(40).await;
-                s.flush().await;
-            });
-            let cut = stage.rng.within(300..6000);
-            stage.run(AssembleOptions::default(), Some(cut), |machine| async move {
-                Script::new(&machine).crowd(4, 16_384).await;
-            });
-            stage.end(false);
-            let out = leave_out(&mut stage, members, tolerance - 1);
-            damage_journal(&mut stage, members, &out, round % 2 == 0);
+            crash_under_a_crowd(&mut stage, 300..6000, 16_384);
+            leave_out(&mut stage, members, tolerance - 1);
+            damage_journal(&mut stage, members, round % 2 == 0);
             act(&mut stage, degraded(), |s| async move { s.verify_after_loss().await });
             leave_out(&mut stage, members, 1);
             act(&mut stage, degraded(), |s| async move {
@@ -124,10 +130,9 @@ pub(crate) fn damaged_journal(seed: u64, trace: Trace) {
     }
 }
 
-/// Lets the journal of one member, drawn from those that are not `out`, hold something else, or not read.
-fn damage_journal(stage: &mut Stage, members: usize, out: &[String], rots: bool) {
-    let mut bays: Vec<_> = stage.world.shelf.all().into_iter().take(members).collect();
-    bays.retain(|bay| !out.contains(&bay.drive.name().to_owned()));
+/// Lets the journal of one member, drawn from those that are there, hold something else, or not read.
+fn damage_journal(stage: &mut Stage, members: usize, rots: bool) {
+    let bays = there(stage, members);
     let bay = &bays[stage.rng.index(bays.len())];
     let journal = Layout::for_size(bay.drive.size()).expect("a labelled disk").journal;
     bay.suspect.set(true);

@@ -302,7 +302,7 @@ pub(crate) fn judge(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
 }
 
 /// What the legs of work disks lack that another leg has.
-pub(crate) async fn of_legs(array: &Array<ServerEnv>, data: bool) -> Vec<Finding> {
+async fn of_legs(array: &Array<ServerEnv>, data: bool) -> Vec<Finding> {
     let disks = array.report().disks;
     let path = |damage: &LegDamage| {
         let disk = disks.iter().find(|disk| disk.number == damage.disk);
@@ -310,20 +310,23 @@ pub(crate) async fn of_legs(array: &Array<ServerEnv>, data: bool) -> Vec<Finding
     };
     let mut findings = Vec::new();
     for damage in array.damage_of_legs(data).await {
-        if damage.pages > 0 {
-            let what = format!(
+        let table = (
+            damage.pages,
+            format!(
                 "{} of the table of redirected writes damaged",
                 words::counted(damage.pages, "page")
-            );
-            let way = "`forestall repair` or the next `serve` writes it anew from the other legs";
-            findings.push(Finding::new(Grade::Repairable, path(&damage), what, way));
-        }
-        if damage.blocks > 0 {
-            let what = format!(
+            ),
+            "`forestall repair` or the next `serve` writes it anew from the other legs",
+        );
+        let payload = (
+            damage.blocks,
+            format!(
                 "{} of redirected writes not as written",
                 words::counted(damage.blocks, "block")
-            );
-            let way = "they are had from the other legs if those hold them, and written anew when they are read or go home; watch the disk, it may be failing";
+            ),
+            "they are had from the other legs if those hold them, and written anew when they are read or go home; watch the disk, it may be failing",
+        );
+        for (_, what, way) in [table, payload].into_iter().filter(|(count, ..)| *count > 0) {
             findings.push(Finding::new(Grade::Repairable, path(&damage), what, way));
         }
     }

@@ -281,14 +281,12 @@ impl<E: Env> Array<E> {
 
     fn note_finding(self: &Rc<Self>, group: Option<GroupNumber>, finding: Finding) {
         let disk = finding.disk;
+        if finding.verdict == Verdict::Ailing && !self.is_ailing(disk) {
+            self.distrust(disk);
+        }
         let before = {
             let mut watches = self.watches.disks.borrow_mut();
             let watch = watches.entry(disk).or_default();
-            if finding.verdict == Verdict::Ailing && !watch.ailing {
-                watch.ailing = true;
-                self.watches.changed.set(true);
-                self.watches.urgent.set(true);
-            }
             watch.finding.replace(finding.clone()).map(|f| f.verdict).unwrap_or_default()
         };
         if before == finding.verdict {
@@ -413,7 +411,7 @@ impl<E: Env> Array<E> {
         .await
     }
 
-    /// A disk that failed its test is ailing, whatever its errors, until an operator clears that: it is no spare.
+    /// A disk is ailing, whatever its errors, until an operator clears that: it is no spare, and is to be replaced.
     pub(super) fn distrust(&self, disk: DiskNumber) {
         self.watches.disks.borrow_mut().entry(disk).or_default().ailing = true;
         self.watches.changed.set(true);

@@ -261,6 +261,13 @@ impl<E: Env> Group<E> {
         self.geometry.still_whole(self.missing())
     }
 
+    /// A read of a host was answered with an error: counted if nothing else tells why. Blocks that are listed lost are told as long as they are.
+    pub(crate) fn note_failed_read(&self, error: IoError) {
+        if error == IoError::Io && self.is_readable() && self.lost_blocks() == 0 {
+            self.failed_reads.set(self.failed_reads.get() + 1);
+        }
+    }
+
     /// Whether everything in `slot` can be had from the others.
     pub(crate) fn can_rebuild(&self, slot: Slot) -> bool {
         self.geometry.still_whole(self.missing().with(slot))

@@ -58,17 +58,8 @@ impl<E: Env> VolumeHandle<E> {
         }
         let range = whole_blocks(offset, len);
         let _guard = self.volume.lock(offset, len, Hold::Shared).await;
-        let mut bufs = match self.volume.read_blocks(range.clone()).await {
-            Ok(bufs) => bufs,
-            Err(error) => {
-                let group = self.volume.group();
-                // Blocks that are listed lost are told as long as they are.
-                if error == IoError::Io && group.is_readable() && group.lost_blocks() == 0 {
-                    group.failed_reads.set(group.failed_reads.get() + 1);
-                }
-                return Err(error);
-            }
-        };
+        let read = self.volume.read_blocks(range.clone()).await;
+        let mut bufs = read.inspect_err(|error| self.volume.group().note_failed_read(*error))?;
         let cut = (range.end - offset - len) as usize;
         if cut > 0 {
             let last = bufs.last_mut().expect("at least one block was read");

@@ -65,13 +65,15 @@ impl<E: Env> Array<E> {
                 let record = watch.map(|w| w.record).unwrap_or_default();
                 let (verdict, reason) = match (&finding, disk.in_service()) {
                     (_, false) => (Verdict::Out, "no longer used".to_string()),
-                    (Some(f), true) if f.verdict == Verdict::Ailing => {
-                        (f.verdict, f.reason.clone())
+                    (found, true)
+                        if watch.is_some_and(|w| w.ailing)
+                            && found.as_ref().is_none_or(|f| f.verdict != Verdict::Ailing) =>
+                    {
+                        (
+                            Verdict::Ailing,
+                            "held to be ailing since it was, or failed a test".to_string(),
+                        )
                     }
-                    (_, true) if watch.is_some_and(|w| w.ailing) => (
-                        Verdict::Ailing,
-                        "held to be ailing since it was, or failed a test".to_string(),
-                    ),
                     (Some(f), true) => (f.verdict, f.reason.clone()),
                     (None, true) => (Verdict::Healthy, "no errors".to_string()),
                 };
@@ -182,12 +184,12 @@ fn health_action(
         (None, None) if config.health.policy.mode == Mode::Advise => {
             format!("nothing is done by itself; `forestall replace {number}` copies it to a spare")
         }
-        (None, None) if braked && !watch.held => format!(
-            "nothing is replaced by itself while so many members look ill at once; `forestall replace {number}` copies it to a spare"
-        ),
         (None, None) if watch.held => {
             format!("its replacement was cancelled; `forestall replace {number}` starts it again")
         }
+        (None, None) if braked => format!(
+            "nothing is replaced by itself while so many members look ill at once; `forestall replace {number}` copies it to a spare"
+        ),
         (None, None)
             if place.is_some_and(|(group, _)| config.backups.of_group(group).is_some()) =>
         {

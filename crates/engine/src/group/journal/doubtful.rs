@@ -73,8 +73,7 @@ impl<E: Env> Group<E> {
                 if whole == Rows::Disagree {
                     return true;
                 }
-                let single = if whole == Rows::Unclear { first..end } else { 0..0 };
-                for block in single {
+                for block in (first..end).filter(|_| whole == Rows::Unclear) {
                     if self.look_at((block, block + 1), told, &mut reads).await == Rows::Disagree {
                         return true;
                     }
@@ -84,7 +83,8 @@ impl<E: Env> Group<E> {
         false
     }
 
-    fn is_inside(&self, block: u64) -> bool {
+    /// Whether a row of blocks is one of the group that was written.
+    pub(super) fn is_inside(&self, block: u64) -> bool {
         let address = block * BLOCK_SIZE;
         address < self.member_len()
             && !self.unwritten.reads_zero(self.geometry.at_address(address).0)

@@ -143,12 +143,8 @@ impl<E: Env> Group<E> {
                 let block = piece.start + at as u64;
                 let address = block * BLOCK_SIZE;
                 let slot = piece.slot;
-                let outside =
-                    usize::from(slot.0) >= self.geometry.members() || address >= self.member_len();
-                if outside
-                    || !seen.insert((slot, block))
-                    || self.unwritten.reads_zero(self.geometry.at_address(address).0)
-                {
+                let outside = usize::from(slot.0) >= self.geometry.members();
+                if outside || !self.is_inside(block) || !seen.insert((slot, block)) {
                     continue;
                 }
                 match &source {
