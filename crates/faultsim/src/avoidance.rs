@@ -12,6 +12,7 @@ use crate::script::Script;
 
 mod abandon;
 mod cells;
+mod chained;
 mod events;
 mod existing;
 mod given_up;
@@ -34,6 +35,16 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "b1-one-backup-at-a-time",
         story: "a block moves from a backup that is full to the next one, with crashes: its older versions never return",
         script: rules::b1_one_backup_at_a_time,
+    },
+    Scenario {
+        name: "b1-next-of-its-kind",
+        story: "a work volume or work disk ends and the next one goes on: no write goes home, and a crash loses nothing",
+        script: chained::next_of_its_kind,
+    },
+    Scenario {
+        name: "b1-chain-grows-under-load",
+        story: "chains grow while hosts write, place after place until all are full, with crashes",
+        script: chained::grows_under_load,
     },
     Scenario {
         name: "b3-leg-that-missed-writes",

@@ -9,7 +9,7 @@
 //! | another member dies | `another-member-dies`, `a5-write-back-into-a-whole-group` | `another-dies-in-write-back` | `sheltered-members-die`, `sheltered-another-first` |
 //! | another member fails worse | `another-fails-worse`, `another-ails` | `another-ails` | `sheltered-another-ails` |
 //! | block unreadable on ailing disk and on a peer | `unreadable-on-ailing-and-peer` | `unreadable-in-write-back` | `sheltered-unreadable` |
-//! | backup full | `b1-one-backup-at-a-time`, `backup-fills-up-with-crashes`, `log-fills-up` | `full-backup-is-drained-faster` | `sheltered-backup-ends` |
+//! | backup full | `b1-one-backup-at-a-time`, `b1-next-of-its-kind`, `b1-chain-grows-under-load`, `backup-fills-up-with-crashes`, `log-fills-up` | `full-backup-is-drained-faster` | `sheltered-backup-ends` |
 //! | backup loses a copy | `log-is-copied-anew`, `weak-log-is-mended`, `leg-dies`, `b7-lost-leg-next-backup` | `leg-dies-in-write-back` | `sheltered-backup-ends` |
 //! | backup loses its last copy | `last-leg-refuses-configurations`, `last-legs-are-gone`, `empty-log-is-let-go` | `block-that-no-leg-gives`, `last-legs-are-gone` | `sheltered-backup-ends` |
 //! | cancel | `cancel-in-every-state`, `cancel-while-shielded` | `cancel-in-every-state`, `a6-cancel-refused-once-dead` | `sheltered-given-up` |
@@ -43,6 +43,8 @@ fn each_cell_of_the_table_has_a_story() {
 stories! {
     AVOIDANCE_SCENARIOS;
     b1_one_backup_at_a_time = "b1-one-backup-at-a-time" x 3,
+    b1_next_of_its_kind = "b1-next-of-its-kind" x 2,
+    b1_chain_grows_under_load = "b1-chain-grows-under-load" x 2,
     b3_leg_that_missed_writes = "b3-leg-that-missed-writes" x 4,
     b3_earlier_use_of_the_log = "b3-earlier-use-of-the-log" x 8,
     b4_log_wraps_with_crashes = "b4-log-wraps-with-crashes" x 2,

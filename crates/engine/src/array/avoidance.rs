@@ -32,7 +32,7 @@ use crate::words;
 const AGAIN_NS: u64 = 10_000_000_000;
 
 /// Logs that come into use, with their identity.
-type NewLogs = Vec<(BackupPlace, u64)>;
+pub(super) type NewLogs = Vec<(BackupPlace, u64)>;
 /// Pairs made for an avoidance, with their secondaries.
 type NewPairs = Vec<(PairEntry, VolumeEntry)>;
 
@@ -62,8 +62,7 @@ impl<E: Env> Array<E> {
         asked: Strategy,
     ) -> Result<Choice, CommandError> {
         let entry = config.group(group.number).expect("the group is configured");
-        let offers: BTreeMap<BackupPlace, Offer> =
-            config.backups.work.iter().map(|w| (w.place, self.offer(w.place))).collect();
+        let offers = self.offers(config);
         let tolerance = group.geometry.tolerance() as u32;
         let plan = choose(config, entry, tolerance, asked, &offers, &self.whole_groups())
             .map_err(CommandError::Refused)?;
@@ -95,6 +94,15 @@ impl<E: Env> Array<E> {
         plan: &Plan,
         places: BTreeSet<BackupPlace>,
     ) -> Result<(NewLogs, NewPairs), CommandError> {
+        let logs = self.open_logs(places).await?;
+        Ok((logs, self.ready_secondaries(&plan.secondaries).await?))
+    }
+
+    /// Opens the logs that come into use with these places.
+    pub(super) async fn open_logs(
+        self: &Rc<Self>,
+        places: BTreeSet<BackupPlace>,
+    ) -> Result<NewLogs, CommandError> {
         let mut logs = Vec::new();
         for place in places {
             if matches!(place, BackupPlace::Pair(_)) || self.logs.borrow().contains_key(&place) {
@@ -114,7 +122,7 @@ impl<E: Env> Array<E> {
             self.logs.borrow_mut().insert(place, log);
             logs.push((place, id));
         }
-        Ok((logs, self.ready_secondaries(&plan.secondaries).await?))
+        Ok(logs)
     }
 
     /// Closes the logs and pairs that the configuration does not use: of a shield that came down, or was not raised.
@@ -149,6 +157,11 @@ impl<E: Env> Array<E> {
             raising.plan.why.join("; ")
         );
         self.event(Severity::Warning, "shield-raised", None, Some(group), what);
+    }
+
+    /// What each work place can take now.
+    pub(super) fn offers(&self, config: &Configuration) -> BTreeMap<BackupPlace, Offer> {
+        config.backups.work.iter().map(|w| (w.place, self.offer(w.place))).collect()
     }
 
     fn offer(&self, place: BackupPlace) -> Offer {

@@ -47,7 +47,9 @@ impl<E: Env> Array<E> {
                 Some(shield) => shield.set_redirect(redirect),
                 None => {
                     let tolerance = volume.group().geometry.tolerance() as u32;
-                    volume.set_shield(Some(Shield::new(*number, tolerance, redirect, chain)));
+                    let shield = Shield::new(*number, tolerance, redirect, chain);
+                    volume.shield().iter().for_each(|before| shield.goes_on_from(before));
+                    volume.set_shield(Some(shield));
                 }
             }
         }

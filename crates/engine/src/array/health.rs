@@ -121,6 +121,7 @@ impl<E: Env> Array<E> {
             self.look();
             self.follow_modes();
             self.drain_weakened();
+            self.chain_further();
             self.tell_of_full_backups();
             self.tell_of_failed_reads();
             self.let_go_of_empty_logs();

@@ -27,6 +27,7 @@ mod apply;
 mod assemble;
 mod avoidance;
 mod backing;
+mod chaining;
 mod commit;
 mod create;
 mod disks;
@@ -136,6 +137,8 @@ pub struct Array<E: Env> {
     overflowing: RefCell<BTreeSet<VolumeNumber>>,
     /// A log that is gone is being let go.
     letting_go: Cell<bool>,
+    /// Chains of backups are being made longer.
+    chaining: Cell<bool>,
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
@@ -192,6 +195,7 @@ impl<E: Env> Array<E> {
             draining: Cell::new(false),
             overflowing: RefCell::default(),
             letting_go: Cell::new(false),
+            chaining: Cell::new(false),
             timeout_ns,
             scrub_every_s,
             command_turn: Mutex::default(),

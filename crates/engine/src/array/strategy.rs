@@ -49,12 +49,10 @@ pub(super) fn choose(
     let mut plan = Plan { volumes: Vec::new(), secondaries: Vec::new(), why: Vec::new() };
     let mut secondaries = Secondaries::new(config, group, tolerance, whole);
     let mut refusals: Vec<String> = Vec::new();
-    let mut load: BTreeMap<BackupPlace, usize> =
-        offers.keys().map(|p| (*p, config.backups.users_of(*p).count())).collect();
+    let mut load = load(config, offers);
     for volume in config.volumes.iter().filter(|v| v.group == group.number) {
         let number = volume.number;
-        let set = config.backups.strategies.get(&number).copied().unwrap_or_default();
-        let wanted = if asked == Strategy::Auto { set } else { asked };
+        let wanted = wanted(config, number, asked);
         if let Some(what) = backup_itself(config, number) {
             plan.why.push(format!("volume {number} is {what} itself: direct"));
             plan.volumes.push(ShieldedVolume { volume: number, chain: Vec::new() });
@@ -110,6 +108,40 @@ pub(super) fn choose(
         plan.why.extend(refusals);
     }
     Ok(plan)
+}
+
+/// The strategy for a volume: its own, unless another one was asked for.
+fn wanted(config: &Configuration, volume: VolumeNumber, asked: Strategy) -> Strategy {
+    let set = config.backups.strategies.get(&volume).copied().unwrap_or_default();
+    if asked == Strategy::Auto { set } else { asked }
+}
+
+/// How many volumes use each place.
+fn load(
+    config: &Configuration,
+    offers: &BTreeMap<BackupPlace, Offer>,
+) -> BTreeMap<BackupPlace, usize> {
+    offers.keys().map(|p| (*p, config.backups.users_of(*p).count())).collect()
+}
+
+/// The place that goes on when those in the chain of a volume of `group` have no room: the next of the kinds that its strategy allows, in the same
+/// order and of the same places as at first. Places whose offer has nothing free are no choice.
+pub(super) fn further(
+    config: &Configuration,
+    group: &GroupEntry,
+    tolerance: u32,
+    asked: Strategy,
+    offers: &BTreeMap<BackupPlace, Offer>,
+    shielded: &ShieldedVolume,
+) -> Option<BackupPlace> {
+    let wanted = wanted(config, shielded.volume, asked);
+    let load = load(config, offers);
+    let kinds = [Strategy::WorkVolume, Strategy::WorkDisk];
+    kinds.into_iter().filter(|kind| [Strategy::Auto, *kind].contains(&wanted)).find_map(|kind| {
+        let (fit, _) = candidates(config, group, shielded.volume, tolerance, kind, offers);
+        let new = fit.into_iter().filter(|place| !shielded.chain.contains(place));
+        new.min_by_key(|place| (load[place], *place))
+    })
 }
 
 /// Whether the secondary of a pair that is there already may take its primary's place.

@@ -11,6 +11,7 @@ mod sections;
 
 use thiserror::Error;
 
+pub use self::backups::CHAIN_MAX;
 pub use self::check::{Invalid, check, name_is_valid};
 use super::codec::{CRC_AT, CodecError, Reader, Writer, is_blank, is_sealed, seal};
 use crate::buf::Buf;

@@ -60,10 +60,7 @@ impl<E: Env> Backup<E> {
     /// Whether there is hardly any room left. A secondary has room for every block.
     pub(super) fn is_nearly_full(&self) -> bool {
         match self {
-            Self::Log(log) => {
-                let (used, all) = log.usage();
-                used >= all - all / 8
-            }
+            Self::Log(log) => log.is_nearly_full(),
             Self::Pair(_) => false,
         }
     }

@@ -120,6 +120,12 @@ impl<E: Env> Log<E> {
         self.book.borrow().usage()
     }
 
+    /// Whether there is hardly any room left.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        let (used, all) = self.usage();
+        used >= all - all / 8
+    }
+
     /// Enters consecutive blocks of a volume, with their data or as zeroes.
     pub(super) async fn append(
         &self,

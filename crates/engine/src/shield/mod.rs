@@ -67,6 +67,12 @@ impl<E: Env> Shield<E> {
         Rc::new(Self { volume, tolerance, redirect, chain, overflowed, full, looked })
     }
 
+    /// Takes over what was counted under the shield that this one replaces: the chain of its backups has changed.
+    pub(crate) fn goes_on_from(&self, before: &Self) {
+        self.overflowed.set(before.overflowed());
+        self.looked.set(before.overflowed());
+    }
+
     /// Whether this is the shield over exactly these backups.
     pub(crate) fn is_over(&self, chain: &[Backup<E>]) -> bool {
         self.chain.len() == chain.len() && self.chain.iter().zip(chain).all(|(a, b)| a.is(b))
@@ -100,11 +106,20 @@ impl<E: Env> Shield<E> {
     /// Room is there again when a backup is not nearly full and nothing went past it since the last look: a large write may find no room
     /// where small ones do.
     pub(crate) fn look_for_room(&self) {
-        let has_room = |b: &Backup<E>| !self.is_weakened(b) && !b.is_nearly_full();
         let before = self.looked.replace(self.overflowed.get());
-        if before == self.overflowed.get() && self.chain.iter().any(has_room) {
+        if before == self.overflowed.get() && self.has_room() {
             self.full.set(false);
         }
+    }
+
+    /// Whether a backup takes more, and is not nearly full.
+    fn has_room(&self) -> bool {
+        self.chain.iter().any(|backup| !self.is_weakened(backup) && !backup.is_nearly_full())
+    }
+
+    /// Whether redirected writes are about to go home, or do, for want of a backup that takes them.
+    pub(crate) fn wants_more(&self) -> bool {
+        self.redirect.get() && !self.has_room()
     }
 
     fn next_marked(&self, blocks: Range<u64>) -> Option<u64> {
