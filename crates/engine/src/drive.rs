@@ -282,6 +282,11 @@ impl<E: Env> Drive<E> {
         self.latencies.borrow_mut().add(class, ns);
     }
 
+    /// Whether a request is under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.under_way.is_any()
+    }
+
     /// Completes when no request is under way.
     pub(crate) async fn rests(&self) {
         self.under_way.none().await;

@@ -96,6 +96,11 @@ impl Progress {
         self.paced.set((0, now_ns));
     }
 
+    /// Whether a limit holds it back now.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.limit.get() > 0 && !self.lifted.get()
+    }
+
     /// Counts `moved` bytes of disk traffic and sleeps as long as the limit asks.
     pub(crate) async fn pace<R: Runtime>(&self, rt: &R, moved: u64) {
         self.pace_unless(rt, moved, || false).await;

@@ -266,6 +266,11 @@ impl Counted {
         One(self)
     }
 
+    /// Whether there is any.
+    pub(crate) fn is_any(&self) -> bool {
+        self.count.get() > 0
+    }
+
     /// Completes when there are none.
     pub(crate) async fn none(&self) {
         self.ended.wait_until(|| self.count.get() == 0).await;
@@ -343,6 +348,19 @@ impl RangeLocks {
         })
         .await;
         guard
+    }
+
+    /// [`RangeLocks::lock`] if nobody has to be waited for.
+    pub(crate) fn try_lock(self: &Rc<Self>, range: Range<u64>, hold: Hold) -> Option<RangeGuard> {
+        let id = self.next.get();
+        let claim = Claim { id, range, hold, granted: true, waker: None };
+        let mut claims = self.claims.borrow_mut();
+        if claims.iter().any(|c| conflict(c, &claim)) {
+            return None;
+        }
+        self.next.set(id + 1);
+        claims.push(claim);
+        Some(RangeGuard { locks: Rc::clone(self), id })
     }
 
     /// Completes when everybody who asked for a range before this call has given it back. Nobody waits for this one.
@@ -433,6 +451,20 @@ mod tests {
         assert_eq!(poll_once(c.as_mut()), Poll::Ready(Ok(())));
         assert_eq!(poll_once(d.as_mut()), Poll::Ready(Ok(())), "it asked before c began");
         assert_eq!(began.get(), 3);
+    }
+
+    #[test]
+    fn a_range_is_had_at_once_only_if_nobody_holds_it_or_waits_for_it() {
+        let locks: Rc<RangeLocks> = Rc::default();
+        let held = locks.try_lock(0..10, Hold::Exclusive).expect("it is free");
+        assert!(locks.try_lock(9..20, Hold::Shared).is_none());
+        let mut waits = Box::pin(locks.lock(5..30, Hold::Shared));
+        assert!(poll_once(waits.as_mut()).is_pending());
+        assert!(locks.try_lock(20..30, Hold::Exclusive).is_none(), "somebody waits for it");
+        drop(locks.try_lock(30..40, Hold::Exclusive).expect("it is free"));
+        drop(held);
+        assert!(poll_once(waits.as_mut()).is_ready());
+        assert!(locks.try_lock(0..10, Hold::Shared).is_some());
     }
 
     #[test]

@@ -31,6 +31,31 @@ fn a_seed_gives_the_same_figures_again() {
     assert_ne!(first.figures, play(SEED + 1).figures);
 }
 
+/// A copy reads and writes at once: it takes well less than the one after the other, with its halts.
+#[test]
+fn a_copy_reads_while_it_writes() {
+    let model = DiskModel::SSD;
+    for state in [State::Shielded, State::Direct] {
+        let copied = measure(model, RAID5, Load::Idle, state, SEED).copy_ns.expect("a copy");
+        let there_and_back = 2 * (61 << 20) * 1_000_000_000 / model.bytes_per_sec;
+        assert!(copied * 10 < there_and_back * 8, "{state}: {copied} of {there_and_back} ns");
+    }
+}
+
+/// What the copy has written is not flushed for hosts that are redirected: they wait for the log alone.
+#[test]
+fn flushed_small_writes_are_nearly_as_fast_shielded_as_healthy() {
+    for setting in Setting::ALL {
+        let of = |state| {
+            measure(DiskModel::SSD, setting, Load::RandomWrite, state, SEED)
+                .figures
+                .requests_per_sec()
+        };
+        let (shielded, healthy) = (of(State::Shielded), of(State::Healthy));
+        assert!(shielded > healthy * 0.9, "{}: {shielded}/s, {healthy}/s", setting.level);
+    }
+}
+
 /// A shielded copy is not held up by what hosts write: that goes elsewhere. A direct one is.
 #[test]
 fn hosts_that_write_hold_up_a_direct_copy_and_no_shielded_one() {

@@ -19,7 +19,7 @@ use crate::format::page::encode_cursors;
 use crate::ids::{BLOCK_SIZE, MEMBERS_MAX, Slot, SlotSet, Stripe};
 use crate::progress::Progress;
 use crate::runtime::Env;
-use crate::sync::{Hold, join_all};
+use crate::sync::{Hold, RangeGuard, both, join_all};
 
 /// Bytes of member address space copied under one row lock.
 const WINDOW: u64 = 1 << 20;
@@ -95,6 +95,22 @@ enum Turn {
     Deferred,
 }
 
+/// A window under its row lock, read and not written yet.
+struct Window {
+    rows: Range<u64>,
+    turn: Turn,
+    guard: RangeGuard,
+    /// Its parts that hold something; without bytes where a large request did not go through.
+    parts: Vec<(Range<u64>, Option<Buf>)>,
+}
+
+impl Window {
+    /// Bytes that were read.
+    fn bytes(&self) -> u64 {
+        self.parts.iter().flat_map(|(_, buf)| buf).map(|buf| buf.len() as u64).sum()
+    }
+}
+
 /// Why a window was not copied.
 enum Broken {
     Target,
@@ -117,41 +133,44 @@ impl<E: Env> Group<E> {
             slots[at].filler.is_some() && slots[at].filler_life == life
         };
         let mut copied_since = 0;
+        let mut ahead: Option<Window> = None;
         let checkpoint_every = CHECKPOINT.min(self.member_len() / 16).max(WINDOW);
         loop {
             if progress.stop.get() {
                 return FillEnd::Stopped;
             }
-            let Some((window, turn)) = self.next_window(slot) else { break };
-            if self.make_whole_before_copy(&window).await.is_err() {
-                return FillEnd::SourcesFailed(
-                    "what was being written at the last stop could not be made whole".into(),
-                );
-            }
-            let guard = self.rows.lock(window.clone(), Hold::Exclusive).await;
-            if !alive() {
-                return FillEnd::TargetFailed;
-            }
-            let moved = match self.fill_window(slot, &target, window.clone(), turn, progress).await
-            {
-                Ok(moved) => moved,
-                Err(Broken::Target) => return FillEnd::TargetFailed,
-                Err(Broken::Sources(why)) => return FillEnd::SourcesFailed(why),
+            let window = match ahead.take() {
+                Some(window) => window,
+                None => {
+                    let Some((rows, turn)) = self.next_window(slot) else { break };
+                    if self.make_whole_before_copy(&rows).await.is_err() {
+                        return FillEnd::SourcesFailed(
+                            "what was being written at the last stop could not be made whole"
+                                .into(),
+                        );
+                    }
+                    let guard = self.rows.lock(rows.clone(), Hold::Exclusive).await;
+                    self.read_window(slot, rows, turn, guard).await
+                }
             };
             if !alive() {
                 return FillEnd::TargetFailed;
             }
-            {
-                let rt = &mut self.slots.borrow_mut()[at];
-                match turn {
-                    Turn::Stale => rt.stale.copied(&window),
-                    Turn::Next => rt.cursor = window.end,
-                    Turn::Deferred => rt.deferred.copied(&window),
-                }
-                let behind = rt.stale.bytes() + rt.deferred.bytes();
-                progress.done.set(rt.cursor.min(self.member_len()) - behind);
-            }
-            drop(guard);
+            // While it is written the next one is read, unless something comes between the two.
+            let rests = progress.is_limited() || copied_since + window.bytes() >= checkpoint_every;
+            let next = if rests { None } else { self.claim_after(slot, &window) };
+            let written = self.write_window(slot, &target, window, progress, &alive);
+            let read = async {
+                let (rows, guard) = next?;
+                Some(self.read_window(slot, rows, Turn::Next, guard).await)
+            };
+            let (written, read) = both(written, read).await;
+            ahead = read;
+            let moved = match written {
+                Ok(moved) => moved,
+                Err(Broken::Target) => return FillEnd::TargetFailed,
+                Err(Broken::Sources(why)) => return FillEnd::SourcesFailed(why),
+            };
             copied_since += moved;
             if copied_since >= checkpoint_every {
                 copied_since = 0;
@@ -182,17 +201,59 @@ impl<E: Env> Group<E> {
         Some((rt.deferred.first(WINDOW)?, Turn::Deferred))
     }
 
-    async fn fill_window(
+    /// The rows after a window, locked, if they come next and nobody has to be waited for. Where hosts' requests reach the group, their turn is between
+    /// a window and the next.
+    fn claim_after(
+        self: &Rc<Self>,
+        slot: Slot,
+        window: &Window,
+    ) -> Option<(Range<u64>, RangeGuard)> {
+        let hosts = self.copied.get().is_none() && self.is_at_work();
+        let start = window.rows.end;
+        let rows = start..(start + WINDOW).min(self.member_len());
+        let is_stale = self.slots.borrow()[usize::from(slot.0)].stale.bytes() > 0;
+        let follows = window.turn == Turn::Next && !is_stale && !rows.is_empty();
+        if hosts || !follows || !self.is_whole_to_copy(&rows) {
+            return None;
+        }
+        let guard = self.rows.try_lock(rows.clone(), Hold::Exclusive)?;
+        Some((rows, guard))
+    }
+
+    /// Whether a member has a request under way.
+    fn is_at_work(&self) -> bool {
+        self.slots.borrow().iter().any(|s| s.main.as_ref().is_some_and(|main| main.is_busy()))
+    }
+
+    /// Reads a window in the requests in which it is copied, one after the other.
+    async fn read_window(
+        self: &Rc<Self>,
+        slot: Slot,
+        rows: Range<u64>,
+        turn: Turn,
+        guard: RangeGuard,
+    ) -> Window {
+        let mut parts = Vec::new();
+        for run in self.pieces_of(rows.clone(), turn) {
+            let buf = self.copy_whole(slot, &run).await;
+            parts.push((run, buf));
+        }
+        Window { rows, turn, guard, parts }
+    }
+
+    /// Writes what was read of a window and what is to be had of the rest, and moves the cursor. Answers how many bytes were written.
+    async fn write_window(
         self: &Rc<Self>,
         slot: Slot,
         target: &Rc<Drive<E>>,
-        window: Range<u64>,
-        turn: Turn,
+        window: Window,
         progress: &Progress,
+        alive: &impl Fn() -> bool,
     ) -> Result<u64, Broken> {
+        let Window { rows, turn, guard, parts } = window;
         let mut moved = 0;
-        for run in self.pieces_of(window, turn) {
-            let buf = match self.copy_whole(slot, &run).await {
+        for (run, buf) in parts {
+            let buf = match buf {
                 Some(buf) => buf,
                 None if turn == Turn::Next && self.reads_the_main(slot, &run) => {
                     // An ailing disk is not dwelt upon: first all that it reads well, in large requests.
@@ -210,6 +271,20 @@ impl<E: Env> Group<E> {
                 return Err(Broken::Target);
             }
         }
+        if !alive() {
+            return Err(Broken::Target);
+        }
+        {
+            let rt = &mut self.slots.borrow_mut()[usize::from(slot.0)];
+            match turn {
+                Turn::Stale => rt.stale.copied(&rows),
+                Turn::Next => rt.cursor = rows.end,
+                Turn::Deferred => rt.deferred.copied(&rows),
+            }
+            let behind = rt.stale.bytes() + rt.deferred.bytes();
+            progress.done.set(rt.cursor.min(self.member_len()) - behind);
+        }
+        drop(guard);
         Ok(moved)
     }
 

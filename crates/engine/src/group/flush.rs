@@ -22,14 +22,27 @@ use crate::sync::{Giver, join_all, oneshot};
 #[derive(Default)]
 pub(super) struct FlushGate {
     waiting: RefCell<Vec<Giver<Result<(), IoError>>>>,
+    /// One of them waits for what was copied, too.
+    copied: Cell<bool>,
     running: Cell<bool>,
 }
 
 impl<E: Env> Group<E> {
-    /// Makes every write that completed before this call durable.
+    /// Makes every write that completed before this call durable, and what was copied to drives that are being filled.
     pub(crate) async fn flush(self: &Rc<Self>) -> Result<(), IoError> {
+        self.flush_with(true).await
+    }
+
+    /// [`Group::flush`] of what hosts wrote. What a copy wrote counts only from its next checkpoint (rule A2): where nothing else was written, it is not
+    /// waited for.
+    pub(crate) async fn flush_written(self: &Rc<Self>) -> Result<(), IoError> {
+        self.flush_with(false).await
+    }
+
+    async fn flush_with(self: &Rc<Self>, copied: bool) -> Result<(), IoError> {
         self.answering().await;
         let (giver, taker) = oneshot();
+        self.flushes.copied.set(self.flushes.copied.get() || copied);
         self.flushes.waiting.borrow_mut().push(giver);
         if !self.flushes.running.replace(true) {
             let group = Rc::clone(self);
@@ -45,17 +58,21 @@ impl<E: Env> Group<E> {
                 self.flushes.running.set(false);
                 return;
             }
-            let result = self.flush_now().await;
+            let copied = self.flushes.copied.take();
+            let result = self.flush_now(copied).await;
             waiting.into_iter().for_each(|giver| giver.give(result));
         }
     }
 
-    async fn flush_now(self: &Rc<Self>) -> Result<(), IoError> {
+    async fn flush_now(self: &Rc<Self>, copied: bool) -> Result<(), IoError> {
         // Everything noted up to here was written before the flush and is covered by it.
         let regions = self.take_unflushed();
         let units = self.unwritten.take();
         let overwritten = self.take_overwritten();
-        match self.flush_and_settle(&units, overwritten).await {
+        let in_place = self.journal.as_ref().is_none_or(|journal| journal.is_in_place());
+        let wrote =
+            !regions.is_empty() || !units.is_empty() || !overwritten.is_empty() || !in_place;
+        match self.flush_and_settle(copied || wrote, &units, overwritten).await {
             Ok(trimmed) => {
                 self.answering().await;
                 self.discard_in_background(trimmed);
@@ -73,10 +90,11 @@ impl<E: Env> Group<E> {
     /// The durable steps in their order; answers the units whose space can be given back.
     async fn flush_and_settle(
         self: &Rc<Self>,
+        copied: bool,
         units: &Settle,
         overwritten: Overwritten,
     ) -> Result<Ranges, IoError> {
-        let flushed = self.flush_drives().await;
+        let flushed = self.flush_drives_with(copied).await;
         self.failures_committed().await?;
         flushed?;
         // New lost entries before anything relies on them; old ones go last, since a unit that was trimmed reads as zeroes only
@@ -103,8 +121,16 @@ impl<E: Env> Group<E> {
     /// Flushes every drive that was written since its last flush. One at a time: whoever finds nothing to flush may be sure that it
     /// is durable, not on its way.
     pub(super) async fn flush_drives(self: &Rc<Self>) -> Result<(), IoError> {
+        self.flush_drives_with(true).await
+    }
+
+    /// [`Group::flush_drives`]; unless what was `copied` matters, drives that are being filled are left alone where no member is to be flushed.
+    async fn flush_drives_with(self: &Rc<Self>, copied: bool) -> Result<(), IoError> {
         let _turn = self.flush_turn.lock().await;
         let settled = self.journal.as_ref().map(|journal| journal.settled());
+        if !copied && !self.has_unflushed_member() {
+            return Ok(());
+        }
         let drives: Vec<_> =
             self.drives_in_service().into_iter().filter(|d| d.is_unflushed()).collect();
         // The consequence of a failure is drawn at once, not when the slowest flush has ended: what a drive lost must not be read.
@@ -133,6 +159,11 @@ impl<E: Env> Group<E> {
         // Entries that cannot be made durable now stay in memory and are tried again by the next flush.
         let _ = self.persist_lost().await;
         Err(IoError::Io)
+    }
+
+    fn has_unflushed_member(&self) -> bool {
+        let slots = self.slots.borrow();
+        slots.iter().filter_map(|s| s.main.as_ref()).any(|main| main.is_unflushed())
     }
 
     /// Rule F2: what a drive took since its last good flush is unknown. It is given up (answers `true`), or, if it cannot be

@@ -59,6 +59,13 @@ impl<E: Env> Group<E> {
         Ok(())
     }
 
+    /// Whether [`Group::make_whole_before_copy`] has nothing to do.
+    pub(super) fn is_whole_to_copy(&self, window: &Range<u64>) -> bool {
+        let first = self.intent.region_of(window.start);
+        let last = self.intent.region_of(window.end - 1);
+        !self.checksums || !(first..=last).any(|region| self.intent.is_dirty(region))
+    }
+
     async fn resync_region(self: &Rc<Self>, region: u64) -> Result<(), IoError> {
         let chunk = u64::from(self.geometry.chunk());
         let len = self.intent.region_len();

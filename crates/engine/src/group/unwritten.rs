@@ -41,6 +41,12 @@ pub(super) struct Settle {
     trimmed: Ranges,
 }
 
+impl Settle {
+    pub(super) fn is_empty(&self) -> bool {
+        self.fresh.is_empty() && self.trimmed.is_empty()
+    }
+}
+
 impl Unwritten {
     pub(super) fn new(unit: u64, stripes: u64) -> Self {
         let live = Bitmap::new(stripes.div_ceil(unit), true);

@@ -68,7 +68,7 @@ impl<E: Env> VolumeRt<E> {
     pub(crate) async fn flush_kept(&self) -> Result<(), IoError> {
         match self.mirror() {
             Some(mirror) => Box::pin(mirror.flush(self)).await,
-            None => self.group.flush().await,
+            None => self.group.flush_written().await,
         }
     }
 

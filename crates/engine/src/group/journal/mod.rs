@@ -122,6 +122,11 @@ impl<E: Env> Journal<E> {
         self.batches.borrow().settled()
     }
 
+    /// Whether everything recorded is durable in place.
+    pub(super) fn is_in_place(&self) -> bool {
+        self.batches.borrow().pieces() == 0
+    }
+
     /// Every drive was flushed since [`Journal::settled`] gave `settled`.
     pub(super) fn flushed(&self, settled: u64) {
         self.batches.borrow_mut().flushed(settled);
