@@ -143,7 +143,11 @@ impl<E: Env> Group<E> {
             let Some(buf) = (match read {
                 Ok(buf) => Some(buf),
                 Err(_) if rows.len() as u64 > BLOCK_SIZE => return Err(Unsure::Read),
-                Err(_) => self.from_another_copy(stripe, (fixed, others), rows.clone()).await?,
+                Err(_) => {
+                    // What stands where a block is lost is no copy of it (rule M5).
+                    let sources = others.and(view.readable);
+                    self.from_another_copy(stripe, (fixed, sources), rows.clone()).await?
+                }
             }) else {
                 continue;
             };
@@ -162,13 +166,13 @@ impl<E: Env> Group<E> {
     async fn from_another_copy(
         self: &Rc<Self>,
         stripe: Stripe,
-        (fixed, others): (Slot, SlotSet),
+        (fixed, sources): (Slot, SlotSet),
         rows: Range<u32>,
     ) -> Result<Option<Buf>, Unsure> {
         let address = self.geometry.member_address(stripe, rows.start);
         let not = SlotSet::one(fixed);
         let mut found = self.slot_contents(stripe, fixed, rows.clone(), not).await.ok();
-        for slot in std::iter::once(fixed).chain(others.iter()) {
+        for slot in std::iter::once(fixed).chain(sources.iter()) {
             if found.is_none() {
                 let block = address / BLOCK_SIZE;
                 self.believe_blocks(slot, block..block + 1).await;
