@@ -293,6 +293,8 @@ pub struct Configuration {
     pub health: HealthTable,
     /// Failure avoidance: what is shielded and where writes go meanwhile.
     pub backups: BackupTable,
+    /// Disks that others have replaced and whose test has not ended, and the slots they had: a disk may be all that has what its slot has lost.
+    pub retired: BTreeMap<DiskNumber, (GroupNumber, Slot)>,
 }
 
 impl Configuration {
@@ -337,6 +339,15 @@ impl Configuration {
     pub fn leg_len(&self, work: &WorkEntry) -> u64 {
         let legs = work.legs.iter().filter_map(|leg| self.disk(*leg));
         legs.map(|leg| leg.data_len).min().unwrap_or(0)
+    }
+
+    /// Whether `disk` served as a member, and another disk has its place.
+    #[must_use]
+    pub fn is_replaced(&self, disk: DiskNumber) -> bool {
+        let replaced =
+            |service| matches!(service, Service::Dropped { reason: DropReason::Replaced, .. });
+        self.slot_of(disk).is_none()
+            && self.disk(disk).is_some_and(|d| d.role == DiskRole::Member && replaced(d.service))
     }
 
     /// The slot that holds `disk`, as its member or as its replacement.

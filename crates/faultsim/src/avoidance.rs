@@ -25,6 +25,7 @@ mod sheltered;
 mod sources;
 mod states;
 mod tail;
+mod tested;
 
 pub use existing::EXISTING_PAIR_SCENARIOS;
 pub use matrix::{Cell, cells, play_cell};
@@ -220,6 +221,26 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "retired-disks-are-tested",
         story: "every disk that was copied away is tested, without a shield and as the first of two; a failed test is told",
         script: regained::retired_disks_are_tested,
+    },
+    Scenario {
+        name: "test-goes-on-after-a-stop",
+        story: "a stop or a crash interrupts the test of a replaced disk: the next start tests it, and nobody is told to bring it back untested",
+        script: tested::test_goes_on_after_a_stop,
+    },
+    Scenario {
+        name: "swap-cut-before-it-leaves",
+        story: "crashes at every step around a swap without a shield: the replaced disk leaves, is tested and is a spare again",
+        script: tested::swap_cut_before_it_leaves,
+    },
+    Scenario {
+        name: "owing-disk-over-a-restart",
+        story: "a replaced disk owes blocks, and the array starts anew: it is kept, people are told so, and it is tested once nothing is lost",
+        script: tested::owing_disk_over_a_restart,
+    },
+    Scenario {
+        name: "ended-test-stays-ended",
+        story: "a test that failed, and one that was stopped by itself, do not begin again by a start",
+        script: tested::ended_test_stays_ended,
     },
     Scenario {
         name: "two-retired-disks",

@@ -57,7 +57,7 @@ impl<E: Env> Array<E> {
                 kind: ProblemKind::DiskSpent,
                 health: Health::Healthy,
                 what: self.why_spent(disk, entry),
-                action: self.owed_words(disk.number).unwrap_or_else(|| format!(
+                action: self.owed_words(disk.number).or_else(|| self.retired_words(config, disk.number)).unwrap_or_else(|| format!(
                     "take it out with `forestall disk remove {}` and replace the hardware ({}); what comes in its stead is added \
                      with `forestall disk add PATH`",
                     disk.number,
@@ -79,6 +79,30 @@ impl<E: Env> Array<E> {
                 words::counted(owed, "block")
             )
         })
+    }
+
+    /// A disk that was replaced and whose test has not ended. What it owes is forgotten with a stop, and not that blocks of its slot are lost.
+    fn retired_words(&self, config: &Configuration, disk: DiskNumber) -> Option<String> {
+        let (number, slot) = config.retired.get(&disk)?;
+        let lost = self.groups.borrow().get(number).map_or(0, |group| group.lost_in(*slot));
+        if lost > 0 {
+            return Some(format!(
+                "keep it: {} of slot {slot} of group {number}, which it had, are listed lost and may be on it alone (`forestall volume lost`). \
+                 Nothing is written to it before hosts have written these anew; then it is tested. Take it out only once they are restored",
+                words::counted(lost, "block")
+            ));
+        }
+        // One that a start found is looked at before it is opened.
+        let looked_at = !self.at_start.borrow().contains_key(&disk);
+        if self.drives.borrow().get(&disk).is_none_or(|drive| drive.is_gone() && looked_at) {
+            return None;
+        }
+        let testing = self.jobs().into_iter().rfind(|job| {
+            job.kind == JobKind::Test && job.disk == Some(disk) && job.state == JobState::Running
+        });
+        let how_far = testing
+            .map_or_else(String::new, |job| format!(" (job {}, {})", job.id, job_words(&job)));
+        Some(format!("nothing: it is being tested{how_far}, and is a spare again if it passes"))
     }
 
     /// How a disk that is missing was found at the start, if it was.

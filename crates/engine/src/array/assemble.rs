@@ -219,7 +219,12 @@ impl<E: Env> Array<E> {
             let group = self.config.borrow().slot_of(*disk).map(|(g, _)| g);
             self.event(Severity::Warning, "disk-missing", Some(*disk), group, what);
         }
-        for seat in &choice.stale_dropped {
+        // Those that are to be tested are told of when that is taken up.
+        let is_retired = |disk| {
+            let config = self.config.borrow();
+            config.retired.contains_key(&disk) && config.is_replaced(disk)
+        };
+        for seat in choice.stale_dropped.iter().filter(|seat| !is_retired(seat.disk)) {
             let what = format!(
                 "disk {} ({}) came back; it is not used until `forestall disk readd {}`",
                 seat.disk,

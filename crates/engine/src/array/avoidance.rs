@@ -13,8 +13,8 @@ use super::secondaries::{self, take_temporary_pairs};
 use super::shelter::is_filled;
 use super::strategy::{Offer, Plan, choose};
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, DropReason, PairEntry, Service,
-    Strategy, VolumeEntry, WorkEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, PairEntry, Service, Strategy,
+    VolumeEntry, WorkEntry,
 };
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -450,7 +450,7 @@ impl<E: Env> Array<E> {
                 }
             }
             if let Some(old) = avoidance.retiring {
-                self.drop_disk(next, old.disk, DropReason::Replaced);
+                self.let_leave(next, group, old);
             }
         })
         .await?;

@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::Array;
+use super::{Array, retire};
 use crate::buf::Buf;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, Service, SlotState,
@@ -43,6 +43,7 @@ impl<E: Env> Array<E> {
         let mut next = self.next_configuration();
         change(&mut next);
         forget_rates(&mut next);
+        retire::forget_used(&mut next);
         self.check_room(&next)?;
         self.write_until_counts(next).await
     }

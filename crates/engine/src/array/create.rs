@@ -3,6 +3,8 @@
 //! Owns `create`. Invariants: everything is checked before the first byte is written; labels are written last, when all else is
 //! durable, so that a half-made array is never taken for one.
 
+use std::collections::BTreeMap;
+
 use super::assemble::open_drive;
 use super::{Array, CreateGroup, CreateSpec, NewDisk, Notes, disks, groups, labels, volumes};
 use crate::config::{
@@ -144,6 +146,7 @@ fn plan<E: Env>(
         volumes,
         health: HealthTable::default(),
         backups: BackupTable::default(),
+        retired: BTreeMap::new(),
     };
     Ok((blanks, config, notes))
 }

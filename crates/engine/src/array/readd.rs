@@ -154,7 +154,7 @@ impl<E: Env> Array<E> {
     }
 
     /// Whether the disk holds at least what it was known to hold, on this array's line (rule M3's condition).
-    async fn holds_enough(
+    pub(super) async fn holds_enough(
         &self,
         config: &Configuration,
         drive: &Rc<Drive<E>>,

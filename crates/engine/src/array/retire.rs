@@ -12,9 +12,10 @@ use crate::config::{
 };
 use crate::drive::{Drive, Timed};
 use crate::error::CommandError;
-use crate::group::Group;
+use crate::group::{Away, Group};
 use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::progress::Progress;
+use crate::quorum::Stamp;
 use crate::report::{JobKind, JobState, Severity};
 use crate::runtime::{Env, Runtime};
 use crate::words;
@@ -54,8 +55,19 @@ impl<E: Env> Array<E> {
             avoidance.state = AvoidanceState::WritingBack;
         }
         if let Some(before) = before {
-            self.drop_disk(next, before.disk, DropReason::Replaced);
+            self.let_leave(next, group, before);
         }
+    }
+
+    /// A replaced disk leaves, and is to be tested: the slot that it had tells when that may begin, after a restart too.
+    pub(super) fn let_leave(
+        &self,
+        next: &mut Configuration,
+        group: GroupNumber,
+        Retired { disk, slot }: Retired,
+    ) {
+        self.drop_disk(next, disk, DropReason::Replaced);
+        next.retired.insert(disk, (group, slot));
     }
 
     /// A disk was replaced. Under a shield it stays in service (rule A4); else it is asked once more for what it could not give, and leaves.
@@ -83,7 +95,7 @@ impl<E: Env> Array<E> {
         let what = format!("disk {disk} was replaced by disk {filled}{lost}");
         self.event(Severity::Info, "disk-replaced", Some(disk), Some(group.number), what);
         if !shielded {
-            self.commit(|next| self.drop_disk(next, disk, DropReason::Replaced)).await?;
+            self.commit(|next| self.let_leave(next, group.number, old)).await?;
             self.test_or_keep(group, old);
         }
         Ok(())
@@ -146,7 +158,8 @@ impl<E: Env> Array<E> {
                 if array.stopping.get() || !array.is_replaced(disk) || drive.is_gone() {
                     return;
                 }
-                if !is_there || group.lost_in(slot) == 0 {
+                let owes = group.away() != Away::Here || group.lost_in(slot) > 0;
+                if !is_there || !owes {
                     break;
                 }
                 array.sleep_unless_stopped(wait).await;
@@ -165,11 +178,68 @@ impl<E: Env> Array<E> {
     }
 
     fn is_replaced(&self, disk: DiskNumber) -> bool {
-        let config = self.config.borrow();
-        let replaced =
-            |service| matches!(service, Service::Dropped { reason: DropReason::Replaced, .. });
-        config.slot_of(disk).is_none()
-            && config.disk(disk).is_some_and(|d| d.role == DiskRole::Member && replaced(d.service))
+        self.config.borrow().is_replaced(disk)
+    }
+
+    /// After a start: tests that a stop or a crash interrupted begin anew, as those of disks that were about to leave.
+    pub(super) async fn take_up_tests(self: Rc<Self>) {
+        let due = self.config.borrow().retired.clone();
+        for (disk, (number, slot)) in due {
+            let Ok(group) = self.group(number) else { continue };
+            let Ok(_turn) = self.turn().await else { return };
+            let old = Retired { disk, slot };
+            if is_leaving(&self.config.borrow(), disk) {
+                let left = self.commit(|next| {
+                    if is_leaving(next, disk) {
+                        self.let_leave(next, number, old);
+                    }
+                });
+                if left.await.is_err() {
+                    continue; // It is in service as it was: the next start sees to it.
+                }
+            }
+            if !self.is_replaced(disk) || !self.drives.borrow().contains_key(&disk) {
+                continue;
+            }
+            let as_it_left = self.is_as_it_left(disk).await;
+            self.at_start.borrow_mut().remove(&disk);
+            let what = match as_it_left {
+                Ok(()) => {
+                    self.test_or_keep(&group, old);
+                    match group.lost_in(slot) {
+                        0 => "is tested from the start: that had not ended".to_string(),
+                        lost => format!(
+                            "is kept as it is: {} of slot {slot} of group {number} are lost and may be on it alone",
+                            words::counted(lost, "block")
+                        ),
+                    }
+                }
+                Err(why) => format!("is not tested: {why}"),
+            };
+            let what =
+                format!("disk {disk} ({}), which was copied away, {what}", self.path_of(disk));
+            self.event(Severity::Info, "retired-returned", Some(disk), None, what);
+        }
+    }
+
+    /// Opens a replaced disk that the start found, if it holds what it had when it left: one that was put back to an older image, or went on alone,
+    /// may have what somebody wants.
+    async fn is_as_it_left(&self, disk: DiskNumber) -> Result<(), String> {
+        let drive = self.drives.borrow().get(&disk).cloned().ok_or("it is not there")?;
+        if !drive.is_gone() {
+            return Ok(());
+        }
+        let config = self.config.borrow().clone();
+        let service = config.disk(disk).map(|entry| entry.service);
+        let Some(Service::Dropped { history, generation, .. }) = service else {
+            return Err("it is in use".into());
+        };
+        let known = Stamp { history, generation };
+        match self.holds_enough(&config, &drive, known).await {
+            Ok(true) => drive.revive(),
+            Ok(false) => Err("it holds an older state than it had".into()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     async fn run_test(self: Rc<Self>, group: GroupNumber, disk: DiskNumber, drive: &Rc<Drive<E>>) {
@@ -183,16 +253,31 @@ impl<E: Env> Array<E> {
                     (JobState::Done, "it reads and writes as it should, and is a spare".into())
                 }
                 Err(_) if self.stopping.get() => {
-                    (JobState::Stopped, "passed as the array stopped: it stays replaced".into())
+                    (JobState::Stopped, "passed as the array stopped: it is tested again".into())
                 }
                 Err(error) => (JobState::Failed, format!("passed, and not made a spare: {error}")),
             },
+            Ok(false) if self.stopping.get() => {
+                (JobState::Stopped, "starts over at the next start".into())
+            }
             Ok(false) => (JobState::Stopped, "stopped: it stays replaced".into()),
+            Err(_) if !self.is_replaced(disk) => {
+                (JobState::Stopped, "it was taken out meanwhile".into())
+            }
             Err(why) => {
                 self.distrust(disk);
                 (JobState::Failed, format!("{why}: take it out and throw it away"))
             }
         };
+        let goes_on = state == JobState::Stopped && self.stopping.get();
+        if state != JobState::Done && !goes_on {
+            // With the verdict. If it is not kept, the next start tests once more.
+            let ended = self.commit(|next| {
+                next.retired.remove(&disk);
+                self.keep_health(next);
+            });
+            let _ = ended.await;
+        }
         self.end_job(&job, state, message.clone());
         let (severity, kind, how) = match state {
             JobState::Failed => (Severity::Warning, "retired-failed-test", "failed the test"),
@@ -211,10 +296,11 @@ impl<E: Env> Array<E> {
         self.event(severity, kind, Some(disk), None, what);
     }
 
-    /// A disk that passed comes back as any disk that was away does. What it was suspected of stays with it; its bucket starts anew.
+    /// A disk that passed comes back as any disk that was away does. What it was suspected of stays with it, from before it is a spare; its bucket
+    /// starts anew.
     async fn offer_again(self: &Rc<Self>, disk: DiskNumber) -> Result<(), CommandError> {
-        self.readd_disk(disk, None).await?;
-        self.trust_again(disk).await
+        self.trust_again(disk).await?;
+        self.readd_disk(disk, None).await
     }
 
     /// Writes a pattern everywhere, flushes, reads it back. `Ok(false)`: asked to stop, or the disk was given another use.
@@ -257,6 +343,21 @@ impl<E: Env> Array<E> {
         }
         Ok(true)
     }
+}
+
+/// Whether a member was replaced, and a crash came before it left.
+fn is_leaving(config: &Configuration, disk: DiskNumber) -> bool {
+    let serves = config.disk(disk).is_some_and(|d| d.role == DiskRole::Member && d.in_service());
+    serves && config.slot_of(disk).is_none() && config.backups.retiring_in(disk).is_none()
+}
+
+/// What comes back, fails or is taken out is not tested any more, nor what served a group that is gone.
+pub(super) fn forget_used(next: &mut Configuration) {
+    let due = |disk, group| {
+        next.group(group).is_some() && (next.is_replaced(disk) || is_leaving(next, disk))
+    };
+    let due = next.retired.iter().filter(|(disk, (group, _))| due(**disk, *group));
+    next.retired = due.map(|(disk, served)| (*disk, *served)).collect();
 }
 
 /// A piece that is like no other place's and no other test's (SplitMix64).

@@ -56,6 +56,8 @@ impl<E: Env> Array<E> {
         self.rt.spawn(Box::pin(async move { array.double_now_and_then().await }));
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move { array.watch_health().await }));
+        let array = Rc::clone(self);
+        self.rt.spawn(Box::pin(async move { array.take_up_tests().await }));
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in groups {
             self.tend_group(&group);
@@ -365,6 +367,10 @@ impl<E: Env> Array<E> {
                 disk.role = DiskRole::Member;
             }
             let retired = old_disk.map(|disk| Retired { disk, slot });
+            if let Some(old) = retired.filter(|_| next.backups.of_group(group.number).is_none()) {
+                // It leaves in the next commit; a crash before that must not forget it.
+                next.retired.insert(old.disk, (group.number, slot));
+            }
             self.retire_under_shield(next, group.number, retired);
         });
         let swapped = swapped.await;

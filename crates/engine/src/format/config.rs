@@ -26,10 +26,12 @@ pub const VERSION: u32 = 1;
 pub const CONFIG_HEADER: usize = 64;
 /// Bytes of a section's header.
 pub const SECTION_HEADER: usize = 8;
+/// Known sections.
+const SECTIONS: usize = 9;
 /// Flag of a section: software that does not know it may go on without it.
 pub const SECTION_MAY_IGNORE: u16 = 1;
 
-/// A section's tag. Each stands there once; only the last two may be missing.
+/// A section's tag. Each stands there once; only the last three may be missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Section {
     /// Name, commit time, `inject` allowed.
@@ -48,6 +50,8 @@ pub enum Section {
     Health = 7,
     /// Failure avoidance; missing where nothing was ever set up.
     Backups = 8,
+    /// Replaced disks whose test has not ended; missing where there is none. Software that does not know it tests none of them.
+    Retired = 9,
 }
 
 /// Why a configuration was not encoded.
@@ -100,7 +104,11 @@ pub fn encode(config: &Configuration, slot_len: u64) -> Result<Buf, EncodeError>
         if tag == Section::Backups && config.backups.is_empty() {
             continue; // Software that does not know it can go on.
         }
-        let flags = if tag == Section::Health { SECTION_MAY_IGNORE } else { 0 };
+        if tag == Section::Retired && config.retired.is_empty() {
+            continue;
+        }
+        let ignorable = matches!(tag, Section::Health | Section::Retired);
+        let flags = if ignorable { SECTION_MAY_IGNORE } else { 0 };
         payload.u16(tag as u16).u16(flags).u32(len).bytes(&body);
     }
     let buf = frame(config.array, config.generation, &payload.finish());
@@ -175,8 +183,8 @@ pub fn decode(slot: &[u8]) -> Result<Configuration, ConfigError> {
 }
 
 /// The known sections of a payload, in the order of their tags.
-fn split(payload: &[u8]) -> Result<[&[u8]; 8], ConfigError> {
-    let mut found: [Option<&[u8]>; 8] = [None; 8];
+fn split(payload: &[u8]) -> Result<[&[u8]; SECTIONS], ConfigError> {
+    let mut found: [Option<&[u8]>; SECTIONS] = [None; SECTIONS];
     let mut reader = Reader::new(payload);
     while reader.left() > 0 {
         let (tag, flags, len) = (reader.u16()?, reader.u16()?, reader.u32()? as usize);
@@ -189,11 +197,11 @@ fn split(payload: &[u8]) -> Result<[&[u8]; 8], ConfigError> {
             None => return Err(ConfigError::TooNew(format!("section {tag} is not known"))),
         }
     }
-    for optional in [Section::Health, Section::Backups] {
+    for optional in [Section::Health, Section::Backups, Section::Retired] {
         let body = &mut found[optional as usize - 1];
         *body = body.or(Some(&[]));
     }
-    let mut bodies = [&[][..]; 8];
+    let mut bodies = [&[][..]; SECTIONS];
     for (body, found) in bodies.iter_mut().zip(found) {
         *body = found.ok_or(CodecError::Value("section: one is not there"))?;
     }

@@ -91,6 +91,7 @@ pub fn configuration() -> Configuration {
             disks: [(DiskNumber(2), entry)].into(),
         },
         backups: backups(),
+        retired: [(DiskNumber(6), (GroupNumber(1), Slot(2)))].into(),
     }
 }
 

@@ -1,5 +1,6 @@
 //! A disk made by hand, looked at whole and with each part damaged.
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::FileExt;
 
 use forestall_engine::{BackupTable, DiskEntry, HealthTable, HistoryEntry, Uuid};
@@ -32,6 +33,7 @@ fn configuration(generation: u64) -> Configuration {
         volumes: Vec::new(),
         health: HealthTable::default(),
         backups: BackupTable::default(),
+        retired: BTreeMap::new(),
     }
 }
 

@@ -73,7 +73,20 @@ pub fn check(config: &Configuration) -> Result<(), Invalid> {
     check_groups(config)?;
     check_volumes(config)?;
     check_health(config)?;
-    check_backups(config)
+    check_backups(config)?;
+    check_retired(config)
+}
+
+fn check_retired(config: &Configuration) -> Result<(), Invalid> {
+    for (disk, (group, slot)) in &config.retired {
+        let served = config.group(*group).is_some_and(|g| usize::from(slot.0) < g.slots.len());
+        require(served && config.disk(*disk).is_some(), || {
+            format!(
+                "disk {disk} is to be tested, and it or slot {slot} of group {group} does not exist"
+            )
+        })?;
+    }
+    Ok(())
 }
 
 fn check_backups(config: &Configuration) -> Result<(), Invalid> {

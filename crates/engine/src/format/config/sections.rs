@@ -3,21 +3,23 @@
 //! Owns the encoding of the data model. Invariant: what [`write`] writes, [`read`] gives back. Whether the values make sense together is
 //! left to `check`.
 
+use std::collections::BTreeMap;
+
 use super::super::codec::{CodecError, Reader, Writer};
 use super::check::{
     DISKS_MAX, EXTENTS_MAX, GROUPS_MAX, HISTORY_MAX, NAME_MAX, PATH_MAX, SERIAL_MAX, UNCOUNTED_MAX,
     VOLUMES_MAX,
 };
-use super::{Section, backups};
+use super::{SECTIONS, Section, backups};
 use crate::config::{
     Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
     HistoryEntry, JournalMode, Level, Service, SlotEntry, SlotState, VolumeEntry,
 };
 use crate::health::{Mode, Policy};
-use crate::ids::{DiskNumber, GroupNumber, MEMBERS_MAX, Uuid, VolumeNumber};
+use crate::ids::{DiskNumber, GroupNumber, MEMBERS_MAX, Slot, Uuid, VolumeNumber};
 
 /// Every section of `config` in the order of the tags.
-pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 8] {
+pub fn write(config: &Configuration) -> [(Section, Vec<u8>); SECTIONS] {
     let body = |fill: &dyn Fn(&mut Writer)| {
         let mut writer = Writer::new();
         fill(&mut writer);
@@ -50,6 +52,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 8] {
     });
     let health = body(&|w| write_health(w, &config.health));
     let backups = body(&|w| backups::write(w, &config.backups));
+    let retired = body(&|w| write_retired(w, &config.retired));
     [
         (Section::Array, array),
         (Section::History, history),
@@ -59,6 +62,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 8] {
         (Section::Volumes, volumes),
         (Section::Health, health),
         (Section::Backups, backups),
+        (Section::Retired, retired),
     ]
 }
 
@@ -66,9 +70,9 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); 8] {
 pub fn read(
     array: Uuid,
     generation: u64,
-    bodies: &[&[u8]; 8],
+    bodies: &[&[u8]; SECTIONS],
 ) -> Result<Configuration, CodecError> {
-    let [of_array, history, uncounted, disks, groups, volumes, health, backups] = *bodies;
+    let [of_array, history, uncounted, disks, groups, volumes, health, backups, retired] = *bodies;
     let mut r = Reader::new(of_array);
     let (name, committed_at_ms) = (r.string(NAME_MAX, "name")?, r.u64()?);
     let allow_injection = r.flag("allow_injection")?;
@@ -92,6 +96,7 @@ pub fn read(
         volumes: whole(volumes, VOLUMES_MAX, "volumes", read_volume)?,
         health: read_health(health)?,
         backups: backups::read(backups)?,
+        retired: read_retired(retired)?,
     })
 }
 
@@ -297,6 +302,25 @@ fn read_health(body: &[u8]) -> Result<HealthTable, CodecError> {
     r.end()?;
     let policy = Policy { mode, thresholds, leak_percent, at_once, shelter };
     Ok(HealthTable { policy, disks: disks.into_iter().collect() })
+}
+
+fn write_retired(w: &mut Writer, retired: &BTreeMap<DiskNumber, (GroupNumber, Slot)>) {
+    let retired: Vec<_> = retired.iter().collect();
+    w.list(&retired, |w, (disk, (group, slot))| {
+        w.u32(disk.0).u32(group.0).u8(slot.0);
+    });
+}
+
+/// Where no disk is to be tested the section is missing.
+fn read_retired(body: &[u8]) -> Result<BTreeMap<DiskNumber, (GroupNumber, Slot)>, CodecError> {
+    if body.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let retired = whole(body, DISKS_MAX, "retired disks", |r| {
+        let (disk, group, slot) = (DiskNumber(r.u32()?), GroupNumber(r.u32()?), Slot(r.u8()?));
+        Ok::<_, CodecError>((disk, (group, slot)))
+    })?;
+    Ok(retired.into_iter().collect())
 }
 
 /// A list of one value for each class of errors.

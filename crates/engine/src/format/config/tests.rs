@@ -1,11 +1,13 @@
 //! Tests of the configuration's bytes: round trips, every flipped bit, truncation, newer sections, values that cannot be.
 
+use std::collections::BTreeMap;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::config::{BackupPlace, BackupTable, DiskRole, Extent, HealthTable, Service, Strategy};
 use crate::format::samples::configuration;
-use crate::ids::{DiskNumber, GroupNumber, VolumeNumber};
+use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
 
 const SLOT: u64 = 16 << 10;
 
@@ -103,10 +105,14 @@ fn sections_stand_once_each() {
     assert!(matches!(decode_payload(&twice), Err(ConfigError::Unreadable(_))));
     let without = |section| whole.len() - from_section(&whole, section);
     let (no_health, no_backups) = (without(Section::Health), without(Section::Backups));
-    for len in (1..whole.len()).filter(|len| ![no_health, no_backups].contains(len)) {
+    let no_retired = without(Section::Retired);
+    for len in (1..whole.len()).filter(|len| ![no_health, no_backups, no_retired].contains(len)) {
         assert!(decode_payload(&whole[..len]).is_err(), "cut to {len}");
     }
-    let unshielded = Configuration { backups: BackupTable::default(), ..configuration() };
+    let tested = Configuration { retired: BTreeMap::new(), ..configuration() };
+    assert_eq!(decode_payload(&whole[..no_retired]), Ok(tested.clone()));
+    assert_eq!(decode(&encode(&tested, SLOT).unwrap()), Ok(tested.clone()));
+    let unshielded = Configuration { backups: BackupTable::default(), ..tested };
     assert_eq!(decode_payload(&whole[..no_backups]), Ok(unshielded.clone()));
     let older = Configuration { health: HealthTable::default(), ..unshielded.clone() };
     assert_eq!(decode_payload(&whole[..no_health]), Ok(older));
@@ -118,7 +124,16 @@ type Spoil = fn(&mut Configuration);
 
 #[test]
 fn what_contradicts_itself_is_neither_written_nor_read() {
-    let cases: [(&str, Spoil); 44] = [
+    let cases: [(&str, Spoil); 47] = [
+        ("a disk to be tested that does not exist", |c| {
+            c.retired.insert(DiskNumber(99), (GroupNumber(1), Slot(0)));
+        }),
+        ("a disk to be tested of no group", |c| {
+            c.retired.insert(DiskNumber(6), (GroupNumber(9), Slot(0)));
+        }),
+        ("a disk to be tested of no slot", |c| {
+            c.retired.insert(DiskNumber(6), (GroupNumber(1), Slot(4)));
+        }),
         ("a suspect that does not exist", |c| c.backups.suspected.push(DiskNumber(99))),
         ("a leg that is no leg", |c| c.disks[5].role = DiskRole::Free),
         ("a set named like a disk", |c| {
