@@ -238,3 +238,20 @@ pub(crate) fn hung_only_copy_is_given_up(seed: u64, trace: Trace) {
     });
     stage.end(false); // A group that is gone is not stopped in good order.
 }
+
+/// A stop finds out that two members and both spares are dead: more than a configuration may drop unasked.
+pub(crate) fn stop_meets_a_pause(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid6, 5, 2);
+    stage.run(AssembleOptions::default(), None, |machine| async move {
+        let mut s = Script::new(&machine);
+        s.scribble(10).await;
+        machine.stopped.set(true); // Nobody looks after it.
+        ["d1", "d2", "d6", "d7"].iter().for_each(|disk| s.kill(disk));
+        match machine.array.stop().await {
+            Err(error) if error.to_string().contains("paused") => {}
+            other => machine.complain(format!("the stop ended with {other:?}")),
+        }
+    });
+    stage.end(false);
+    act(&mut stage, degraded(), |s| async move { s.verify().await });
+}

@@ -23,7 +23,7 @@ use crate::health::{
 };
 use crate::hung::{
     hung_copied_disk_holds_up_no_host, hung_member_is_read_around, hung_member_under_writes,
-    hung_only_copy_is_given_up, slow_parity_is_not_left_behind,
+    hung_only_copy_is_given_up, slow_parity_is_not_left_behind, stop_meets_a_pause,
 };
 use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,

@@ -72,6 +72,7 @@ stories! {
     m2_out_while_bits_are_swept = "out-while-bits-are-swept" x 4,
     m6_written_again_in_a_flush = "written-again-in-a-flush" x 4,
     a_hung_only_copy_is_given_up = "hung-only-copy-is-given-up" x 4,
+    c3_stop_meets_a_pause = "stop-meets-a-pause" x 4,
 }
 
 #[test]

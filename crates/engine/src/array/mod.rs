@@ -18,7 +18,7 @@ use crate::quorum::Stamp;
 use crate::report::Severity;
 use crate::runtime::{Env, Runtime};
 use crate::shield::{LegFailures, Log};
-use crate::sync::{Counted, Event, Mutex, MutexGuard, race};
+use crate::sync::{Counted, Event, First, Mutex, MutexGuard, race};
 use crate::volume::VolumeRt;
 
 mod abandon;
@@ -299,12 +299,23 @@ impl<E: Env> Array<E> {
         self.note_change();
         let volumes: Vec<_> = self.volumes.borrow().values().cloned().collect();
         volumes.iter().for_each(|v| v.close());
-        if self.groups.borrow().values().any(|g| g.is_paused()) {
-            return Err(CommandError::Failed(
+        let is_paused = || self.groups.borrow().values().any(|g| g.is_paused());
+        // A pause ends by an operator alone (rule C3), and what waits for it holds up whatever is waited for here.
+        let mut pause = Box::pin(self.changed.wait_until(is_paused));
+        let mut rest = Box::pin(self.stop_in_order(&volumes));
+        match race(&mut pause, &mut rest).await {
+            First::Left(()) => Err(CommandError::Failed(
                 "host I/O was paused: what was not flushed may be lost".into(),
-            ));
+            )),
+            First::Right(stopped) => stopped,
         }
-        for volume in &volumes {
+    }
+
+    async fn stop_in_order(
+        self: &Rc<Self>,
+        volumes: &[Rc<VolumeRt<E>>],
+    ) -> Result<(), CommandError> {
+        for volume in volumes {
             volume.drained().await;
         }
         self.mirrors_at_rest().await;

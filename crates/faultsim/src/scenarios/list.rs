@@ -331,4 +331,9 @@ pub const SCENARIOS: &[Scenario] = &[
         story: "a member that cannot be spared answers neither a write nor a configuration: both end, the write with an error",
         script: hung_only_copy_is_given_up,
     },
+    Scenario {
+        name: "stop-meets-a-pause",
+        story: "too many disks are found dead by an orderly stop, and nobody says that it may go on: it ends, and tells so (C3)",
+        script: stop_meets_a_pause,
+    },
 ];
