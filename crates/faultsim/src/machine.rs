@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Poll, Waker};
 
 use forestall_engine::{
-    Array, ArrayReport, CommandError, DiskReport, DiskState, Event, GroupReport, JobState,
+    Array, ArrayReport, CommandError, DiskReport, DiskState, Event, GroupReport, JobKind, JobState,
     JournalMode, Level, Runtime, VolumeHandle,
 };
 
@@ -166,6 +166,7 @@ impl Machine {
             self.complain(format!("the array does not stop in good order: {error}"));
         }
         self.stopped.set(true);
+        self.what_is_done_is_whole();
         // A request to a disk that was dropped is tried again, whatever became of the disk.
         let report = self.array.report();
         let in_service = |bay: &&Rc<Bay>| {
@@ -183,6 +184,17 @@ impl Machine {
         self.pause(LOOK_NS).await;
         if writes() != written {
             self.complain("a disk was written after the orderly stop".into());
+        }
+    }
+
+    /// A job that moves marked blocks and has ended well did all that there was to do.
+    fn what_is_done_is_whole(&self) {
+        let moves = |kind| matches!(kind, JobKind::WriteBack | JobKind::Mirror);
+        let jobs = self.array.jobs().into_iter();
+        for job in jobs.filter(|job| job.state == JobState::Done && moves(job.kind)) {
+            if job.done_bytes != job.total_bytes {
+                self.complain(format!("done, and not to its end: {job:?}"));
+            }
         }
     }
 

@@ -167,6 +167,11 @@ impl<E: Env> Array<E> {
     }
 
     pub(super) fn end_job(&self, job: &Job, state: JobState, message: impl Into<String>) {
+        let moves_marks = matches!(job.kind, JobKind::WriteBack | JobKind::Mirror);
+        if state == JobState::Done && moves_marks {
+            // Hosts wrote some of it anew, and other flows took some of it: what was left is all that there was to do.
+            job.progress.total.set(job.progress.done.get());
+        }
         job.state.set(state);
         *job.message.borrow_mut() = message.into();
         job.ended_ns.set(Some(self.rt.now_ns()));
