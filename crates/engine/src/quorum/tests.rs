@@ -27,6 +27,7 @@ fn base(disks: &[u32]) -> Configuration {
     config.disks = (1..=6).map(samples::disk).collect();
     (config.groups, config.volumes, config.uncounted) = (Vec::new(), Vec::new(), Vec::new());
     config.backups = crate::config::BackupTable::default();
+    config.retired.clear();
     config.counted_generation = 0;
     config.generation = 4;
     config.history = vec![HistoryEntry { id: 1, first_generation: 1 }];
