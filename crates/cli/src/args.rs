@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use forestall_server::NbdAddr;
 
@@ -16,6 +16,7 @@ mod backups;
 mod health;
 mod inject;
 mod manage;
+mod numbers;
 mod pairs;
 
 pub use backups::{BackupWord, WorkDiskCommand, WorkVolumeCommand};
@@ -24,6 +25,7 @@ pub use inject::{FaultWord, InjectArgs, OpWord};
 pub use manage::{
     DiskCommand, GroupCommand, ReplaceArgs, ReplaceCommand, RoleWord, ScrubArgs, VolumeCommand,
 };
+use numbers::{parse_bits, parse_whole, with_negative_values};
 pub use pairs::PairCommand;
 
 /// What a path of a disk in memory begins with.
@@ -63,7 +65,10 @@ impl Cli {
     pub fn read(
         line: impl IntoIterator<Item = impl Into<OsString> + Clone>,
     ) -> Result<Self, clap::Error> {
-        let cli = Self::try_parse_from(line)?;
+        let mut grammar = with_negative_values(Self::command());
+        let mut matches = grammar.try_get_matches_from_mut(line)?;
+        let cli = Self::from_arg_matches_mut(&mut matches);
+        let cli = cli.map_err(|error| error.format(&mut grammar))?;
         if let Command::Serve(serve) = &cli.command {
             serve.check()?;
         }
@@ -207,7 +212,7 @@ pub struct CreateArgs {
     #[arg(long, requires = "level")]
     pub no_checksums: bool,
     /// How many of the last disks become spares
-    #[arg(long, default_value_t = 0, requires = "level", value_name = "N")]
+    #[arg(long, default_value_t = 0, requires = "level", value_name = "N", value_parser = parse_whole::<usize>)]
     pub spares: usize,
     /// Name of that volume [default: the array's name]
     #[arg(long, requires = "level", value_name = "VOL")]
@@ -246,7 +251,7 @@ pub struct ServeArgs {
     #[arg(long)]
     pub degraded: bool,
     /// Wait this long for all disks before starting without those that are missing
-    #[arg(long, value_name = "SECS", default_value_t = 0)]
+    #[arg(long, value_name = "SECS", default_value_t = 0, value_parser = parse_whole::<u64>)]
     pub wait: u64,
     /// Where two halves of an array ran apart: take the side of this disk
     #[arg(long, value_name = "DISK")]
@@ -264,10 +269,10 @@ pub struct ServeArgs {
     #[arg(long, default_value = "warning", value_name = "SEVERITY")]
     pub on_event_from: SeverityWord,
     /// Count a disk's request as timed out after this many milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 30_000)]
+    #[arg(long, value_name = "MS", default_value_t = 30_000, value_parser = parse_whole::<u64>)]
     pub disk_timeout: u64,
     /// Check every group this often, in hours; 0 never
-    #[arg(long, value_name = "HOURS", default_value_t = 0)]
+    #[arg(long, value_name = "HOURS", default_value_t = 0, value_parser = parse_whole::<u64>)]
     pub scrub_every: u64,
     /// Level of an array in memory [default: 0]
     #[arg(long, help_heading = IN_MEMORY)]
@@ -327,7 +332,7 @@ pub struct JobsArgs {
     #[arg(long)]
     pub wait: bool,
     /// Change the limit of this job to --rate
-    #[arg(long, value_name = "JOB", requires = "rate", conflicts_with = "wait")]
+    #[arg(long, value_name = "JOB", requires = "rate", conflicts_with = "wait", value_parser = parse_whole::<u64>)]
     pub limit: Option<u64>,
     /// MiB a second; 0 is no limit
     #[arg(long, value_parser = parse_rate, value_name = "MIB_S", requires = "limit")]
@@ -349,7 +354,7 @@ pub struct ShowArgs {
     /// Which one
     pub table: TableWord,
     /// How many bits of each bitmap (t2, t4) [default: 12 and 10]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    #[arg(long, value_name = "N", value_parser = parse_bits)]
     pub bits: Option<u64>,
 }
 
@@ -380,7 +385,7 @@ pub struct EventsArgs {
     #[arg(short, long)]
     pub follow: bool,
     /// Only events with a higher sequence number
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = parse_whole::<u64>)]
     pub after: u64,
 }
 

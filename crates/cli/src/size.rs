@@ -33,6 +33,9 @@ const UNITS: [(&str, u64); 14] = [
 /// If it is no number with a unit, if it is not a whole number of bytes, or if it does not fit 63 bits.
 pub fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
+    if text.starts_with('-') {
+        return Err(format!("`{text}` is not a size; write one as 64MiB, 18GB or 4096"));
+    }
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = (&text[..digits], text[digits..].trim_start());
     let (_, factor) = UNITS
@@ -133,7 +136,7 @@ mod tests {
             (".5GB", "is not a size"),
             ("1.GB", "is not a size"),
             ("1.2.3GB", "is not a size"),
-            ("-1", "unknown unit `-1`"),
+            ("-1", "is not a size"),
             ("64M", "say MiB (powers of 1024) or MB"),
             ("1g", "say GiB"),
             ("3 parsecs", "unknown unit `parsecs`"),

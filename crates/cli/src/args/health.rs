@@ -3,6 +3,8 @@
 use clap::{Subcommand, ValueEnum};
 use forestall_engine::health::{ErrorClass, Mode};
 
+use super::numbers::parse_threshold;
+
 /// `health`.
 #[derive(Debug, Subcommand)]
 pub enum HealthCommand {
@@ -13,6 +15,7 @@ pub enum HealthCommand {
         /// The class
         class: ClassWord,
         /// 1 to 1000000
+        #[arg(value_parser = parse_threshold)]
         threshold: u32,
     },
     /// Forget a disk's errors and take its verdict back

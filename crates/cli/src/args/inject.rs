@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use super::numbers::parse_whole;
 use crate::size::parse_size;
 
 /// `inject disk N ...`.
@@ -26,7 +27,7 @@ pub struct InjectArgs {
     #[arg(long, required_unless_present = "clear")]
     pub kind: Option<FaultWord>,
     /// Milliseconds of a delay
-    #[arg(long, required_if_eq("kind", "delay"))]
+    #[arg(long, required_if_eq("kind", "delay"), value_parser = parse_whole::<u64>)]
     pub ms: Option<u64>,
     /// Only requests that touch the range from here ...
     #[arg(long, value_parser = parse_size, requires = "len", value_name = "SIZE")]
@@ -35,7 +36,7 @@ pub struct InjectArgs {
     #[arg(long, value_parser = parse_size, value_name = "SIZE", requires = "offset")]
     pub len: Option<u64>,
     /// Only this many times
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = parse_whole::<u64>)]
     pub count: Option<u64>,
     /// Take all rules away again; what already failed stays failed
     #[arg(long, conflicts_with_all = ["kind", "op", "ms", "offset", "len", "count"])]

@@ -177,6 +177,25 @@ fn usage_errors_have_exit_code_2() {
 }
 
 #[test]
+fn numbers_below_zero_are_values_that_are_refused() {
+    let lines = [
+        ("health set timeout -1", "`-1`: a threshold is 1 to 1000000 errors"),
+        ("disk fail -1", "-1 is not in"),
+        ("group create --level 5 --disks -1,2,3", "-1 is not in"),
+        ("jobs --limit -1 --rate 3", "`-1` is not a whole number"),
+        ("replace 1 --rate -3", "`-3` is not a number of MiB a second"),
+        ("volume create v --group 1 --size -5GiB", "`-5GiB` is not a size"),
+        ("serve p --wait -1", "`-1` is not a whole number"),
+        ("show t2 --bits -4", "1 to 1048576 bits"),
+    ];
+    for (line, words) in lines {
+        let error = parse(&format!("forestall {line}")).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}: {error}");
+        assert!(error.to_string().contains(words), "{line}: {error}");
+    }
+}
+
+#[test]
 fn what_is_wrong_is_said_once_and_with_the_way_out() {
     let told = |line: &str| parse(line).expect_err(line).to_string();
     let address = told("forestall serve p --nbd nowhere");

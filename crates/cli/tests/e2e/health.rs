@@ -58,6 +58,7 @@ fn thresholds_that_cannot_be_meant_and_unknown_disks_are_refused() {
     let before = server.ok(&["health", "show"]);
     server.run(&["health", "set", "timeout", "0"]).refused(&["threshold", "timeout"]);
     server.run(&["health", "set", "timeout", "1000001"]).refused(&["1000000"]);
+    server.run(&["health", "set", "timeout", "-1"]).usage(&["`-1`", "1 to 1000000"]);
     server.run(&["health", "set", "fever", "3"]).usage(&["fever", "recovered-read"]);
     server.run(&["policy", "set", "panic"]).usage(&["panic", "advise"]);
     server.run(&["health", "clear", "9"]).refused(&["disk 9"]);
