@@ -347,7 +347,7 @@ pub async fn open_new(
     if !force && let Some(what) = opened.content().await? {
         return Err(OpenError::Foreign { path: path.into(), what });
     }
-    owner::watch(std::slice::from_ref(&opened)).await?;
+    owner::watch(std::slice::from_ref(&opened), &|_| {}).await?;
     Ok(New { opened, made })
 }
 
@@ -466,7 +466,7 @@ pub fn destroy(paths: &[String], io: IoChoice) -> Result<Vec<String>, OpenError>
             disks.push((opened, label));
         }
         let all: Vec<_> = disks.iter().map(|(opened, _)| opened.clone()).collect();
-        owner::watch(&all).await?;
+        owner::watch(&all, &|_| {}).await?;
         let mut wiped = Vec::new();
         for (opened, label) in disks {
             wipe(&opened, label.as_ref().ok()).await?;

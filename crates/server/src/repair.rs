@@ -105,11 +105,15 @@ fn words(disk: &Looked, written: &[u64]) -> Option<String> {
         .then(|| format!("{}: {}, in blocks of 4 KiB", disk.identity.path, parts.join(", ")))
 }
 
-/// Does what [`plan`] told, if it is still so, and looks at the array again.
+/// Does what [`plan`] told, if it is still so, and looks at the array again. `tell` hears why it takes its time.
 ///
 /// # Errors
 /// As for [`plan`], and if a disk cannot be written.
-pub fn repair(paths: &[String], scan: &[PathBuf]) -> Result<CheckReport, RepairError> {
+pub fn repair(
+    paths: &[String],
+    scan: &[PathBuf],
+    tell: &dyn Fn(&str),
+) -> Result<CheckReport, RepairError> {
     plan(paths, scan)?;
     let planned = runtime::build().map_err(CheckError::System)?.block_on(async {
         let (disks, _) = check::look(paths, scan)?;
@@ -119,7 +123,7 @@ pub fn repair(paths: &[String], scan: &[PathBuf]) -> Result<CheckReport, RepairE
         for path in &paths {
             opened.push(open::open(path, IoChoice::default()).await?);
         }
-        owner::watch(&opened).await?;
+        owner::watch(&opened, tell).await?;
         let new = opened.iter().map(open::Opened::new_disk).collect();
         let options = AssembleOptions::default();
         let array = Array::<ServerEnv>::assemble(CompioRuntime::new(), new, options).await;

@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::Session;
 use crate::args::{CheckArgs, RepairArgs};
+use crate::say;
 
 pub fn check(session: &Session, args: &CheckArgs) -> Result<ExitCode> {
     let report = forestall_server::check(&args.paths, &args.scan, args.data)?;
@@ -45,7 +46,7 @@ pub fn repair(session: &Session, args: &RepairArgs) -> Result<ExitCode> {
         // Said before it is done.
         session.print(&(), || text)?;
     }
-    let after = forestall_server::repair(&args.paths, &args.scan)?;
+    let after = forestall_server::repair(&args.paths, &args.scan, &|line| say::err(line))?;
     let verdict = after.verdict;
     let done = match verdict {
         Grade::Sound => "repaired; as it is now",

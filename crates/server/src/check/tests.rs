@@ -86,7 +86,7 @@ fn what_a_copy_gives_back_is_repairable_and_repaired() {
     let plan = repair::plan(&paths, &[]).expect("a plan");
     assert!(plan.needed && plan.writes.iter().any(|line| line.contains("label 0")), "{plan:?}");
     assert!(before == images(&paths), "a plan writes nothing");
-    let after = repair::repair(&paths, &[]).expect("repaired");
+    let after = repair::repair(&paths, &[], &|_| {}).expect("repaired");
     assert_eq!(after.verdict, Grade::Sound, "{after:?}");
     assert!(!repair::plan(&paths, &[]).expect("a plan").needed);
 }
@@ -100,9 +100,9 @@ fn missing_disks_are_told_with_what_they_cost() {
     assert_eq!(report.verdict, Grade::Lost, "{report:?}");
     assert!(report.findings.iter().any(|f| f.what.contains("are missing")), "{report:?}");
     let before = images(&paths);
-    let refused = repair::repair(&paths[2..], &[]).expect_err("refused");
+    let refused = repair::repair(&paths[2..], &[], &|_| {}).expect_err("refused");
     assert!(refused.to_string().contains("--degraded"), "{refused}");
-    let refused = repair::repair(&paths[1..], &[]).expect_err("refused");
+    let refused = repair::repair(&paths[1..], &[], &|_| {}).expect_err("refused");
     assert!(refused.to_string().contains("disk 1"), "{refused}");
     assert!(before == images(&paths), "a refusal writes nothing");
 }
@@ -137,7 +137,7 @@ fn map_pages_overwritten_on_all_members_but_one_are_told_and_written_anew() {
             let told = |f: &&Finding| f.about == *path && f.grade == Grade::Repairable;
             assert_eq!(report.findings.iter().filter(told).count(), 4, "{path} in {report:?}");
         }
-        let after = repair::repair(&paths, &[]).expect("repaired");
+        let after = repair::repair(&paths, &[], &|_| {}).expect("repaired");
         assert_eq!(after.findings, [], "{level:?}");
     }
 }
@@ -164,14 +164,14 @@ fn a_disk_of_another_size_is_told_with_what_is_true() {
     let report = look_at(&paths);
     assert_eq!(report.verdict, Grade::Repairable, "{report:?}");
     assert!(report.findings[0].what.contains("has 5 MiB"), "{report:?}");
-    let after = repair::repair(&paths, &[]).expect("repaired");
+    let after = repair::repair(&paths, &[], &|_| {}).expect("repaired");
     assert_eq!(after.verdict, Grade::Sound, "{after:?}");
     resize(SIZE / 2);
     let report = look_at(&paths);
     let of_it = |f: &&Finding| f.about == paths[1];
     let told: Vec<&Finding> = report.findings.iter().filter(of_it).collect();
     assert!(!told.is_empty() && told.iter().all(|f| f.way_out.contains("old size")), "{report:?}");
-    let refused = repair::repair(&paths, &[]).expect_err("refused");
+    let refused = repair::repair(&paths, &[], &|_| {}).expect_err("refused");
     assert!(refused.to_string().contains("disk 2"), "{refused}");
 }
 

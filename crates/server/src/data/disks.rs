@@ -108,7 +108,7 @@ impl Context {
             }
             (opened, _) => opened?,
         };
-        open::owner::watch(std::slice::from_ref(&opened)).await?;
+        open::owner::watch(std::slice::from_ref(&opened), &|line| (self.log)(line)).await?;
         self.say_note(&opened);
         self.array.readd_disk(disk, Some(opened.new_disk())).await?;
         if let Some(gone) = before {

@@ -138,7 +138,7 @@ async fn attempt(
         };
         return if last { Err(StartError::NoDisks(why)) } else { Ok(Attempt::Wait(why)) };
     }
-    open::owner::watch(&disks).await?;
+    open::owner::watch(&disks, &|line| (options.log)(line)).await?;
     let new = disks.iter().map(Opened::new_disk).collect();
     match Array::assemble(clock.clone(), new, options.assemble.clone()).await {
         Ok(array) => {

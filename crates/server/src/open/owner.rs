@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use forestall_disk::{AnyDisk, machine_id};
 use forestall_engine::format::owner::{Owner, OwnerDamaged};
+use forestall_engine::words::duration;
 use forestall_engine::{BLOCK_SIZE, Disk, Runtime};
 
 use super::{OpenError, Opened, distinct};
@@ -39,15 +40,16 @@ async fn block(opened: &Opened) -> Option<(u64, Result<Option<Owner>, OwnerDamag
     Some((place, Owner::decode(&bytes)))
 }
 
-/// Makes sure that no other machine uses any of `disks`: waits three beats if one seems to.
+/// Makes sure that no other machine uses any of `disks`: waits three beats if one seems to, and says so.
 ///
 /// # Errors
 /// [`OpenError::Elsewhere`] if an owner's counter moved.
-pub async fn watch(disks: &[Opened]) -> Result<(), OpenError> {
+pub async fn watch(disks: &[Opened], tell: &dyn Fn(&str)) -> Result<(), OpenError> {
     let (suspects, wait) = suspects(disks, machine_id()).await;
     if suspects.is_empty() {
         return Ok(());
     }
+    tell(&watch_words(&suspects, wait));
     compio::time::sleep(wait).await;
     refuse_moved(suspects).await
 }
@@ -75,6 +77,20 @@ async fn suspects(disks: &[Opened], ours: Option<[u8; 16]>) -> (Vec<Suspect<'_>>
         suspects.push(Suspect { opened, seen });
     }
     (suspects, wait)
+}
+
+/// Why a start takes its time.
+fn watch_words(suspects: &[Suspect<'_>], wait: Duration) -> String {
+    let why = |suspect: &Suspect<'_>| {
+        let why = match suspect.seen {
+            Err(OwnerDamaged) => "what it says of its owner is damaged",
+            Ok(_) => "a server on another machine had it and did not let it go",
+        };
+        format!("{} ({why})", suspect.opened.path())
+    };
+    let disks: Vec<String> = suspects.iter().map(why).collect();
+    let wait = duration(wait.as_secs());
+    format!("waiting {wait}: looking whether another machine uses {}", disks.join(", "))
 }
 
 /// The second look.

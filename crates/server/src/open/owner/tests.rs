@@ -104,6 +104,8 @@ fn an_owner_elsewhere_is_watched_for_three_beats_and_refused_only_if_it_moves() 
 
         write(Buf::copy_of(&[9; BLOCK_SIZE as usize])).await;
         let watched = look().await;
+        let told = watch_words(&watched, 3 * PERIOD);
+        assert!(told.contains("waiting 6 s") && told.contains(&disks[0].path()), "{told}");
         write(owner(THEIRS, 7).encode()).await;
         refuse_moved(watched).await.expect_err("a torn block became whole");
 
