@@ -79,19 +79,20 @@ fn a_secondary_follows_and_is_equal_when_the_pair_is_taken_apart() {
     server.run(&["volume", "delete", "copy"]).refused(&["secondary of a pair", "pair delete"]);
     server.ok(&["pair", "hold", "vault"]);
     let second = server.fill("vault", 2);
-    let rows = server.json(&["show", "t2", "--bits", "8"]);
+    let rows = server.json(&["show", "t2", "--bits", "64"]);
     let expected = json!([{
         "primary_volume": 1,
         "secondary_volume": 2,
         "pairing_status": "DUPLEX",
-        "differential_bitmap": "11111111...",
+        "differential_bitmap": "11111111",
+        "bits": 8,
     }]);
     assert_eq!(rows, expected);
     assert_eq!(
         server.ok(&["show", "t2"]),
         "PRIMARY VOLUME#\tSECONDARY VOLUME#\tPAIRING STATUS\tDIFFERENTIAL BITMAP\n\
-         1\t2\tDUPLEX\t111111110000...\n",
-        "FIG. 3A"
+         1\t2\tDUPLEX\t11111111\n",
+        "FIG. 3A, with as many bits as there are"
     );
     server.run(&["pair", "hold", "vault"]).refused(&["nothing to change"]);
     server.stop();

@@ -305,7 +305,7 @@ fn the_table_of_a_work_volume_is_that_of_figure_11() {
         server.ok(&["show", "t4", "--bits", "4"]),
         format!("{head}10\t13MB\t1\t3\t1110...\n")
     );
-    let row = json!({"work_volume": 10, "capacity": "13MB", "primary_volumes": [1], "terminal_address": 3, "differential_bitmap": "1110000000..."});
+    let row = json!({"work_volume": 10, "capacity": "13MB", "primary_volumes": [1], "terminal_address": 3, "differential_bitmap": "1110000000", "bits": 2976});
     assert_eq!(server.json(&["show", "t4"]), json!([row]));
     assert_eq!(server.ok(&["show", "t1"]).lines().nth(2), Some("2\t10\t5, 6, 7, 8\tRAID5"));
 }

@@ -11,6 +11,7 @@ use crate::config::{
     BackupPlace, Configuration, PairEntry, PairStatus, ShieldedVolume, VolumeEntry,
 };
 use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
+use crate::format::log::LogShape;
 use crate::report::{T2Row, T4Row, T5Row, T6Row, T7Row};
 use crate::runtime::Env;
 
@@ -27,7 +28,7 @@ fn capacity(bytes: u64) -> String {
 
 /// Bits as the drawings print them.
 fn bits(bits: &[bool]) -> String {
-    bits.iter().map(|bit| if *bit { '1' } else { '0' }).chain("...".chars()).collect()
+    bits.iter().map(|bit| if *bit { '1' } else { '0' }).collect()
 }
 
 /// Bytes of a volume that one bit of T2 stands for.
@@ -39,16 +40,19 @@ impl<E: Env> Array<E> {
     pub fn table_t2(&self, count: u64) -> Vec<T2Row> {
         let config = self.config.borrow();
         let pairs = self.pairs.borrow();
-        let row =
-            |pair: &PairEntry| T2Row {
+        let row = |pair: &PairEntry| {
+            let all = size_of(&config, pair.primary).div_ceil(REGION);
+            let count = count.min(all);
+            let away = || vec![pair.away; count as usize];
+            let first = pairs.get(&pair.primary).map_or_else(away, |pair| pair.bits(count, REGION));
+            T2Row {
                 primary_volume: pair.primary,
                 secondary_volume: pair.secondary,
                 pairing_status: if pair.away { PairStatus::Split } else { pair.status }.to_string(),
-                differential_bitmap: bits(&pairs.get(&pair.primary).map_or_else(
-                    || vec![pair.away; count as usize],
-                    |pair| pair.bits(count, REGION),
-                )),
-            };
+                differential_bitmap: bits(&first),
+                bits: all,
+            }
+        };
         config.backups.pairs.iter().map(row).collect()
     }
 
@@ -79,15 +83,17 @@ impl<E: Env> Array<E> {
             let in_use = config.backups.work_at(place).is_some_and(|work| work.log != 0);
             let log = logs.get(&place).filter(|_| in_use);
             let users = self.using(&config, place);
-            let size = config.volumes.iter().find(|v| v.number == volume).map_or(0, |v| v.size);
+            let size = size_of(&config, volume);
+            let all = LogShape::of(size / BLOCK_SIZE).map_or(0, |shape| shape.slots);
+            let count = count.min(all);
+            let none = || vec![false; count as usize];
             T4Row {
                 work_volume: volume,
                 capacity: capacity(size),
                 primary_volumes: users.into_iter().map(|(_, volume)| volume).collect(),
                 terminal_address: log.and_then(|log| log.terminal()),
-                differential_bitmap: bits(
-                    &log.map_or_else(|| vec![false; count as usize], |log| log.bits(count)),
-                ),
+                differential_bitmap: bits(&log.map_or_else(none, |log| log.bits(count))),
+                bits: all,
             }
         };
         let volumes = config.backups.work.iter().filter_map(|work| match work.place {
@@ -191,6 +197,10 @@ impl<E: Env> Array<E> {
 fn main_address(
     config: &Configuration,
     volume: &VolumeEntry,
+fn size_of(config: &Configuration, volume: VolumeNumber) -> u64 {
+    config.volumes.iter().find(|v| v.number == volume).map_or(0, |v| v.size)
+}
+
     block: u64,
 ) -> Option<(DiskNumber, u64)> {
     let group = config.group(volume.group)?;
@@ -225,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn bits_end_in_dots() {
-        assert_eq!(bits(&[true, false, true]), "101...");
+    fn bits_are_ones_and_zeroes() {
+        assert_eq!(bits(&[true, false, true]), "101");
     }
 }

@@ -42,8 +42,10 @@ pub struct T2Row {
     pub secondary_volume: VolumeNumber,
     /// PAIRING STATUS, in the drawings' words.
     pub pairing_status: String,
-    /// DIFFERENTIAL BITMAP: for each region of 1 MiB whether a block in it differs, then `...`.
+    /// DIFFERENTIAL BITMAP: for each region of 1 MiB whether a block in it differs; the first ones, as many as were asked for.
     pub differential_bitmap: String,
+    /// How many bits there are in all; the cell ends in `...` where it does not show all of them.
+    pub bits: u64,
 }
 
 /// One row of table T3.
@@ -74,8 +76,10 @@ pub struct T4Row {
     pub primary_volumes: Vec<VolumeNumber>,
     /// TERMINAL ADDRESS: the slot used last, from 1.
     pub terminal_address: Option<u64>,
-    /// DIFFERENTIAL BITMAP: for each slot whether it holds what is not yet written back, then `...`.
+    /// DIFFERENTIAL BITMAP: for each slot whether it holds what is not yet written back; the first ones, as many as were asked for.
     pub differential_bitmap: String,
+    /// How many bits there are in all; the cell ends in `...` where it does not show all of them.
+    pub bits: u64,
 }
 
 /// One row of table T5 (drawings, FIG. 15A).
@@ -142,7 +146,7 @@ impl TableRow for T2Row {
             self.primary_volume.to_string(),
             self.secondary_volume.to_string(),
             self.pairing_status.clone(),
-            self.differential_bitmap.clone(),
+            bitmap(&self.differential_bitmap, self.bits),
         ]
     }
 }
@@ -185,7 +189,7 @@ impl TableRow for T4Row {
             self.capacity.clone(),
             numbers(&self.primary_volumes),
             or_null(self.terminal_address),
-            self.differential_bitmap.clone(),
+            bitmap(&self.differential_bitmap, self.bits),
         ]
     }
 }
@@ -241,6 +245,12 @@ fn numbers<T: ToString>(numbers: &[T]) -> String {
     if numbers.is_empty() { "NULL".into() } else { numbers.join(", ") }
 }
 
+/// The first bits of a bitmap as the drawings print them.
+fn bitmap(first: &str, bits: u64) -> String {
+    let more = if (first.len() as u64) < bits { "..." } else { "" };
+    format!("{first}{more}")
+}
+
 fn or_null(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "NULL".into(), |value| value.to_string())
 }
@@ -269,13 +279,20 @@ mod tests {
             primary_volume: VolumeNumber(1),
             secondary_volume: VolumeNumber(13),
             pairing_status: "UPDATE DATA BEING BACKED UP".into(),
-            differential_bitmap: "110000100011...".into(),
+            differential_bitmap: "110000100011".into(),
+            bits: 2862,
         };
         assert_eq!(
             text(&[row]),
             "PRIMARY VOLUME#\tSECONDARY VOLUME#\tPAIRING STATUS\tDIFFERENTIAL BITMAP\n\
              1\t13\tUPDATE DATA BEING BACKED UP\t110000100011...\n"
         );
+    }
+
+    #[test]
+    fn a_bitmap_that_is_shown_to_its_end_ends_without_dots() {
+        assert_eq!(bitmap("1010", 5), "1010...");
+        assert_eq!(bitmap("1010", 4), "1010");
     }
 
     #[test]
@@ -304,9 +321,9 @@ mod tests {
             primary_volumes: volumes(users),
             terminal_address: terminal,
             differential_bitmap: bits.into(),
+            bits: 700_000,
         };
-        let rows =
-            [row(10, &[1, 4], Some(3), "1110000000..."), row(11, &[], None, "0000000000...")];
+        let rows = [row(10, &[1, 4], Some(3), "1110000000"), row(11, &[], None, "0000000000")];
         assert_eq!(
             text(&rows),
             "WORK VOLUME#\tCAPACITY\tPRIMARY VOLUME#\tTERMINAL ADDRESS\tDIFFERENTIAL BITMAP\n\
