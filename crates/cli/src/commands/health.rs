@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use forestall_engine::health::{ErrorClass, LOWER_MARK, Mode, Policy, percent};
+use forestall_engine::health::{ErrorClass, LOWER_MARK, Mode, Policy, percent, threshold_words};
 use forestall_engine::{DiskNumber, HealthReport};
 use forestall_server::api::types::{Done, NameDisk, SetPolicy, SetThreshold};
 
@@ -25,9 +25,7 @@ pub fn health(session: &Session, command: HealthCommand) -> Result<ExitCode> {
         HealthCommand::Set { class, threshold } => {
             let class = ErrorClass::from(class);
             let done: Done = client.post("/v1/health/set", &SetThreshold { class, threshold })?;
-            session.print(&done, || {
-                format!("{threshold} {class} errors at once make a disk ailing from now on")
-            })
+            session.print(&done, || threshold_words(threshold, class))
         }
         HealthCommand::Clear { disk } => {
             let done: Done =

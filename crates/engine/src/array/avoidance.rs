@@ -471,10 +471,12 @@ impl<E: Env> Array<E> {
 /// What a write-back took home.
 fn home_words(progress: &Progress) -> String {
     let home = progress.done.get() / BLOCK_SIZE;
+    let are = if home == 1 { "is" } else { "are" };
+    let home = words::counted(home, "block");
     match progress.lost.get() {
-        0 => format!("{home} blocks are home; the shield is down"),
+        0 => format!("{home} {are} home; the shield is down"),
         lost => format!(
-            "{home} blocks are home, {} not to be had from any backup and listed lost; the shield is down",
+            "{home} {are} home, {} not to be had from any backup and listed lost; the shield is down",
             words::counted(lost, "block")
         ),
     }

@@ -15,6 +15,7 @@ use crate::error::CommandError;
 use crate::ids::{GroupNumber, Uuid, VolumeNumber};
 use crate::pair::{Pair, bitmap_bytes};
 use crate::runtime::{Env, Runtime};
+use crate::words;
 
 /// Identity of a pair that is only planned.
 const PLANNED: Uuid = Uuid([0; 16]);
@@ -61,8 +62,9 @@ impl<'a> Secondaries<'a> {
                 }
                 None => why.push(format!("group {number} is not whole")),
                 Some(survives) if survives < tolerance => why.push(format!(
-                    "group {number} survives {survives} failures and group {} survives {tolerance}: redirected data would be less safe \
+                    "group {number} survives {} and group {} survives {tolerance}: redirected data would be less safe \
                      than home",
+                    words::counted(survives.into(), "failure"),
                     home.number
                 )),
                 Some(_) => return true,

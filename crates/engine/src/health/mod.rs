@@ -9,6 +9,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::words;
+
+mod by_class;
 mod judge;
 mod path;
 mod slow;
@@ -102,6 +105,14 @@ impl ErrorClass {
     }
 }
 
+/// What a threshold means, as it is told when it is set.
+#[must_use]
+pub fn threshold_words(threshold: u32, class: ErrorClass) -> String {
+    let errors = words::counted(threshold.into(), "error");
+    let make = if threshold == 1 { "makes" } else { "at once make" };
+    format!("{errors} of class {class} {make} a disk ailing from now on")
+}
+
 impl fmt::Display for ErrorClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.word())
@@ -124,7 +135,8 @@ pub enum Mode {
 pub struct Policy {
     /// What is done.
     pub mode: Mode,
-    /// Errors at once, of each class in T3's order, that make a disk ailing.
+    /// Errors at once, of each class in T3's order, that make a disk ailing; told by the names of the classes.
+    #[serde(with = "by_class")]
     pub thresholds: [u32; 8],
     /// Percent of a full bucket that leaks in a day.
     pub leak_percent: u32,

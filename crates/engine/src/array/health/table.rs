@@ -10,7 +10,7 @@ use crate::array::disks::no_disk;
 use crate::array::status::job_words;
 use crate::config::Configuration;
 use crate::error::CommandError;
-use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict, percent};
+use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict, percent, threshold_words};
 use crate::ids::DiskNumber;
 use crate::report::{
     DiskReport, Health, HealthReport, JobReport, Problem, ProblemKind, Severity, T3Row,
@@ -106,7 +106,7 @@ impl<E: Env> Array<E> {
     ) -> Result<(), CommandError> {
         let mut policy = self.policy();
         policy.set_threshold(class, threshold).map_err(CommandError::Refused)?;
-        let what = format!("{threshold} {class} errors at once make a disk ailing from now on");
+        let what = threshold_words(threshold, class);
         self.set_policy(policy, what).await
     }
 
