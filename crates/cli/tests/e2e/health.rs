@@ -65,6 +65,25 @@ fn thresholds_that_cannot_be_meant_and_unknown_disks_are_refused() {
     assert_eq!(server.ok(&["health", "show"]), before, "nothing changed");
     server.ok(&["health", "set", "timeout", "7"]);
     assert!(server.ok(&["health", "show"]).contains("timeout 7"));
+    let thresholds = server.json(&["status"])["policy"]["thresholds"].clone();
+    assert_eq!((&thresholds["timeout"], &thresholds["smart"]), (&7.into(), &1.into()));
+    let one = server.ok(&["health", "set", "timeout", "1"]);
+    assert!(one.contains("1 error of class timeout makes"), "{one}");
+}
+
+#[test]
+fn a_disk_that_is_out_is_no_ailing_disk() {
+    let dir = Dir::new();
+    dir.create(4, "16MiB", &["--level", "5", "--spares", "1", "--allow-injection"]);
+    let server = dir.serve(4);
+    server.ok(&["inject", "disk", "2", "--op", "write", "--kind", "error"]);
+    server.fill("vault", 3);
+    wait_for("the errors of disk 2 to be weighed", || {
+        let row = server.json(&["show", "t3"])[1].clone();
+        (row["verdict"] == "out" && row["level_percent"].as_f64()? > 50.0).then_some(())
+    });
+    let events = server.ok(&["events"]);
+    assert!(events.contains("disk-failed") && !events.contains("disk-ailing"), "{events}");
 }
 
 #[test]

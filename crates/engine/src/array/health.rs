@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Array;
-use crate::config::{AvoidanceState, Configuration, HealthEntry, SlotState};
+use crate::config::{AvoidanceState, Configuration, DiskRole, HealthEntry, SlotState};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
@@ -285,6 +285,15 @@ impl<E: Env> Array<E> {
         if finding.verdict == Verdict::Ailing && !self.is_ailing(disk) {
             self.distrust(disk);
         }
+        let part = {
+            let config = self.config.borrow();
+            let serves = config.disk(disk).is_some_and(|entry| entry.in_service());
+            // What is used no longer is no news; should it come back it is looked at anew.
+            if !serves || self.failing.borrow().contains_key(&disk) {
+                return;
+            }
+            part_of(&config, disk)
+        };
         let before = {
             let mut watches = self.watches.disks.borrow_mut();
             let watch = watches.entry(disk).or_default();
@@ -299,7 +308,10 @@ impl<E: Env> Array<E> {
             Verdict::Healthy if before != Verdict::Ailing => (Severity::Info, "disk-well"),
             Verdict::Healthy | Verdict::SatOut | Verdict::Out => return,
         };
-        self.event(severity, kind, Some(disk), group, finding.words(&self.path_of(disk)));
+        // A disk that was replaced is about to leave: nothing is to be done about it.
+        let severity = if part.as_deref() == Some(REPLACED) { Severity::Info } else { severity };
+        let what = finding.words(&self.path_of(disk), part.as_deref());
+        self.event(severity, kind, Some(disk), group, what);
     }
 
     async fn save_health(self: &Rc<Self>) {
@@ -439,7 +451,12 @@ impl<E: Env> Array<E> {
         self.watches.changed.set(true);
         self.watches.urgent.set(true);
         drop(watches);
-        let group = self.config.borrow().slot_of(disk).map(|(group, _)| group);
+        let config = self.config.borrow();
+        if !config.disk(disk).is_some_and(|entry| entry.in_service()) {
+            return; // It is used no longer: nobody is to be woken.
+        }
+        let group = config.slot_of(disk).map(|(group, _)| group);
+        drop(config);
         let what =
             format!("disk {disk} ({}) says itself that it will fail (SMART)", self.path_of(disk));
         self.event(Severity::Warning, "smart-failure", Some(disk), group, what);
@@ -459,6 +476,25 @@ impl<E: Env> Array<E> {
     pub(super) fn forget_health(&self, disk: DiskNumber) {
         self.watches.disks.borrow_mut().remove(&disk);
     }
+}
+
+/// What a disk is that was copied away and waits for the updates of its group to be home.
+const REPLACED: &str = "replaced and kept as a last resort";
+
+/// What a disk in service is, if it is in no slot of a group.
+fn part_of(config: &Configuration, disk: DiskNumber) -> Option<String> {
+    if let Some(set) = config.backups.set_of_leg(disk) {
+        return Some(format!("a leg of {}", set.place));
+    }
+    if config.backups.retiring_in(disk).is_some() {
+        return Some(REPLACED.into());
+    }
+    let alone = config.slot_of(disk).is_none();
+    let is = match config.disk(disk)?.role {
+        DiskRole::Spare => "a spare",
+        DiskRole::Free | DiskRole::Member | DiskRole::Work => "in no group",
+    };
+    alone.then(|| is.into())
 }
 
 /// Whether an ailing member waits until the avoidance of its group has come to an end, or is the one that it is about.

@@ -67,11 +67,12 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// The verdict and its reason in words, for a disk at `path`.
+    /// The verdict and its reason in words, for the disk at `path`; `part` is what it is besides a member, if it is something else.
     #[must_use]
-    pub fn words(&self, path: &str) -> String {
+    pub fn words(&self, path: &str, part: Option<&str>) -> String {
         let verdict = self.verdict.word().to_lowercase();
-        format!("disk {} ({path}) is {verdict}: {}", self.disk, self.reason)
+        let part = part.map_or_else(String::new, |part| format!(", {part},"));
+        format!("disk {} ({path}){part} is {verdict}: {}", self.disk, self.reason)
     }
 }
 

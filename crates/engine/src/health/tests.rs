@@ -171,3 +171,13 @@ fn absurd_thresholds_are_refused() {
     assert!(policy.set_threshold(ErrorClass::Timeout, 3).is_ok());
     assert_eq!(policy.thresholds[3], 3);
 }
+
+#[test]
+fn a_finding_says_what_the_disk_is() {
+    let record = Record::default();
+    let member = Member { disk: DiskNumber(9), record, sat_out: false, was_ailing: true };
+    let finding = &judge(&[member])[0];
+    let told = finding.words("/d9", Some("a leg of work disk 60"));
+    assert!(told.starts_with("disk 9 (/d9), a leg of work disk 60, is ailing: "), "{told}");
+    assert!(finding.words("/d9", None).starts_with("disk 9 (/d9) is ailing: "));
+}

@@ -4,7 +4,7 @@
 
 use std::rc::Rc;
 
-use super::Watch;
+use super::{Watch, part_of};
 use crate::array::Array;
 use crate::array::disks::no_disk;
 use crate::array::status::job_words;
@@ -16,6 +16,7 @@ use crate::report::{
     DiskReport, Health, HealthReport, JobReport, Problem, ProblemKind, Severity, T3Row,
 };
 use crate::runtime::Env;
+use crate::words;
 
 impl<E: Env> Array<E> {
     /// Ailing and slow disks, for `status`.
@@ -30,15 +31,19 @@ impl<E: Env> Array<E> {
         let ill = found.filter_map(|disk| {
             let watch = watches.get(&disk.number).filter(|w| w.ailing || w.sat_out)?;
             let finding = watch.finding.as_ref()?;
-            let what = finding.words(&disk.identity.path);
-            let action = health_action(config, watch, disk.number, jobs, self.watches.braked.get());
-            let risk = "it still answers: nothing is lost if it fails before its copy is done, as long as its group may lose a disk";
+            let part = part_of(config, disk.number);
+            let what = finding.words(&disk.identity.path, part.as_deref());
+            let action = match disk.work_disk {
+                Some(set) => leg_action(config, disk.number, set),
+                None => health_action(config, watch, disk.number, jobs, self.watches.braked.get()),
+            };
+            let risk = health_risk(config, disk);
             Some(Problem {
                 kind: ProblemKind::DiskIll,
                 health: Health::Degraded,
                 what,
                 action,
-                risk: risk.into(),
+                risk,
             })
         });
         ill.collect()
@@ -157,6 +162,48 @@ impl<E: Env> Array<E> {
         let what = format!("the errors of disk {disk} were cleared");
         self.event(Severity::Info, "health-cleared", Some(disk), None, what);
         Ok(())
+    }
+}
+
+/// What to do about an ailing leg of a work disk.
+fn leg_action(config: &Configuration, leg: DiskNumber, set: DiskNumber) -> String {
+    let work = config.backups.set_of_leg(leg);
+    let holds = work.is_some_and(|work| work.log != 0);
+    let others = work.is_some_and(|work| config.serving_legs(work).any(|other| other != leg));
+    let trust = format!("`forestall health clear {leg}` trusts it again");
+    match (others, holds) {
+        (true, false) => format!(
+            "put another in its stead: `forestall disk fail {leg}`, then `forestall work-disk add {set} --legs PATH`; or {trust}"
+        ),
+        (true, true) => format!(
+            "it goes on taking redirected writes, as the other legs do. Once nothing of the set is away: `forestall disk fail {leg}`, then \
+             `forestall work-disk add {set} --legs PATH` puts another in its stead; or {trust}"
+        ),
+        (false, false) => format!(
+            "make the work disk anew of other disks: `forestall work-disk remove {set}`, then `forestall work-disk add {set} --legs PATH,PATH`; or {trust}"
+        ),
+        (false, true) => format!(
+            "it is the last leg and holds updates that are not home: leave it as it is until they are, see `forestall jobs`; or {trust}"
+        ),
+    }
+}
+
+/// What the failing of an ill disk would cost.
+fn health_risk(config: &Configuration, disk: &DiskReport) -> String {
+    if let Some(set) = disk.work_disk {
+        let work = config.backups.set_of_leg(disk.number);
+        let legs = work.map_or(0, |work| config.serving_legs(work).count());
+        return match legs {
+            0 | 1 => "it still answers: if it fails, what only it holds cannot be had".into(),
+            n => format!(
+                "it still answers: if it fails, what work disk {set} holds is on {} more",
+                words::counted(n as u64 - 1, "leg")
+            ),
+        };
+    }
+    match config.slot_of(disk.number) {
+        Some(_) => "it still answers: nothing is lost if it fails before its copy is done, as long as its group may lose a disk".into(),
+        None => "it still answers and holds nobody's data: there is one spare less".into(),
     }
 }
 
