@@ -137,6 +137,32 @@ fn a_spare_that_dies_gives_way_to_the_next() {
 }
 
 #[test]
+fn a_copy_that_starts_over_on_another_spare_says_so() {
+    let dir = Dir::new();
+    dir.create(5, "24MiB", &["--level", "5", "--spares", "2", "--allow-injection"]);
+    let server = dir.serve(5);
+    let data = server.fill("vault", 2);
+    server.ok(&["replace", "1", "--with", "5", "--rate", "1"]);
+    server.ok(&["inject", "disk", "5", "--op", "write", "--kind", "death"]);
+    let jobs = wait_for("the copy to the other spare", || {
+        let jobs = server.json(&["jobs"]).as_array()?.clone();
+        jobs.iter().any(|job| job["disk"] == 4).then_some(jobs)
+    });
+    let message = |disk: u32| {
+        let job = jobs.iter().find(|job| job["disk"] == disk).expect("a job");
+        job["message"].as_str().expect("words").to_owned()
+    };
+    assert!(message(5).contains("disk 4 is filled in its stead"), "{jobs:?}");
+    assert!(message(4).contains("in the stead of disk 5"), "{jobs:?}");
+    let events = server.ok(&["events"]);
+    assert!(events.contains("disk 4 fills slot 0 of group 1 in the stead of disk 5"), "{events}");
+    assert!(!events.contains("as asked"), "{events}");
+    server.ok(&["jobs", "--limit", &jobs.last().expect("a job")["id"].to_string(), "--rate", "0"]);
+    wait_for("the swap", || (server.disk(4)["state"] == "in-sync").then_some(()));
+    server.verify("vault", &data, "after the swap");
+}
+
+#[test]
 fn replace_copies_a_disk_that_stays_in_service() {
     let dir = Dir::new();
     dir.create(5, "24MiB", &["--level", "6", "--spares", "1"]);

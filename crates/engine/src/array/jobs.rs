@@ -107,6 +107,11 @@ impl Job {
     pub(super) fn id(&self) -> u64 {
         self.id
     }
+
+    /// Says something of it while it runs.
+    pub(super) fn tell(&self, message: &str) {
+        *self.message.borrow_mut() = message.into();
+    }
 }
 
 impl<E: Env> Array<E> {

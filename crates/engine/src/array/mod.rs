@@ -120,6 +120,8 @@ pub struct Array<E: Env> {
     paused: RefCell<BTreeSet<DiskNumber>>,
     /// Slots whose disk was being copied, without a shield, to a spare that failed: the next spare starts over.
     again: RefCell<BTreeSet<(GroupNumber, crate::ids::Slot)>>,
+    /// Disks that failed while they were filled into a slot, until one is there.
+    failed_fillers: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), DiskNumber>>,
     /// Why copies under way go without a shield, where they were begun by this start.
     direct: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), String>>,
     log: events::EventLog,
@@ -186,6 +188,7 @@ impl<E: Env> Array<E> {
             paused: RefCell::default(),
             direct: RefCell::default(),
             again: RefCell::default(),
+            failed_fillers: RefCell::default(),
             log: events::EventLog::default(),
             watches: health::Watches::default(),
             logs: RefCell::default(),

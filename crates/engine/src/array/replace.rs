@@ -13,7 +13,7 @@ use crate::config::{AvoidanceState, Configuration, DiskRole, DropReason, SlotSta
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
-use crate::ids::{DiskNumber, Slot};
+use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::report::Severity;
 use crate::runtime::Env;
 use crate::words;
@@ -89,6 +89,7 @@ impl<E: Env> Array<E> {
                 ))
             })?,
         };
+        self.failed_fillers.borrow_mut().remove(&(number, slot));
         self.engage(&group, slot, spare, rate, asked).await?;
         self.hold(disk, false);
         let running = self.jobs.running(number, |job| job.disk == Some(spare));
@@ -121,7 +122,7 @@ impl<E: Env> Array<E> {
         asked: Strategy,
     ) -> Result<(), CommandError> {
         let number = group.number;
-        self.again.borrow_mut().remove(&(number, slot));
+        let goes_on = self.again.borrow_mut().remove(&(number, slot));
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
         let drive = self
             .drives
@@ -146,14 +147,20 @@ impl<E: Env> Array<E> {
             self.close_unused();
         }
         engaged?;
-        let what = format!("disk {spare} fills slot {slot} of group {number}");
+        let stead = self.stead_words(number, slot);
+        let from_start = if stead.is_empty() { "" } else { ", from the start" };
+        let what = format!("disk {spare} fills slot {slot} of group {number}{stead}{from_start}");
         self.event(Severity::Info, "spare-engaged", Some(spare), Some(number), what);
         if let Some(raising) = &raising {
             self.tell_of_shield(raising);
         }
-        self.direct.borrow_mut().remove(&(number, slot));
+        let before = self.direct.borrow_mut().remove(&(number, slot)).filter(|_| goes_on);
         if let Some(why) = direct {
-            let why = if asked == Strategy::Direct { "as asked".into() } else { why };
+            let why = match before {
+                Some(before) => before,
+                None if asked == Strategy::Direct => "as asked".into(),
+                None => why,
+            };
             let what = format!(
                 "group {number} is not shielded while disk {spare} is filled: writes go home ({why})"
             );
@@ -161,6 +168,14 @@ impl<E: Env> Array<E> {
             self.direct.borrow_mut().insert((number, slot), why);
         }
         Ok(())
+    }
+
+    /// Which disk failed while it was filled into a slot, in whose stead another is filled now; empty if none did.
+    pub(super) fn stead_words(&self, group: GroupNumber, slot: Slot) -> String {
+        let failed = self.failed_fillers.borrow().get(&(group, slot)).copied();
+        failed.map_or_else(String::new, |disk| {
+            format!(" in the stead of disk {disk}, which failed while it was filled")
+        })
     }
 
     /// Readies a spare and commits that it fills a slot, with the shield that comes up for it.

@@ -257,18 +257,23 @@ impl<E: Env> Array<E> {
             Some(group.number),
             format!("{} of disk {disk} into slot {slot} of group {}", word(kind), group.number),
         );
+        job.tell(self.stead_words(group.number, slot).trim_start());
         self.hasten_copies();
         let end = group.fill(slot, &progress).await;
         let (state, message) = match &end {
             FillEnd::Done => match self.swap(group, slot, disk, &progress).await {
-                Ok(()) => (JobState::Done, self.filled_words(group, slot)),
+                Ok(()) => {
+                    self.failed_fillers.borrow_mut().remove(&(group.number, slot));
+                    (JobState::Done, self.filled_words(group, slot))
+                }
                 Err(error) => (JobState::Failed, error.to_string()),
             },
             FillEnd::TargetFailed => {
                 if kind == JobKind::Replace && self.avoidance(group.number).is_none() {
                     self.again.borrow_mut().insert((group.number, slot));
                 }
-                (JobState::Failed, format!("disk {disk} failed while being filled"))
+                self.failed_fillers.borrow_mut().insert((group.number, slot), disk);
+                (JobState::Failed, self.starts_over_words(group, disk))
             }
             FillEnd::SourcesFailed(why) => {
                 (JobState::Failed, format!("{why}: nothing more can be copied"))
@@ -299,6 +304,15 @@ impl<E: Env> Array<E> {
             what,
         );
         state == JobState::Done || !group.has_filler(slot)
+    }
+
+    /// That a disk failed while it was filled, and what is filled in its stead.
+    fn starts_over_words(&self, group: &Rc<Group<E>>, disk: DiskNumber) -> String {
+        let next = match self.pick_spare(&self.config.borrow(), group.member_len()) {
+            Some(next) => format!("disk {next} is filled in its stead, from the start"),
+            None => "there is no other spare: add one with `forestall disk add PATH`".into(),
+        };
+        format!("disk {disk} failed while being filled; {next}")
     }
 
     /// Whether all that is lost of a group is held by secondaries that have their primaries' places.
