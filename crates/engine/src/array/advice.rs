@@ -3,6 +3,7 @@
 //! Owns the words, and the look at the spares that decides between them. Invariant: what is announced (a spare that is about to take
 //! over) is what `tend` does, because both ask `pick_spare`.
 
+use super::lost::scrub_words;
 use super::status::job_words;
 use super::{Array, AtStart};
 use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
@@ -128,7 +129,8 @@ impl<E: Env> Array<E> {
                 words::counted(last.mismatches, "block")
             ),
             action: format!(
-                "find the disk, controller or memory that changes data; then `forestall scrub {number} --repair` makes them agree again"
+                "find the disk, controller or memory that changes data; then {} makes them agree again",
+                scrub_words(group, " --repair")
             ),
             risk: "a disk that fails may be computed wrong in these blocks".into(),
         })

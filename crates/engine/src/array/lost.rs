@@ -114,16 +114,15 @@ pub(super) fn lost_problem(group: &GroupReport, lost: &[LostReport]) -> Option<P
         && listed < group.lost_blocks
     {
         told.push(format!(
-            "the rest is parity, whose stripes lack redundancy: `forestall scrub {} --repair` makes it anew where all data reads",
-            group.number
+            "the rest is parity, whose stripes lack redundancy: {} makes it anew where all data reads",
+            scrub_words(group, " --repair")
         ));
     }
     if told.is_empty() {
         told.push(
             format!(
-                "they are parity: a block of their stripes that its disk does not read answers with an error; `forestall scrub {} --repair` makes \
-                 them anew from the data",
-                group.number
+                "they are parity: a block of their stripes that its disk does not read answers with an error; {} makes them anew from the data",
+                scrub_words(group, " --repair")
             ),
         );
     }
@@ -149,6 +148,18 @@ pub(super) fn lost_problem(group: &GroupReport, lost: &[LostReport]) -> Option<P
     })
 }
 
+/// A scrub as advice: it compares nothing as long as a member is out, or updates are away, and what comes first is said first.
+pub(super) fn scrub_words(group: &GroupReport, repair: &str) -> String {
+    let scrub = format!("`forestall scrub {}{repair}`", group.number);
+    match (group.absent.is_empty(), &group.avoidance) {
+        (false, _) => {
+            format!("once the member that is out is back or rebuilt (see there), {scrub}")
+        }
+        (true, Some(_)) => format!("once the updates of the group are home, {scrub}"),
+        (true, None) => scrub,
+    }
+}
+
 /// Blocks that a scrub could not have from anywhere: hosts that read them get an error, and nothing has listed them.
 pub(super) fn unreadable_problem(group: &GroupReport) -> Option<Problem> {
     let GroupReport { number, level, unreadable_blocks, .. } = group;
@@ -160,7 +171,8 @@ pub(super) fn unreadable_problem(group: &GroupReport) -> Option<Problem> {
             words::counted(*unreadable_blocks, "block")
         ),
         action: format!(
-            "they answer with an error as long as their disks do not read them; restore what lies there, then `forestall scrub {number}` looks again"
+            "they answer with an error as long as their disks do not read them; restore what lies there; {} looks again",
+            scrub_words(group, "")
         ),
         risk: "a failure in this group may lose more of these stripes".into(),
     })
@@ -193,7 +205,10 @@ pub(super) fn failed_reads_problem(group: &GroupReport) -> Option<Problem> {
             "group {number} ({level}): {} of hosts answered with an error: no disk gives these blocks",
             words::counted(*failed_reads, "read")
         ),
-        action: format!("`forestall scrub {number}` tells how many they are; look at the disks of the group with `forestall health show`"),
+        action: format!(
+            "{} tells how many they are; look at the disks of the group with `forestall health show`",
+            scrub_words(group, "")
+        ),
         risk: "a failure in this group may lose these blocks for good".into(),
     })
 }
@@ -203,6 +218,37 @@ mod tests {
     use super::*;
     use crate::config::Extent;
     use crate::ids::{GroupNumber, VolumeNumber};
+
+    #[test]
+    fn a_scrub_is_advised_after_what_it_waits_for() {
+        let mut group = GroupReport {
+            number: GroupNumber(1),
+            level: Level::Raid5,
+            chunk: 65_536,
+            journal: crate::config::JournalMode::default(),
+            checksums: true,
+            health: Health::Failed,
+            members: Vec::new(),
+            absent: Vec::new(),
+            capacity: 0,
+            free: 0,
+            largest_free: 0,
+            failures_left: 0,
+            lost_blocks: 2,
+            unreadable_blocks: 0,
+            failed_reads: 0,
+            dirty_regions: 0,
+            paused: false,
+            work_due: false,
+            avoidance: None,
+        };
+        let advice = |group: &GroupReport| lost_problem(group, &[]).expect("a problem").action;
+        assert!(advice(&group).contains("an error; `forestall scrub 1 --repair` makes"));
+        group.absent = vec![crate::ids::DiskNumber(3)];
+        let words =
+            "once the member that is out is back or rebuilt (see there), `forestall scrub 1";
+        assert!(advice(&group).contains(words), "{}", advice(&group));
+    }
 
     #[test]
     fn a_volume_of_several_extents_has_its_own_offsets() {
