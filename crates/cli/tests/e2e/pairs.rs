@@ -94,6 +94,11 @@ fn a_secondary_follows_and_is_equal_when_the_pair_is_taken_apart() {
          1\t2\tDUPLEX\t11111111\n",
         "FIG. 3A, with as many bits as there are"
     );
+    assert!(server.ok(&["show", "t2", "--bits", "5"]).ends_with("\t11111...\n"));
+    for volume in ["copy", "2"] {
+        let set = server.run(&["volume", "set", volume, "--backup", "pair"]);
+        set.refused(&["\"copy\" is the secondary of volume 1", "nothing was changed"]);
+    }
     server.run(&["pair", "hold", "vault"]).refused(&["nothing to change"]);
     server.stop();
 

@@ -209,14 +209,25 @@ impl<E: Env> Array<E> {
     /// Says where a volume's writes are wanted when its group is shielded.
     ///
     /// # Errors
-    /// If there is no such volume.
+    /// If there is no such volume, or it is kept for others and no host writes to it.
     pub async fn set_strategy(
         self: &Rc<Self>,
         name: &str,
         strategy: Strategy,
     ) -> Result<(), CommandError> {
         let _turn = self.turn().await?;
-        let volume = super::volumes::find(&self.config.borrow(), name)?.number;
+        let volume = {
+            let config = self.config.borrow();
+            let volume = super::volumes::find(&config, name)?;
+            let number = volume.number;
+            if let Some(what) = kept_as(&config, number) {
+                return Err(CommandError::Refused(format!(
+                    "volume {:?} is {what}: no host writes to it, so none of its writes are redirected; nothing was changed",
+                    volume.name
+                )));
+            }
+            number
+        };
         self.commit(|next| {
             if strategy == Strategy::Auto {
                 next.backups.strategies.remove(&volume);
@@ -257,6 +268,15 @@ pub(super) fn refuse_if_kept_for(
         "{} is kept for {what} alone: `forestall {how}` first",
         work.place
     )))
+}
+
+/// What a volume is kept for instead of hosts, if it is.
+fn kept_as(config: &Configuration, number: VolumeNumber) -> Option<String> {
+    if config.backups.work_at(BackupPlace::WorkVolume(number)).is_some() {
+        return Some("a work volume".into());
+    }
+    let pair = config.backups.pair_with(number).filter(|pair| pair.secondary == number)?;
+    Some(format!("the secondary of volume {}", pair.primary))
 }
 
 /// What a command deletes.

@@ -194,6 +194,11 @@ fn work_volumes_that_cannot_be_are_refused() {
     refused(&server, "volume delete vault", &["work volume 10 is kept for volume 1 alone"]);
     refused(&server, "volume delete spool", &["is a work volume", "work-volume remove 10"]);
     refused(&server, "volume grow 10 --size 14MiB", &["is a work volume"]);
+    refused(
+        &server,
+        "volume set spool --backup pair",
+        &["is a work volume", "nothing was changed"],
+    );
     refused(&server, "group delete 2", &["group 2 holds volumes", "\"spool\""]);
     // In use, it stays.
     server.fill("vault", 2);
