@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use forestall_engine::{DiskNumber, GroupNumber, GroupReport};
+use forestall_engine::{DiskNumber, DiskReport, DiskState, GroupNumber, GroupReport};
 use forestall_server::api::types::{
     Abandoned, AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume,
 };
 
 use super::{Session, absolute_disk};
 use crate::args::{WorkDiskCommand, WorkVolumeCommand};
+use crate::client::Client;
 use crate::size::counted;
 
 pub fn work_volume(session: &Session, command: WorkVolumeCommand) -> Result<ExitCode> {
@@ -45,7 +46,12 @@ pub fn work_disk(session: &Session, command: WorkDiskCommand) -> Result<ExitCode
             let body = AddWorkDisk { disk: DiskNumber(disk), legs, serves, size, force };
             let spare = (body.legs.len() as u32).saturating_sub(1);
             let wanted = body.serves.clone();
+            let before = legs_of(&client, body.disk)?;
             let done: Done = client.post("/v1/work-disks/add", &body)?;
+            if !before.is_empty() {
+                let now = legs_of(&client, body.disk)?;
+                return session.print(&done, || mended(body.disk, &before, &now));
+            }
             let groups: Vec<GroupReport> = client.get("/v1/groups")?;
             let mut served = groups
                 .iter()
@@ -75,6 +81,31 @@ pub fn work_disk(session: &Session, command: WorkDiskCommand) -> Result<ExitCode
             session.print(&done, || abandoned(&format!("work disk {disk}"), &done))
         }
     }
+}
+
+/// The legs of a work disk, those that it lost too.
+fn legs_of(client: &Client, set: DiskNumber) -> Result<Vec<DiskReport>> {
+    let disks: Vec<DiskReport> = client.get("/v1/disks")?;
+    Ok(disks.into_iter().filter(|disk| disk.work_disk == Some(set)).collect())
+}
+
+/// What a work disk is that had lost legs and was given new ones.
+fn mended(set: DiskNumber, before: &[DiskReport], now: &[DiskReport]) -> String {
+    let is_new = |leg: &&DiskReport| !before.iter().any(|old| old.number == leg.number);
+    let new: Vec<String> =
+        now.iter().filter(is_new).map(|leg| format!("disk {}", leg.number)).collect();
+    let lost: Vec<&DiskReport> = now.iter().filter(|leg| leg.state != DiskState::Work).collect();
+    let serving = counted((now.len() - lost.len()) as u64, "leg");
+    let forget: Vec<String> =
+        lost.iter().map(|leg| format!("`forestall disk remove {}`", leg.number)).collect();
+    let rest = match forget.is_empty() {
+        true => String::new(),
+        false => format!(
+            "; {} takes off the list what it lost, once nothing of it is away",
+            forget.join(", ")
+        ),
+    };
+    format!("{} joined work disk {set}, which has {serving} now{rest}", new.join(", "))
 }
 
 fn abandoned(what: &str, done: &Abandoned) -> String {

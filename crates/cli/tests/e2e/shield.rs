@@ -13,6 +13,7 @@ use crate::crash::SECTOR;
 use crate::util::*;
 
 pub mod crashes;
+mod legs;
 mod refusals;
 mod sheltered;
 

@@ -9,7 +9,8 @@ use std::rc::Rc;
 use super::Array;
 use super::strategy::home_of;
 use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry, WorkEntry};
-use crate::ids::GroupNumber;
+use crate::ids::{GroupNumber, VolumeNumber};
+use crate::pair::Mode;
 use crate::runtime::Env;
 use crate::shield::{Backup, Log, Shield, Unrecovered};
 
@@ -67,6 +68,24 @@ impl<E: Env> Array<E> {
                 self.logs.borrow().get(&place).cloned().map(Backup::Log)
             }
         }
+    }
+
+    /// Whether a place in the chain of a volume takes its writes at this moment. One that would keep them less safely than home does not, until it is mended
+    /// (rules B6, B7).
+    pub(super) fn takes_writes(
+        &self,
+        config: &Configuration,
+        volume: VolumeNumber,
+        place: BackupPlace,
+    ) -> bool {
+        if config.backups.is_lasting_pair(place) {
+            let mirrors = self.mirrors.borrow();
+            let takes = [Mode::Syncing, Mode::Reversed];
+            return mirrors.get(&volume).is_some_and(|mirror| takes.contains(&mirror.mode()));
+        }
+        let shield = self.volumes.borrow().get(&volume).and_then(|v| v.shield());
+        let open = shield.zip(self.backup_at(config, place));
+        open.is_some_and(|(shield, backup)| !shield.is_weakened(&backup))
     }
 
     /// What holds redirected writes and is not there, at assembly, before any byte is changed. What stands in a group is not read before the group

@@ -174,6 +174,13 @@ impl<E: Env> Array<E> {
             set.log == 0 && !disk.in_service() && config.serving_legs(set).next().is_some()
         };
         if let Some(set) = set.filter(|set| !lost(set)) {
+            let others = config.serving_legs(set).next().is_some();
+            if !disk.in_service() && others {
+                return Err(CommandError::Refused(format!(
+                    "disk {number} is a leg that {} lost, and groups are shielded by that: it can be taken out once their updates are home, see `forestall jobs`",
+                    set.place
+                )));
+            }
             let how = match set.place {
                 BackupPlace::WorkDisk(set) => format!("`forestall work-disk remove {set}`"),
                 BackupPlace::WorkVolume(_) | BackupPlace::Pair(_) => "with its place".into(),

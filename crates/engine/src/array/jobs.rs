@@ -188,9 +188,11 @@ impl<E: Env> Array<E> {
         let now = self.rt.now_ns();
         let told = |job: &Rc<Job>| {
             let mut report = job.report(now);
-            let copies = report.state == JobState::Running && report.kind.fills();
-            if copies && report.message.is_empty() {
-                report.message = self.overflow_words(job.group);
+            if report.state == JobState::Running && report.kind.fills() {
+                let mut words = vec![std::mem::take(&mut report.message)];
+                words.push(self.backup_words(job.group));
+                words.retain(|words| !words.is_empty());
+                report.message = words.join("; ");
             }
             report
         };

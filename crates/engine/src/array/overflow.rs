@@ -1,7 +1,7 @@
-//! Backups that are full: people are told that writes go home to the group whose disk is copied.
+//! Backups that are full, or too weak: people are told that writes go home to the group whose disk is copied.
 //!
-//! Owns the telling, once for each time that a volume's backups are full and once when there is room again. When they are, is the shield's
-//! matter. Invariant: nothing depends on it.
+//! Owns the telling, once for each time that a volume's backups are full and once when there is room again, and the words. When they are, is the
+//! shield's matter. Invariant: nothing depends on it.
 
 use std::collections::BTreeSet;
 
@@ -62,8 +62,31 @@ impl<E: Env> Array<E> {
         self.event(severity, kind, None, Some(avoidance.group), what);
     }
 
-    /// What the job that works on a group is to say of backups that are or were full; empty if none was.
-    pub(super) fn overflow_words(&self, group: GroupNumber) -> String {
+    /// What the job that works on a group is to say of backups that take no writes, or are or were full; empty if there is none.
+    pub(super) fn backup_words(&self, group: GroupNumber) -> String {
+        let mut words = vec![self.resting_words_of(group), self.overflow_words(group)];
+        words.retain(|words| !words.is_empty());
+        words.join("; ")
+    }
+
+    /// The places that some volume of a shielded group has and its writes go past for the time being, in words.
+    fn resting_words_of(&self, group: GroupNumber) -> String {
+        let config = self.config.borrow();
+        let redirects = |a: &&AvoidanceEntry| a.state != AvoidanceState::WritingBack;
+        let avoidance = config.backups.of_group(group).filter(redirects);
+        let volumes = avoidance.map_or(&[][..], |a| &a.volumes);
+        let mut all = BTreeSet::new();
+        let mut go_home = false;
+        for volume in volumes {
+            let resting = self.resting(&config, volume);
+            go_home |= !resting.is_empty() && resting.len() == volume.chain.len();
+            all.extend(resting);
+        }
+        let why = resting_words(&all.into_iter().collect::<Vec<_>>());
+        if go_home { format!("writes go home: {why}") } else { why }
+    }
+
+    fn overflow_words(&self, group: GroupNumber) -> String {
         let volumes = self.volumes.borrow();
         let shields = volumes.values().filter(|v| v.group().number == group);
         let shields: Vec<_> = shields.filter_map(|v| v.shield()).collect();
@@ -71,6 +94,19 @@ impl<E: Env> Array<E> {
         let now = shields.iter().any(|s| s.is_full());
         overflow_words(now, blocks)
     }
+}
+
+/// That places take no writes for the time being, and why; empty if there are none.
+pub(super) fn resting_words(places: &[BackupPlace]) -> String {
+    let words = places.iter().map(|place| {
+        let lacks = match place {
+            BackupPlace::WorkDisk(_) => "it lacks a leg",
+            BackupPlace::WorkVolume(_) => "its group lacks a member",
+            BackupPlace::Pair(_) => "the secondary's group lacks a member",
+        };
+        format!("{place} takes none while {lacks}, since home is safer")
+    });
+    words.collect::<Vec<_>>().join("; ")
 }
 
 /// That a backup is or was full, and what that meant so far.

@@ -1,17 +1,18 @@
 //! The tables of the drawings that tell of pairs and redirected writes: T2, T4 to T7.
 //!
 //! Owns their rows, made from the configuration, the pairs and the logs at this moment. Invariant: a place is shown in use where writes go or lie, not where they only
-//! may go. Changes nothing.
+//! may go, or would if it were safer. Changes nothing.
 
 use std::collections::BTreeSet;
 
 use super::Array;
 use super::volumes::geometry_of;
 use crate::config::{
-    BackupPlace, Configuration, PairEntry, PairStatus, ShieldedVolume, VolumeEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, PairEntry, PairStatus,
+    ShieldedVolume, VolumeEntry,
 };
-use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
 use crate::format::log::LogShape;
+use crate::ids::{BLOCK_SIZE, DiskNumber, GroupNumber, VolumeNumber};
 use crate::report::{T2Row, T4Row, T5Row, T6Row, T7Row};
 use crate::runtime::Env;
 
@@ -57,20 +58,23 @@ impl<E: Env> Array<E> {
     }
 
     /// The shielded groups, with their volumes, that use a place of a log: the volume's writes go there first, or some of them lie there. A place further
-    /// down the chain that nothing came to yet is only kept ready.
+    /// down the chain that nothing came to yet is only kept ready, and so is one that takes nothing at the moment.
     fn using(
         &self,
         config: &Configuration,
         place: BackupPlace,
     ) -> Vec<(GroupNumber, VolumeNumber)> {
         let logs = self.logs.borrow();
-        let uses = |volume: &ShieldedVolume| {
+        let uses = |avoidance: &AvoidanceEntry, volume: &ShieldedVolume| {
+            let takes = avoidance.state == AvoidanceState::WritingBack
+                || self.takes_writes(config, volume.volume, place);
             let is_here = || logs.get(&place).is_some_and(|log| log.marks_of(volume.volume) > 0);
-            volume.chain.first() == Some(&place) || volume.chain.contains(&place) && is_here()
+            volume.chain.first() == Some(&place) && takes
+                || volume.chain.contains(&place) && is_here()
         };
         let shielded = config.backups.avoidances.iter();
-        let shielded = shielded.flat_map(|a| a.volumes.iter().map(|volume| (a.group, volume)));
-        shielded.filter(|(_, v)| uses(v)).map(|(group, v)| (group, v.volume)).collect()
+        let shielded = shielded.flat_map(|a| a.volumes.iter().map(move |volume| (a, volume)));
+        shielded.filter(|(a, v)| uses(a, v)).map(|(a, v)| (a.group, v.volume)).collect()
     }
 
     /// Table T4, with `count` bits in a row.
@@ -193,14 +197,14 @@ impl<E: Env> Array<E> {
     }
 }
 
-/// The disk and the member address of a block of a volume; of copies the first.
-fn main_address(
-    config: &Configuration,
-    volume: &VolumeEntry,
 fn size_of(config: &Configuration, volume: VolumeNumber) -> u64 {
     config.volumes.iter().find(|v| v.number == volume).map_or(0, |v| v.size)
 }
 
+/// The disk and the member address of a block of a volume; of copies the first.
+fn main_address(
+    config: &Configuration,
+    volume: &VolumeEntry,
     block: u64,
 ) -> Option<(DiskNumber, u64)> {
     let group = config.group(volume.group)?;

@@ -45,6 +45,9 @@ pub struct ShieldedReport {
     pub backups: Vec<BackupPlace>,
     /// Blocks of 4096 bytes that are not home yet.
     pub away_blocks: u64,
+    /// Those of the places that take nothing at the moment, since it would be less safe there than at home: writes go past them.
+    #[serde(default)]
+    pub resting: Vec<BackupPlace>,
     /// The backups are full: writes for which they have no room go home.
     #[serde(default)]
     pub full: bool,

@@ -237,6 +237,7 @@ fn a_shielded_group_and_the_disks_about_it_are_marked() {
             name: "data".into(),
             backups: vec![BackupPlace::WorkDisk(DiskNumber(60))],
             away_blocks: 7,
+            resting: Vec::new(),
             full: false,
             overflowed_blocks: 0,
         }],

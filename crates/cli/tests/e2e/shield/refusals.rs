@@ -250,7 +250,7 @@ fn what_a_shield_uses_cannot_be_taken_away() {
         "work disk 60 has 1 of 2 legs",
         &format!("disk {leg}"),
         "work-disk add 60 --legs PATH",
-        "lost with the disk that holds them",
+        "go home (work disk 60 takes none while it lacks a leg",
     ] {
         assert!(status.contains(words), "{words:?} in {status}");
     }

@@ -4,10 +4,12 @@
 //! cost. Changes nothing.
 
 use super::{Array, job_words, name};
-use crate::array::overflow::overflow_words;
+use crate::array::overflow::{overflow_words, resting_words};
 use crate::array::shelter;
+use crate::array::volumes::geometry_of;
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, SlotState, WorkEntry,
+    AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, GroupEntry, ShieldedVolume,
+    SlotState, WorkEntry,
 };
 use crate::ids::{DiskNumber, Slot, VolumeNumber};
 use crate::report::{
@@ -35,6 +37,10 @@ impl<E: Env> Array<E> {
         let logs = self.logs.borrow();
         let name_of = |number| config.volumes.iter().find(|v| v.number == number);
         let shield_of = |number| self.volumes.borrow().get(&number).and_then(|v| v.shield());
+        let away = |volume, place: &BackupPlace| match place {
+            BackupPlace::Pair(_) => self.away_in_pair(config, volume),
+            _ => logs.get(place).map_or(0, |log| log.marks_of(volume)),
+        };
         let volumes: Vec<ShieldedReport> = avoidance
             .volumes
             .iter()
@@ -42,19 +48,17 @@ impl<E: Env> Array<E> {
                 volume: v.volume,
                 name: name_of(v.volume).map(|v| v.name.clone()).unwrap_or_default(),
                 backups: v.chain.clone(),
-                away_blocks: v
-                    .chain
-                    .iter()
-                    .map(|place| match place {
-                        BackupPlace::Pair(_) => self.away_in_pair(config, v.volume),
-                        _ => logs.get(place).map_or(0, |log| log.marks_of(v.volume)),
-                    })
-                    .sum(),
+                away_blocks: v.chain.iter().map(|place| away(v.volume, place)).sum(),
+                resting: self.resting(config, v),
                 full: shield_of(v.volume).is_some_and(|s| s.is_full()),
                 overflowed_blocks: shield_of(v.volume).map_or(0, |s| s.overflowed()),
             })
             .collect();
-        let places = avoidance.volumes.iter().flat_map(|v| &v.chain);
+        // A place that takes nothing and has nothing says nothing of how safe redirected writes are.
+        let places = avoidance.volumes.iter().zip(&volumes).flat_map(|(v, told)| {
+            let counts = |at: &&BackupPlace| !told.resting.contains(at) || away(v.volume, at) > 0;
+            v.chain.iter().filter(counts)
+        });
         let pairs = self.pairs.borrow();
         let copies = places.filter_map(|place| match place {
             BackupPlace::Pair(primary) => pairs.get(primary).map(|p| p.group().failures_left()),
@@ -73,6 +77,16 @@ impl<E: Env> Array<E> {
             spare_copies: copies.min(),
             volumes,
         }
+    }
+
+    /// The places in the chain of a volume that its writes go past for the time being.
+    pub(in crate::array) fn resting(
+        &self,
+        config: &Configuration,
+        volume: &ShieldedVolume,
+    ) -> Vec<BackupPlace> {
+        let rests = |place: &&BackupPlace| !self.takes_writes(config, volume.volume, **place);
+        volume.chain.iter().filter(rests).copied().collect()
     }
 
     /// Blocks of which the secondary of a volume has a newer version than home.
@@ -150,7 +164,7 @@ impl<E: Env> Array<E> {
                 let log = self.logs.borrow().get(&work.place).cloned();
                 let away = log.filter(|log| log.space().is_silent());
                 let away = away.map_or(0, |log| log.marked_slots().len() as u64);
-                problems.push(lost_leg_words(work, set, &lost, away));
+                problems.push(lost_leg_words(config, work, set, &lost, away));
             }
         }
         problems
@@ -268,20 +282,42 @@ fn where_writes_go(avoidance: &AvoidanceReport) -> String {
         .volumes
         .iter()
         .map(|volume| {
-            let places: Vec<String> = volume.backups.iter().map(ToString::to_string).collect();
-            let to = if places.is_empty() { "home".into() } else { places.join(", then ") };
+            let takes = volume.backups.iter().filter(|at| !volume.resting.contains(at));
+            let places: Vec<String> = takes.map(ToString::to_string).collect();
+            let to = match places.is_empty() {
+                true => "go home".into(),
+                false => format!("to {}", places.join(", then ")),
+            };
+            let past = match resting_words(&volume.resting) {
+                words if words.is_empty() => words,
+                words => format!(" ({words})"),
+            };
             let over = match overflow_words(volume.full, volume.overflowed_blocks) {
                 words if words.is_empty() => words,
                 words => format!(" ({words})"),
             };
-            format!("volume {} ({}) to {to}{over}", volume.volume, volume.name)
+            format!("volume {} ({}) {to}{past}{over}", volume.volume, volume.name)
         })
         .collect();
     format!("writes of {}", places.join(", of "))
 }
 
+/// Whether a work disk with so few legs left is too weak for a group that it could serve with those that it lost (rule B6).
+fn lacks_a_leg(config: &Configuration, work: &WorkEntry, left: usize) -> bool {
+    let served =
+        |group: &&GroupEntry| work.serves.is_empty() || work.serves.contains(&group.number.0);
+    let mut tolerances = config.groups.iter().filter(served).map(|g| geometry_of(g).tolerance());
+    left == 0 || tolerances.any(|tolerance| (left..work.legs.len()).contains(&tolerance))
+}
+
 /// `away`: blocks that only the set has, if it does not answer.
-fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport], away: u64) -> Problem {
+fn lost_leg_words(
+    config: &Configuration,
+    work: &WorkEntry,
+    set: DiskNumber,
+    lost: &[&DiskReport],
+    away: u64,
+) -> Problem {
     let legs: Vec<String> = lost
         .iter()
         .map(|leg| {
@@ -290,33 +326,43 @@ fn lost_leg_words(work: &WorkEntry, set: DiskNumber, lost: &[&DiskReport], away:
         })
         .collect();
     let left = work.legs.len() - lost.len();
+    let lacks = lacks_a_leg(config, work, left);
     let first = lost.first().map_or(set, |leg| leg.number);
+    let when = if work.log == 0 { "" } else { ", once nothing of the set is away" };
+    let forget = format!("`forestall disk remove {first}` takes it off the list{when}");
     let action = match away {
-        0 => format!(
-            "bring it back with `forestall disk readd {first}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`"
+        0 if lacks => format!(
+            "bring it back with `forestall disk readd {first}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`; after that {forget}"
         ),
+        0 => format!("{forget}; or bring it back with `forestall disk readd {first}`"),
         away => format!(
             "{} that only it has cannot be had: bring the disk back, it is tried again every ten seconds. If it is gone for good, `forestall work-disk abandon {set}` \
              lists them lost and lets everything else go on",
             words::counted(away, "block")
         ),
     };
+    let survives = |left: usize| words::counted(left as u64 - 1, "failure");
     let risk = match left {
         0 if away > 0 => "these blocks answer with an error, and so do flushes".into(),
         0 => "it takes no more writes".into(),
-        n => format!(
+        n if lacks => format!(
             "what it takes survives {}: it is not used for groups that survive more",
-            words::counted(n as u64 - 1, "failure")
+            survives(n)
+        ),
+        n => format!("what it takes survives {}, as much as its groups do", survives(n)),
+    };
+    let how_many = match lacks {
+        true => format!("has {left} of {}", words::counted(work.legs.len() as u64, "leg")),
+        false => format!(
+            "has {}, and one that it lost is listed still",
+            words::counted(left as u64, "leg")
         ),
     };
     Problem {
         kind: ProblemKind::LegOut,
-        health: Health::Degraded,
-        what: format!(
-            "work disk {set} has {left} of {}: {}",
-            words::counted(work.legs.len() as u64, "leg"),
-            legs.join(", ")
-        ),
+        // With as many legs as its groups ask for nothing is less safe: there is something to tidy up.
+        health: if lacks { Health::Degraded } else { Health::Healthy },
+        what: format!("work disk {set} {how_many}: {}", legs.join(", ")),
         action,
         risk,
     }
