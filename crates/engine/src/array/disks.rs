@@ -7,9 +7,7 @@ use std::future::Future;
 use std::rc::Rc;
 
 use super::{Array, NewDisk, labels};
-use crate::config::{
-    BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, Service, WorkEntry,
-};
+use crate::config::{BackupPlace, Configuration, DiskEntry, DiskRole, DropReason, Service};
 use crate::disk::Disk;
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -169,27 +167,7 @@ impl<E: Env> Array<E> {
                 "disk {number} is in slot {slot} of group {group}; {what}"
             )));
         }
-        let set = config.backups.set_of_leg(number);
-        let lost = |set: &WorkEntry| {
-            set.log == 0 && !disk.in_service() && config.serving_legs(set).next().is_some()
-        };
-        if let Some(set) = set.filter(|set| !lost(set)) {
-            let others = config.serving_legs(set).next().is_some();
-            if !disk.in_service() && others {
-                return Err(CommandError::Refused(format!(
-                    "disk {number} is a leg that {} lost, and groups are shielded by that: it can be taken out once their updates are home, see `forestall jobs`",
-                    set.place
-                )));
-            }
-            let how = match set.place {
-                BackupPlace::WorkDisk(set) => format!("`forestall work-disk remove {set}`"),
-                BackupPlace::WorkVolume(_) | BackupPlace::Pair(_) => "with its place".into(),
-            };
-            return Err(CommandError::Refused(format!(
-                "disk {number} is a leg of {}: the set is removed as a whole, {how}",
-                set.place
-            )));
-        }
+        refuse_leg(&config, disk)?;
         if let Some(avoidance) = config.backups.retiring_in(number) {
             return Err(CommandError::Refused(format!(
                 "disk {number} was replaced in group {} and is kept until the group's updates are home; see `forestall jobs`",
@@ -275,6 +253,31 @@ impl<E: Env> Array<E> {
     pub(super) async fn in_time<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         labels::within(&self.rt, self.timeout_ns, work).await
     }
+}
+
+/// A leg leaves with its set, or alone once it is lost and nothing relies on the set.
+fn refuse_leg(config: &Configuration, disk: &DiskEntry) -> Result<(), CommandError> {
+    let number = disk.number;
+    let Some(set) = config.backups.set_of_leg(number) else { return Ok(()) };
+    let lost = !disk.in_service() && config.serving_legs(set).next().is_some();
+    match (lost, set.log) {
+        (true, 0) => return Ok(()),
+        (true, _) => {
+            return Err(CommandError::Refused(format!(
+                "disk {number} is a leg that {} lost, and groups are shielded by that: it can be taken out once their updates are home, see `forestall jobs`",
+                set.place
+            )));
+        }
+        (false, _) => {}
+    }
+    let how = match set.place {
+        BackupPlace::WorkDisk(set) => format!("`forestall work-disk remove {set}`"),
+        BackupPlace::WorkVolume(_) | BackupPlace::Pair(_) => "with its place".into(),
+    };
+    Err(CommandError::Refused(format!(
+        "disk {number} is a leg of {}: the set is removed as a whole, {how}",
+        set.place
+    )))
 }
 
 /// A leg whose peers are all gone holds the only copy of what was redirected to it.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Array;
-use crate::config::{AvoidanceState, Configuration, DiskRole, HealthEntry, SlotState};
+use crate::config::{AvoidanceState, Configuration, HealthEntry, SlotState};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
@@ -23,6 +23,8 @@ use crate::report::{ErrorCounts, Severity};
 use crate::runtime::{Env, Runtime};
 
 mod table;
+
+use table::{REPLACED, part_of};
 
 /// Time between two looks.
 const LOOK_NS: u64 = 1_000_000_000;
@@ -476,25 +478,6 @@ impl<E: Env> Array<E> {
     pub(super) fn forget_health(&self, disk: DiskNumber) {
         self.watches.disks.borrow_mut().remove(&disk);
     }
-}
-
-/// What a disk is that was copied away and waits for the updates of its group to be home.
-const REPLACED: &str = "replaced and kept as a last resort";
-
-/// What a disk in service is, if it is in no slot of a group.
-fn part_of(config: &Configuration, disk: DiskNumber) -> Option<String> {
-    if let Some(set) = config.backups.set_of_leg(disk) {
-        return Some(format!("a leg of {}", set.place));
-    }
-    if config.backups.retiring_in(disk).is_some() {
-        return Some(REPLACED.into());
-    }
-    let alone = config.slot_of(disk).is_none();
-    let is = match config.disk(disk)?.role {
-        DiskRole::Spare => "a spare",
-        DiskRole::Free | DiskRole::Member | DiskRole::Work => "in no group",
-    };
-    alone.then(|| is.into())
 }
 
 /// Whether an ailing member waits until the avoidance of its group has come to an end, or is the one that it is about.

@@ -4,11 +4,11 @@
 
 use std::rc::Rc;
 
-use super::{Watch, part_of};
+use super::Watch;
 use crate::array::Array;
 use crate::array::disks::no_disk;
 use crate::array::status::job_words;
-use crate::config::Configuration;
+use crate::config::{Configuration, DiskRole};
 use crate::error::CommandError;
 use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict, percent, threshold_words};
 use crate::ids::DiskNumber;
@@ -163,6 +163,25 @@ impl<E: Env> Array<E> {
         self.event(Severity::Info, "health-cleared", Some(disk), None, what);
         Ok(())
     }
+}
+
+/// What a disk is that was copied away and waits for the updates of its group to be home.
+pub(super) const REPLACED: &str = "replaced and kept as a last resort";
+
+/// What a disk in service is, if it is in no slot of a group.
+pub(super) fn part_of(config: &Configuration, disk: DiskNumber) -> Option<String> {
+    if let Some(set) = config.backups.set_of_leg(disk) {
+        return Some(format!("a leg of {}", set.place));
+    }
+    if config.backups.retiring_in(disk).is_some() {
+        return Some(REPLACED.into());
+    }
+    let alone = config.slot_of(disk).is_none();
+    let is = match config.disk(disk)?.role {
+        DiskRole::Spare => "a spare",
+        DiskRole::Free | DiskRole::Member | DiskRole::Work => "in no group",
+    };
+    alone.then(|| is.into())
 }
 
 /// What to do about an ailing leg of a work disk.
