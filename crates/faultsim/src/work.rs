@@ -269,7 +269,7 @@ pub async fn check_released(machine: &Machine) {
     let free4 = |r: &forestall_engine::T4Row| {
         r.primary_volumes.is_empty()
             && r.terminal_address.is_none()
-            && r.differential_bitmap == "0000..."
+            && !r.differential_bitmap.contains('1')
     };
     let free6 = |r: &forestall_engine::T6Row| {
         r.status == "UNUSED" && r.main_disks.is_empty() && r.terminal_address.is_none()

@@ -4,15 +4,21 @@
 //! configuration gives it a chain whose storages are all open; at a start nothing is served before every storage in use was read back,
 //! or was given up by who asked for that (rule B9), which is `given_up`'s matter.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::Array;
-use super::strategy::home_of;
-use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry, WorkEntry};
-use crate::ids::{GroupNumber, VolumeNumber};
+use super::strategy::{Offer, home_of};
+use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry, Service, WorkEntry};
+use crate::drive::Drive;
+use crate::error::CommandError;
+use crate::ids::{BLOCK_SIZE, GroupNumber, VolumeNumber};
 use crate::pair::Mode;
-use crate::runtime::Env;
-use crate::shield::{Backup, Log, Shield, Unrecovered};
+use crate::runtime::{Env, Runtime};
+use crate::shield::{Backup, LegFailures, Log, Shield, Space, Unrecovered};
+
+/// Logs that come into use, with their identity.
+pub(super) type NewLogs = Vec<(BackupPlace, u64)>;
 
 impl<E: Env> Array<E> {
     /// Brings the shields in memory in line with the configuration, which counts now.
@@ -86,6 +92,107 @@ impl<E: Env> Array<E> {
         let shield = self.volumes.borrow().get(&volume).and_then(|v| v.shield());
         let open = shield.zip(self.backup_at(config, place));
         open.is_some_and(|(shield, backup)| !shield.is_weakened(&backup))
+    }
+
+    /// Opens the logs that come into use with these places.
+    pub(super) async fn open_logs(
+        self: &Rc<Self>,
+        places: BTreeSet<BackupPlace>,
+    ) -> Result<NewLogs, CommandError> {
+        let mut logs = Vec::new();
+        for place in places {
+            if matches!(place, BackupPlace::Pair(_)) || self.logs.borrow().contains_key(&place) {
+                continue;
+            }
+            let id = self.rt.random_u64() | 1;
+            let log = match self.open_space(place) {
+                Some(space) => Log::new(id, space).await,
+                None => None,
+            };
+            let log = log.ok_or_else(|| {
+                CommandError::Refused(format!("{place} has no room for a single record"))
+            })?;
+            let log = log.map_err(|error| {
+                CommandError::Refused(format!("{place} does not take a log: {error}"))
+            })?;
+            self.logs.borrow_mut().insert(place, log);
+            logs.push((place, id));
+        }
+        Ok(logs)
+    }
+
+    /// What each work place can take now.
+    pub(super) fn offers(&self, config: &Configuration) -> BTreeMap<BackupPlace, Offer> {
+        config.backups.work.iter().map(|w| (w.place, self.offer(w.place))).collect()
+    }
+
+    fn offer(&self, place: BackupPlace) -> Offer {
+        let logs = self.logs.borrow();
+        if let Some(log) = logs.get(&place) {
+            let (used, all) = log.usage();
+            return Offer { spare_copies: log.space().spare_copies(), free: all - used };
+        }
+        drop(logs);
+        let space = self.open_space(place);
+        let none = Offer { spare_copies: 0, free: 0 };
+        space.map_or(none, |s| Offer { spare_copies: s.spare_copies(), free: s.blocks() / 2 })
+    }
+
+    /// The space of a work place, of what is in service and open of it.
+    pub(super) fn open_space(&self, place: BackupPlace) -> Option<Space<E>> {
+        match place {
+            BackupPlace::Pair(_) => None,
+            BackupPlace::WorkVolume(volume) => {
+                self.volumes.borrow().get(&volume).cloned().map(Space::Volume)
+            }
+            BackupPlace::WorkDisk(_) => {
+                let config = self.config.borrow();
+                let drives = self.drives.borrow();
+                let work = config.backups.work_at(place)?;
+                let open = |leg| drives.get(&leg).filter(|d| !d.is_gone()).cloned();
+                let mut legs: Vec<_> = config.serving_legs(work).filter_map(open).collect();
+                let out = legs.is_empty();
+                if out {
+                    legs.push(self.leg_left_last(&config, work)?);
+                }
+                let blocks = config.leg_len(work) / BLOCK_SIZE;
+                Some(Space::on_legs(legs, blocks, out, self.leg_failures.borrow().clone()?))
+            }
+        }
+    }
+
+    /// The leg that was the last to leave a set in use: it holds what is newest in the log, unless it was put back to an older state.
+    fn leg_left_last(&self, config: &Configuration, work: &WorkEntry) -> Option<Rc<Drive<E>>> {
+        if work.log == 0 || config.serving_legs(work).next().is_some() {
+            return None;
+        }
+        let leg = *work.legs.first()?;
+        let Service::Dropped { generation, .. } = config.disk(leg)?.service else { return None };
+        let held = self.holds.borrow().get(&leg).is_some_and(|h| h.generation >= generation);
+        let drive = self.drives.borrow().get(&leg).filter(|_| held).cloned()?;
+        drive.revive().ok().map(|()| drive)
+    }
+
+    /// What the spaces of logs call when a leg fails.
+    pub(super) fn leg_failures(self: &Rc<Self>) -> Rc<LegFailures> {
+        let (noting, committing) = (Rc::downgrade(self), Rc::downgrade(self));
+        Rc::new(LegFailures {
+            note: Rc::new(move |disk, reason, drop| {
+                if let Some(array) = noting.upgrade() {
+                    array.note_failing(disk, reason, drop);
+                    array.tend_failures();
+                }
+            }),
+            committed: Rc::new(move || {
+                let array = committing.upgrade();
+                Box::pin(async move {
+                    match array {
+                        Some(array) => array.commit_failures().await.is_ok(),
+                        None => false,
+                    }
+                })
+            }),
+        })
     }
 
     /// What holds redirected writes and is not there, at assembly, before any byte is changed. What stands in a group is not read before the group

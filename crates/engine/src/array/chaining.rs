@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use super::Array;
-use super::avoidance::NewLogs;
+use super::backing::NewLogs;
 use super::strategy::further;
 use crate::config::{AvoidanceState, BackupPlace, Configuration, ShieldedVolume};
 use crate::error::CommandError;
