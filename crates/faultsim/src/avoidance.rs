@@ -243,6 +243,21 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: tested::ended_test_stays_ended,
     },
     Scenario {
+        name: "kept-for-a-group-that-fails",
+        story: "the spare is gone after the swap, and with it what the group can give: the disk that was copied away is kept, not tested",
+        script: tested::kept_for_a_group_that_fails,
+    },
+    Scenario {
+        name: "retired-again",
+        story: "a disk that owed blocks comes back and is copied away from another slot: it is not tested for what it owed first",
+        script: tested::retired_again,
+    },
+    Scenario {
+        name: "new-limit-holds-no-rows",
+        story: "a copy gets a limit while it has read ahead: no host waits for as long as the copy does",
+        script: limits::new_limit_holds_no_rows,
+    },
+    Scenario {
         name: "two-retired-disks",
         story: "two disks of one group are replaced under one shield: a block that the first could not give is not taken from the second",
         script: cells::two_retired_disks,

@@ -268,3 +268,25 @@ pub(crate) fn checksums_are_damaged(seed: u64, trace: Trace) {
         }
     }
 }
+
+/// As many members as may be are missing, the checksums of another cannot be read, and hosts write before its blocks are read: parity that cannot be compared is
+/// believed, not given up, since the missing members' blocks are in it.
+pub(crate) fn checksums_beside_missing_members(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), |s| async move { s.fill().await });
+        let bays = stage.world.shelf.all();
+        let region = layout(&bays[members - 1]).checksums;
+        bays[members - 1].drive.faults_mut().spoil(region.offset..region.offset + 512);
+        bays.iter().take(tolerance).for_each(|bay| bay.withheld.set(true));
+        act(&mut stage, degraded(), |mut s| async move {
+            for at in (0..s.size()).step_by(9 * BLOCK as usize) {
+                s.write(at, BLOCK).await;
+            }
+            s.scribble(20).await;
+            s.flush().await;
+            s.verify().await;
+        });
+        act(&mut stage, degraded(), |s| async move { s.verify().await });
+    }
+}

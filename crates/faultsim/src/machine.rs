@@ -75,6 +75,8 @@ pub struct World {
     pub last_report: Rc<RefCell<Option<ArrayReport>>>,
     /// Whether the last run ended in a crash.
     pub unclean: Rc<Cell<bool>>,
+    /// The stop of this run met a pause: it is as good as a crash, and says so.
+    pub stop_failed: Rc<Cell<bool>>,
     /// Volumes named so far.
     pub volumes: Rc<Cell<u64>>,
     /// Whether a disk has ever been full: hosts may be told so.
@@ -160,6 +162,7 @@ impl Machine {
             if since.iter().any(|event| event.kind == "array-paused") {
                 // Drives that died unheard were found out by the stop itself: nothing is flushed before an operator decides (rule C3), be it a moment later.
                 self.say(format_args!("the stop met a pause: {error}"));
+                self.world.stop_failed.set(true);
                 self.stopped.set(true);
                 return;
             }

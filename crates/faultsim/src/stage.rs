@@ -174,7 +174,7 @@ impl Stage {
     /// The power goes: in good order after a stop of the array, else it is a crash.
     pub fn end(&mut self, stopped: bool) {
         self.world.shelf.crash(&mut self.rng);
-        if stopped {
+        if stopped && !self.world.stop_failed.take() {
             self.world.oracle.borrow_mut().stop();
             self.world.unclean.set(false);
             return;

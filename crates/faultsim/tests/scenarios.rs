@@ -28,6 +28,7 @@ stories! {
     k2_rot_is_never_copied = "rot-is-never-copied" x 4,
     k1_rot_after_a_crash = "rot-after-a-crash" x 4,
     k1_checksums_are_damaged = "checksums-are-damaged" x 4,
+    k1_checksums_beside_missing_members = "checksums-beside-missing-members" x 2,
     resync_then_lose_any = "resync-then-lose-any" x 4,
     c1_m1_crashes_in_a_row = "crashes-in-a-row" x 4,
     c1_bad_sectors_behind_configurations = "bad-sectors-behind-configurations" x 4,

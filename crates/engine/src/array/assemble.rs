@@ -224,13 +224,17 @@ impl<E: Env> Array<E> {
             let config = self.config.borrow();
             config.retired.contains_key(&disk) && config.is_replaced(disk)
         };
+        let is_spent = |disk| {
+            let config = self.config.borrow();
+            config.is_replaced(disk) && config.health.disks.get(&disk).is_some_and(|h| h.ailing)
+        };
         for seat in choice.stale_dropped.iter().filter(|seat| !is_retired(seat.disk)) {
-            let what = format!(
-                "disk {} ({}) came back; it is not used until `forestall disk readd {}`",
-                seat.disk,
-                self.path_of(seat.disk),
-                seat.disk
-            );
+            let command = match is_spent(seat.disk) {
+                true => "it was replaced and is ailing: take it out with `forestall disk remove",
+                false => "it is not used until `forestall disk readd",
+            };
+            let (disk, path) = (seat.disk, self.path_of(seat.disk));
+            let what = format!("disk {disk} ({path}) came back; {command} {disk}`");
             self.event(Severity::Warning, "disk-returned", Some(seat.disk), None, what);
         }
         for seat in &choice.diverged {

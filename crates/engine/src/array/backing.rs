@@ -22,7 +22,7 @@ pub(super) type NewLogs = Vec<(BackupPlace, u64)>;
 
 impl<E: Env> Array<E> {
     /// Brings the shields in memory in line with the configuration, which counts now.
-    pub(super) fn apply_shields(&self, config: &Configuration) {
+    pub(super) fn apply_shields(self: &Rc<Self>, config: &Configuration) {
         self.set_modes(config);
         let logs = self.logs.borrow();
         let serves = |leg| config.disk(leg).is_some_and(|d| d.in_service());
@@ -54,7 +54,11 @@ impl<E: Env> Array<E> {
                 Some(shield) => shield.set_redirect(redirect),
                 None => {
                     let tolerance = volume.group().geometry.tolerance() as u32;
-                    let shield = Shield::new(*number, tolerance, redirect, chain);
+                    let array = Rc::downgrade(self);
+                    let scarce = Rc::new(move || {
+                        array.upgrade().iter().for_each(Self::chain_further);
+                    });
+                    let shield = Shield::new(*number, tolerance, redirect, chain, scarce);
                     volume.shield().iter().for_each(|before| shield.goes_on_from(before));
                     volume.set_shield(Some(shield));
                 }

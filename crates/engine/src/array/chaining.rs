@@ -1,4 +1,4 @@
-//! Chains that grow: when no backup of a shielded volume has room, the next work volume or work disk is put behind them (rule B1).
+//! Chains that grow: when each backup of a shielded volume is half full, the next work volume or work disk is put behind them (rule B1).
 //!
 //! Owns that step. Invariants: a chain is only ever appended to, in the commit that brings the new place into use, so a block is never marked in a
 //! storage that a start would not read; a volume whose writes go home from the beginning is not shielded by it, since the writes that are on
@@ -24,7 +24,7 @@ const AGAIN_NS: u64 = 10_000_000_000;
 type Link = (GroupNumber, VolumeNumber, BackupPlace);
 
 impl<E: Env> Array<E> {
-    /// Puts further places behind the backups that have no room, in the background, if there are any.
+    /// Puts further places behind the backups that fill up, in the background, if there are any.
     pub(super) fn chain_further(self: &Rc<Self>) {
         if self.stopping.get() || self.links().is_empty() || self.chaining.replace(true) {
             return;
@@ -93,7 +93,7 @@ impl<E: Env> Array<E> {
         let before = chain.iter().take_while(|p| *p != place).map(BackupPlace::to_string);
         let before = before.collect::<Vec<_>>().join(", ");
         let what = format!(
-            "the backup ({before}) of volume {volume} ({name}) has no room to speak of: {place} goes on for it"
+            "the backup ({before}) of volume {volume} ({name}) is half full or takes no more: {place} goes on when there is no room"
         );
         drop(config);
         self.event(Severity::Info, "backup-chained", None, Some(*group), what);

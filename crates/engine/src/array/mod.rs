@@ -141,6 +141,8 @@ pub struct Array<E: Env> {
     letting_go: Cell<bool>,
     /// Chains of backups are being made longer.
     chaining: Cell<bool>,
+    /// How often each disk was replaced and was to be tested since the start.
+    retirements: RefCell<BTreeMap<DiskNumber, u64>>,
     timeout_ns: u64,
     scrub_every_s: u64,
     started_at_ms: u64,
@@ -199,6 +201,7 @@ impl<E: Env> Array<E> {
             overflowing: RefCell::default(),
             letting_go: Cell::new(false),
             chaining: Cell::new(false),
+            retirements: RefCell::default(),
             timeout_ns,
             scrub_every_s,
             command_turn: Mutex::default(),

@@ -15,6 +15,9 @@ use crate::words;
 impl<E: Env> Array<E> {
     /// Tells of volumes whose backups are full since the last look, and of those that have room again.
     pub(super) fn tell_of_full_backups(&self) {
+        if self.chaining.get() {
+            return; // Another place may go on in a moment.
+        }
         let full = self.volumes_that_overflow();
         let before = self.overflowing.replace(full.clone());
         for number in full.difference(&before) {

@@ -151,15 +151,22 @@ impl<E: Env> Array<E> {
         let drive = self.reachable(disk);
         let Some(drive) = drive else { return };
         let (array, group) = (Rc::clone(self), Rc::clone(group));
+        let retirement = self.begin_retirement(disk);
         self.rt.spawn(Box::pin(async move {
+            let is_there = || array.groups.borrow().contains_key(&group.number);
+            // A disk that came back meanwhile and was replaced once more is the matter of another task, and of another slot.
+            let is_this = || {
+                let last = array.retirements.borrow().get(&disk) == Some(&retirement);
+                let place = array.config.borrow().retired.get(&disk).copied();
+                last && array.is_replaced(disk)
+                    && (place == Some((group.number, slot)) || !is_there())
+            };
             let mut wait = AGAIN_NS;
             loop {
-                let is_there = array.groups.borrow().contains_key(&group.number);
-                if array.stopping.get() || !array.is_replaced(disk) || drive.is_gone() {
+                if array.stopping.get() || !is_this() || drive.is_gone() {
                     return;
                 }
-                let owes = group.away() != Away::Here || group.lost_in(slot) > 0;
-                if !is_there || !owes {
+                if !is_there() || !may_need_retired(&group, slot) {
                     break;
                 }
                 array.sleep_unless_stopped(wait).await;
@@ -168,13 +175,23 @@ impl<E: Env> Array<E> {
                 }
                 wait = (2 * wait).min(AGAIN_MAX_NS);
                 let _step = array.steps.one();
-                array.regain(&group, slot, &drive, &|| array.is_replaced(disk)).await;
+                array.regain(&group, slot, &drive, &is_this).await;
             }
             // Host requests that began before the swap may still read the disk, or write it.
             group.those_before_have_ended().await;
             drive.rests().await;
-            array.run_test(group.number, disk, &drive).await;
+            if is_this() {
+                array.run_test(group.number, disk, &drive).await;
+            }
         }));
+    }
+
+    /// Tells this retirement of a disk from those before and after.
+    fn begin_retirement(&self, disk: DiskNumber) -> u64 {
+        let mut retirements = self.retirements.borrow_mut();
+        let retirement = retirements.entry(disk).or_default();
+        *retirement += 1;
+        *retirement
     }
 
     fn is_replaced(&self, disk: DiskNumber) -> bool {
@@ -187,6 +204,9 @@ impl<E: Env> Array<E> {
         for (disk, (number, slot)) in due {
             let Ok(group) = self.group(number) else { continue };
             let Ok(_turn) = self.turn().await else { return };
+            if self.config.borrow().retired.get(&disk) != Some(&(number, slot)) {
+                continue;
+            }
             let old = Retired { disk, slot };
             if is_leaving(&self.config.borrow(), disk) {
                 let left = self.commit(|next| {
@@ -207,6 +227,9 @@ impl<E: Env> Array<E> {
                 Ok(()) => {
                     self.test_or_keep(&group, old);
                     match group.lost_in(slot) {
+                        0 if may_need_retired(&group, slot) => {
+                            format!("is kept as it is until group {number} answers")
+                        }
                         0 => "is tested from the start: that had not ended".to_string(),
                         lost => format!(
                             "is kept as it is: {} of slot {slot} of group {number} are lost and may be on it alone",
@@ -358,6 +381,11 @@ pub(super) fn forget_used(next: &mut Configuration) {
     };
     let due = next.retired.iter().filter(|(disk, (group, _))| due(**disk, *group));
     next.retired = due.map(|(disk, served)| (*disk, *served)).collect();
+}
+
+/// Whether a disk that had a slot may be all that has some of it: blocks are lost, or the group cannot give everything now.
+fn may_need_retired<E: Env>(group: &Group<E>, slot: Slot) -> bool {
+    group.away() != Away::Here || !group.answers() || group.lost_in(slot) > 0
 }
 
 /// A piece that is like no other place's and no other test's (SplitMix64).

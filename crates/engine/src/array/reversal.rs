@@ -76,7 +76,7 @@ impl<E: Env> Array<E> {
     }
 
     /// Brings pairs and shields in line with how safe secondaries are now.
-    pub(super) fn follow_modes(&self) {
+    pub(super) fn follow_modes(self: &Rc<Self>) {
         let config = self.config.borrow().clone();
         if self.modes(&config).iter().any(|(mirror, mode)| mirror.mode() != *mode) {
             self.apply_shields(&config);

@@ -105,9 +105,9 @@ struct Window {
 }
 
 impl Window {
-    /// Bytes that were read.
+    /// Bytes that are to be written, at most.
     fn bytes(&self) -> u64 {
-        self.parts.iter().flat_map(|(_, buf)| buf).map(|buf| buf.len() as u64).sum()
+        self.parts.iter().map(|(run, _)| run.end - run.start).sum()
     }
 }
 
@@ -172,6 +172,9 @@ impl<E: Env> Group<E> {
                 Err(Broken::Sources(why)) => return FillEnd::SourcesFailed(why),
             };
             copied_since += moved;
+            if progress.is_limited() {
+                ahead = None; // The limit is new: no row is held while the copy waits, and the window is read again.
+            }
             if copied_since >= checkpoint_every {
                 copied_since = 0;
                 if self.checkpoint(slot, &target, &alive).await.is_err() {
@@ -478,6 +481,10 @@ impl<E: Env> Group<E> {
         };
         if let Err(fault) = flushed {
             self.give_up(target, format!("{fault} on flush"));
+            return Err(IoError::Io);
+        }
+        if target.has_doomed() {
+            self.give_up(target, "an earlier flush failed".into());
             return Err(IoError::Io);
         }
         if !alive() {

@@ -162,6 +162,10 @@ impl<E: Env> Group<E> {
                     (patience, slow) = (Patience::Long, SlotSet::EMPTY);
                     continue;
                 }
+                Err(_) if !not.is_empty() && self.believe_unknown(stripe, rows.clone()).await => {
+                    not = SlotSet::EMPTY;
+                    continue;
+                }
                 Err(Unwritable::ParityUnknown { spoils })
                     if within.end - within.start == BLOCK_SIZE =>
                 {
@@ -170,10 +174,6 @@ impl<E: Env> Group<E> {
                     for slot in spoils.iter() {
                         self.lose(slot, address, BLOCK_SIZE).await.map_err(Short::Error)?;
                     }
-                    continue;
-                }
-                Err(_) if !not.is_empty() && self.believe_unknown(stripe, rows.clone()).await => {
-                    not = SlotSet::EMPTY;
                     continue;
                 }
                 Err(_) if not.is_empty() && within.end - within.start == BLOCK_SIZE => {

@@ -65,6 +65,14 @@ impl<E: Env> Backup<E> {
         }
     }
 
+    /// Whether it is time to look for another one that goes on when this one is full.
+    pub(super) fn is_half_full(&self) -> bool {
+        match self {
+            Self::Log(log) => log.is_half_full(),
+            Self::Pair(_) => false,
+        }
+    }
+
     /// Whether every copy of what is stored here can be asked: what does not read is then gone.
     pub(super) fn answers(&self) -> bool {
         match self {

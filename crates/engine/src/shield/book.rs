@@ -424,6 +424,11 @@ impl Book {
     pub(super) fn usage(&self) -> (u64, u64) {
         (self.fresh - 1 - self.free.len() as u64, self.shape.slots)
     }
+
+    /// Whether half of all slots hold what is to be read here.
+    pub(super) fn is_half_full(&self) -> bool {
+        self.marked.values().sum::<u64>() >= self.shape.slots / 2
+    }
 }
 
 #[cfg(test)]

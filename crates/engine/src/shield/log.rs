@@ -126,6 +126,11 @@ impl<E: Env> Log<E> {
         used >= all - all / 8
     }
 
+    /// Whether half of it holds what is to be read here, whatever the next flush frees.
+    pub(crate) fn is_half_full(&self) -> bool {
+        self.book.borrow().is_half_full()
+    }
+
     /// Enters consecutive blocks of a volume, with their data or as zeroes.
     pub(super) async fn append(
         &self,

@@ -53,6 +53,9 @@ pub(crate) struct Shield<E: Env> {
     full: Cell<bool>,
     /// Blocks that had gone home at the last look for room.
     looked: Cell<u64>,
+    /// Called when room gets scarce, once until a place is added.
+    scarce: Rc<dyn Fn()>,
+    told: Cell<bool>,
 }
 
 impl<E: Env> Shield<E> {
@@ -61,10 +64,19 @@ impl<E: Env> Shield<E> {
         tolerance: u32,
         redirect: bool,
         chain: Vec<Backup<E>>,
+        scarce: Rc<dyn Fn()>,
     ) -> Rc<Self> {
-        let redirect = Cell::new(redirect);
-        let (overflowed, full, looked) = (Cell::new(0), Cell::new(false), Cell::new(0));
-        Rc::new(Self { volume, tolerance, redirect, chain, overflowed, full, looked })
+        Rc::new(Self {
+            volume,
+            tolerance,
+            redirect: Cell::new(redirect),
+            chain,
+            overflowed: Cell::new(0),
+            full: Cell::new(false),
+            looked: Cell::new(0),
+            scarce,
+            told: Cell::new(false),
+        })
     }
 
     /// Takes over what was counted under the shield that this one replaces: the chain of its backups has changed.
@@ -117,9 +129,10 @@ impl<E: Env> Shield<E> {
         self.chain.iter().any(|backup| !self.is_weakened(backup) && !backup.is_nearly_full())
     }
 
-    /// Whether redirected writes are about to go home, or do, for want of a backup that takes them.
+    /// Whether it is time for another backup: each of them is half full, or takes nothing.
     pub(crate) fn wants_more(&self) -> bool {
-        self.redirect.get() && !self.has_room()
+        let has_time = |b: &Backup<E>| !self.is_weakened(b) && !b.is_half_full();
+        self.redirect.get() && !self.chain.iter().any(has_time)
     }
 
     fn next_marked(&self, blocks: Range<u64>) -> Option<u64> {
@@ -237,6 +250,9 @@ impl<E: Env> Shield<E> {
                 match backup.store(self.volume, run.clone(), data.clone()).await {
                     Ok(()) => {
                         self.unmark_others(&run, Some(at));
+                        if self.wants_more() && !self.told.replace(true) {
+                            (self.scarce)();
+                        }
                         return Ok(());
                     }
                     Err(refused) => full |= refused == Refused::Full,

@@ -64,7 +64,7 @@ impl Script {
             self.write(at, AT_ONCE * BLOCK_SIZE).await;
             self.machine.pause(SECOND * 5 / 4).await;
             beyond += usize::from(self.chained() >= places);
-            if beyond > SMALL as usize / 8 {
+            if beyond > SMALL as usize / 3 {
                 return;
             }
         }

@@ -3,13 +3,13 @@
 //! Owns the scripts; the list is in `avoidance.rs`. Invariant: a limit is so low that a copy which kept it would outlast the story.
 
 use forestall_engine::{
-    AssembleOptions, DiskNumber, DiskReport, DiskState, JobKind, JobReport, JobState, Level,
-    Strategy,
+    AssembleOptions, BLOCK_SIZE, DiskNumber, DiskReport, DiskState, JobKind, JobReport, JobState,
+    Level, Runtime, Strategy,
 };
 
 use crate::scenarios::{act, degraded};
-use crate::script::Script;
-use crate::shield::stage;
+use crate::script::{Script, stage_sized};
+use crate::shield::{SECOND, stage};
 use crate::trace::Trace;
 
 /// Bytes a second: one window of a copy takes minutes.
@@ -146,5 +146,28 @@ impl Script {
     async fn change_limit(&self, rate: u64) {
         let job = self.running(JobKind::Replace).map_or(0, |job| job.id);
         self.must(self.machine.array.limit_job(job, rate).await, "jobs --limit");
+    }
+}
+
+/// A limit comes while a window is written and the next one is read already: hosts do not wait for what the copy waits for.
+pub(super) fn new_limit_holds_no_rows(seed: u64, trace: Trace) {
+    for delay in (1..40).step_by(3) {
+        let mut stage = stage_sized(seed, trace.clone(), Level::Raid1, 2, 1, 64 << 20);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
+            s.write(0, s.size()).await;
+            s.flush().await;
+            s.replace(1, 0, Strategy::Direct).await;
+            s.machine.pause(delay * 1_700_000).await;
+            let Some(job) = s.running(JobKind::Replace) else { return };
+            s.must(s.machine.array.limit_job(job.id, TRICKLE).await, "jobs --limit");
+            for at in (0..s.size()).step_by(256 << 10) {
+                let begun = s.machine.runtime.now_ns();
+                s.write(at, BLOCK_SIZE).await;
+                let took = s.machine.runtime.now_ns() - begun;
+                if took > 2 * SECOND {
+                    s.machine.complain(format!("a write waited for {} ms", took / 1_000_000));
+                }
+            }
+        });
     }
 }

@@ -10,9 +10,9 @@ use forestall_engine::{
 };
 
 use super::events::spoil;
-use crate::scenarios::act;
+use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_sized};
-use crate::shield::stage;
+use crate::shield::{SECOND, stage};
 use crate::stage::{RunEnd, Stage};
 use crate::trace::Trace;
 
@@ -231,4 +231,68 @@ pub(super) fn ended_test_stays_ended(seed: u64, trace: Trace) {
         }
         s.verify().await;
     });
+}
+
+/// The group cannot give the slot after a start: its replaced disk may be all that there is, and is kept until the group answers.
+pub(super) fn kept_for_a_group_that_fails(seed: u64, trace: Trace) {
+    for (level, members, away) in [(Level::Raid0, 2, &["d3"][..]), (Level::Raid5, 3, &["d4", "d2"])]
+    {
+        let mut stage = stage_sized(seed, trace.clone(), level, members, 1, LARGE);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+            s.write(0, s.size()).await;
+            s.flush().await;
+            s.replace(1, 0, Strategy::Direct).await;
+            s.await_that("the swap", |s| s.in_state(1, DiskState::Replaced)).await;
+        });
+        for name in away {
+            stage.world.shelf.named(name).expect("a member").withheld.set(true);
+        }
+        stage.run(degraded(), None, |machine| async move {
+            let s = Script::new(&machine);
+            machine.pause(300 * SECOND).await;
+            if s.test_of(1).is_some() || !s.in_state(1, DiskState::Replaced) {
+                machine.complain(format!("it was written: {:?}", s.test_of(1)));
+            }
+        });
+        stage.end(false);
+    }
+}
+
+/// A disk that owed blocks comes back, and is copied away once more with blocks of another slot: the wait for the first time does not end in a test.
+pub(super) fn retired_again(seed: u64, trace: Trace) {
+    let mut stage = stage_sized(seed, trace, Level::Raid1, 2, 3, LARGE);
+    stage.run(AssembleOptions::default(), None, |machine| async move {
+        let s = Script::new(&machine);
+        let array = &machine.array;
+        s.must(array.set_mode(Mode::Advise).await, "policy set advise");
+        s.write(0, s.size()).await;
+        s.flush().await;
+        let both = |disks: [&str; 2], at| disks.map(|disk| spoil(&s, disk, at, BLOCK_SIZE));
+        let copy = async |from: u32, to: u32| {
+            let (from, to) = (DiskNumber(from), Some(DiskNumber(to)));
+            s.must(array.replace_shielded(from, to, 0, Strategy::Direct).await, "replace");
+        };
+        both(["d1", "d2"], 1 << 20);
+        copy(1, 3).await;
+        s.await_that("the first", |s| s.in_state(1, DiskState::Replaced)).await;
+        // It is asked again ever more seldom.
+        machine.pause(75 * SECOND).await;
+        for block in s.unreadable().await {
+            s.write(block * BLOCK_SIZE, BLOCK_SIZE).await;
+        }
+        s.flush().await;
+        s.must(array.readd_disk(DiskNumber(1), None).await, "readd");
+        copy(2, 1).await;
+        s.await_that("the second", |s| s.in_state(1, DiskState::InSync)).await;
+        both(["d1", "d3"], 2 << 20);
+        copy(1, 4).await;
+        s.await_that("the third", |s| s.in_state(1, DiskState::Replaced)).await;
+        let lost = s.unreadable().await;
+        machine.pause(300 * SECOND).await;
+        if lost.is_empty() || s.test_of(1).is_some() || !s.in_state(1, DiskState::Replaced) {
+            machine.complain(format!("{lost:?} lost, and it was written: {:?}", s.test_of(1)));
+        }
+    });
+    stage.end(false);
 }

@@ -107,6 +107,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: falsehoods::checksums_are_damaged,
     },
     Scenario {
+        name: "checksums-beside-missing-members",
+        story: "members are missing, and the checksums of another cannot be read: hosts write, and no block is lost",
+        script: falsehoods::checksums_beside_missing_members,
+    },
+    Scenario {
         name: "resync-then-lose-any",
         story: "after a crash and a resync each member in turn may be lost",
         script: resync_then_lose_any,
