@@ -282,7 +282,9 @@ pub(crate) fn judge(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
             Health::Degraded => Grade::Repairable,
             Health::Failed => Grade::Lost,
         };
-        let way = format!("what a start says to that: {}. {}", problem.action, problem.risk);
+        let said = [problem.action.as_str(), &problem.risk];
+        let said = said.into_iter().filter(|words| !words.is_empty()).collect::<Vec<_>>();
+        let way = format!("a start says to that: {}", said.join("; "));
         findings.push(Finding::new(grade, "the array", &problem.what, &way));
     }
     for group in report.groups.iter().filter(|group| group.lost_blocks > 0) {
@@ -296,7 +298,7 @@ pub(crate) fn judge(array: &Rc<Array<ServerEnv>>, findings: &mut Vec<Finding>) {
             (_, "journal-replayed") => Grade::Sound,
             _ => continue,
         };
-        let way = "so a start tells it that was tried in memory; `forestall repair` or the next `serve` does so on the disks";
+        let way = "a start in memory, which changes no disk, came to this; `forestall repair` or the next `serve` does it on the disks";
         findings.push(Finding::new(grade, "the array", &event.message, way));
     }
 }

@@ -61,7 +61,7 @@ pub fn work_disk(session: &Session, command: WorkDiskCommand) -> Result<ExitCode
                 served.peek().is_some() && served.all(|group| group.failures_left > spare);
             session.print(&done, || {
                 let note = if of_no_use {
-                    "; no group can use it yet, each survives more failures than it: give it more legs"
+                    "; no group can use it yet, each survives more failures than it: remove it, and add it anew with more legs"
                 } else {
                     ""
                 };

@@ -274,7 +274,7 @@ impl<E: Env> Array<E> {
     /// is answered once the writes that were accepted before have ended.
     ///
     /// # Errors
-    /// If there is no such volume.
+    /// If there is no such volume, or no host may write to it anyway.
     pub async fn set_read_only(
         self: &Rc<Self>,
         name: &str,
@@ -282,6 +282,12 @@ impl<E: Env> Array<E> {
     ) -> Result<(), CommandError> {
         let turn = self.turn().await?;
         let volume = find(&self.config.borrow(), name)?.clone();
+        if let Some(what) = super::work::kept_as(&self.config.borrow(), volume.number) {
+            return Err(CommandError::Refused(format!(
+                "volume {:?} is {what}: no host writes to it; nothing was changed",
+                volume.name
+            )));
+        }
         if volume.read_only != read_only {
             self.commit_read_only(&volume, read_only).await?;
         }

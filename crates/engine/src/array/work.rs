@@ -271,7 +271,7 @@ pub(super) fn refuse_if_kept_for(
 }
 
 /// What a volume is kept for instead of hosts, if it is.
-fn kept_as(config: &Configuration, number: VolumeNumber) -> Option<String> {
+pub(super) fn kept_as(config: &Configuration, number: VolumeNumber) -> Option<String> {
     if config.backups.work_at(BackupPlace::WorkVolume(number)).is_some() {
         return Some("a work volume".into());
     }

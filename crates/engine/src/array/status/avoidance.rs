@@ -327,14 +327,23 @@ fn lost_leg_words(
         .collect();
     let left = work.legs.len() - lost.len();
     let lacks = lacks_a_leg(config, work, left);
-    let first = lost.first().map_or(set, |leg| leg.number);
+    let each = |verb: &str| {
+        let commands = lost.iter().map(|leg| format!("`forestall disk {verb} {}`", leg.number));
+        commands.collect::<Vec<_>>().join(" and ")
+    };
+    let (remove, readd) = (each("remove"), each("readd"));
     let when = if work.log == 0 { "" } else { ", once nothing of the set is away" };
-    let forget = format!("`forestall disk remove {first}` takes it off the list{when}");
+    let (them, takes, paths) = match lost.len() {
+        1 => ("it", "takes it", "a new leg with `forestall work-disk add"),
+        _ => ("them", "take them", "new legs with `forestall work-disk add"),
+    };
+    let forget = format!("{remove} {takes} off the list{when}");
+    let legs_given = vec!["PATH"; lost.len()].join(",");
     let action = match away {
         0 if lacks => format!(
-            "bring it back with `forestall disk readd {first}`, or give the set a new leg with `forestall work-disk add {set} --legs PATH`; after that {forget}"
+            "bring {them} back with {readd}, or give the set {paths} {set} --legs {legs_given}`; after that {forget}"
         ),
-        0 => format!("{forget}; or bring it back with `forestall disk readd {first}`"),
+        0 => format!("{forget}; or bring {them} back with {readd}"),
         away => format!(
             "{} that only it has cannot be had: bring the disk back, it is tried again every ten seconds. If it is gone for good, `forestall work-disk abandon {set}` \
              lists them lost and lets everything else go on",
@@ -353,10 +362,9 @@ fn lost_leg_words(
     };
     let how_many = match lacks {
         true => format!("has {left} of {}", words::counted(work.legs.len() as u64, "leg")),
-        false => format!(
-            "has {}, and one that it lost is listed still",
-            words::counted(left as u64, "leg")
-        ),
+        false => {
+            format!("has {}, and what it lost is listed still", words::counted(left as u64, "leg"))
+        }
     };
     Problem {
         kind: ProblemKind::LegOut,
