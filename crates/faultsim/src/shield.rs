@@ -130,6 +130,13 @@ impl Script {
         }
     }
 
+    /// From now on a disk's writes to its data space are counted by themselves.
+    pub(crate) fn watch_data(&self, disk: &str) {
+        let bay = self.bay(disk);
+        let data = Layout::for_size(bay.drive.size()).expect("it has a layout").data;
+        bay.drive.set_data(data.offset..data.offset + data.len);
+    }
+
     /// Kills the disks from the second on, as many as may be lost.
     pub(crate) fn lose(&self, tolerance: usize) {
         for disk in 0..tolerance {
@@ -366,8 +373,7 @@ pub(crate) fn log_fills_up(seed: u64, trace: Trace) {
         s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "pause");
         s.copying().await;
         // While the log has room, nothing is written to the members' data.
-        let layout = Layout::for_size(s.bay("d2").drive.size()).expect("it has a layout");
-        s.bay("d2").drive.set_data(layout.data.offset..layout.data.offset + layout.data.len);
+        s.watch_data("d2");
         let written = |s: &Script| s.bay("d2").drive.accesses().data_writes;
         let before = written(&s);
         for round in 0..60 {

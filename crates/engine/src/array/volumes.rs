@@ -282,12 +282,7 @@ impl<E: Env> Array<E> {
     ) -> Result<(), CommandError> {
         let turn = self.turn().await?;
         let volume = find(&self.config.borrow(), name)?.clone();
-        if let Some(what) = super::work::kept_as(&self.config.borrow(), volume.number) {
-            return Err(CommandError::Refused(format!(
-                "volume {:?} is {what}: no host writes to it; nothing was changed",
-                volume.name
-            )));
-        }
+        super::work::refuse_without_hosts(&self.config.borrow(), &volume, "")?;
         if volume.read_only != read_only {
             self.commit_read_only(&volume, read_only).await?;
         }

@@ -219,14 +219,8 @@ impl<E: Env> Array<E> {
         let volume = {
             let config = self.config.borrow();
             let volume = super::volumes::find(&config, name)?;
-            let number = volume.number;
-            if let Some(what) = kept_as(&config, number) {
-                return Err(CommandError::Refused(format!(
-                    "volume {:?} is {what}: no host writes to it, so none of its writes are redirected; nothing was changed",
-                    volume.name
-                )));
-            }
-            number
+            refuse_without_hosts(&config, volume, ", so none of its writes are redirected")?;
+            volume.number
         };
         self.commit(|next| {
             if strategy == Strategy::Auto {
@@ -270,8 +264,23 @@ pub(super) fn refuse_if_kept_for(
     )))
 }
 
+/// Refuses to change how hosts' writes are taken of a volume that takes none; `so` is what follows from that.
+pub(super) fn refuse_without_hosts(
+    config: &Configuration,
+    volume: &VolumeEntry,
+    so: &str,
+) -> Result<(), CommandError> {
+    match kept_as(config, volume.number) {
+        None => Ok(()),
+        Some(what) => Err(CommandError::Refused(format!(
+            "volume {:?} is {what}: no host writes to it{so}; nothing was changed",
+            volume.name
+        ))),
+    }
+}
+
 /// What a volume is kept for instead of hosts, if it is.
-pub(super) fn kept_as(config: &Configuration, number: VolumeNumber) -> Option<String> {
+fn kept_as(config: &Configuration, number: VolumeNumber) -> Option<String> {
     if config.backups.work_at(BackupPlace::WorkVolume(number)).is_some() {
         return Some("a work volume".into());
     }

@@ -250,7 +250,8 @@ impl<E: Env> Shield<E> {
                 match backup.store(self.volume, run.clone(), data.clone()).await {
                     Ok(()) => {
                         self.unmark_others(&run, Some(at));
-                        if self.wants_more() && !self.told.replace(true) {
+                        if !self.told.get() && self.wants_more() {
+                            self.told.set(true);
                             (self.scarce)();
                         }
                         return Ok(());

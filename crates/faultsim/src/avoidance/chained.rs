@@ -4,7 +4,6 @@
 
 use std::rc::Rc;
 
-use forestall_engine::format::layout::Layout;
 use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskNumber, GroupNumber, Level, Strategy};
 
 use super::rules::ends_well;
@@ -83,11 +82,7 @@ pub(super) fn next_of_its_kind(seed: u64, trace: Trace) {
                 s.add_places(kind, tolerance).await;
                 s.scribble(20).await;
                 s.stand_still(SLOW, kind).await;
-                for at in 1..=members {
-                    let bay = s.bay(&format!("d{at}"));
-                    let layout = Layout::for_size(bay.drive.size()).expect("it has a layout");
-                    bay.drive.set_data(layout.data.offset..layout.data.offset + layout.data.len);
-                }
+                (1..=members).for_each(|at| s.watch_data(&format!("d{at}")));
                 let before = s.data_writes(members);
                 s.fill_until(2, 0).await;
                 s.flush().await;
