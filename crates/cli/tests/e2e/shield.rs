@@ -208,8 +208,7 @@ fn told_while_busy(server: &Server, busy: &Busy<'_>, backup: &str, place: &str) 
         jobs.as_array()?.iter().find(|j| j["state"] == "running")?["id"].as_u64()
     });
     busy.goes_on();
-    // It may have ended by itself.
-    server.run(&["jobs", "--limit", &job.to_string(), "--rate", "0"]);
+    server.unlimit(job);
     wait_for("the swap", || (server.disk(1)["state"] != "in-sync").then_some(()));
     busy.goes_on();
 }

@@ -334,6 +334,15 @@ impl Server {
         disks.iter().find(|d| d["number"] == number).expect("the disk is listed").clone()
     }
 
+    /// Takes a job's limit away, if it has not ended by itself.
+    #[track_caller]
+    pub fn unlimit(&self, job: u64) {
+        let run = self.run(&["jobs", "--limit", &job.to_string(), "--rate", "0"]);
+        if run.code != Some(0) {
+            run.refused(&["has ended already"]);
+        }
+    }
+
     /// Waits until no work is under way and all is well.
     #[track_caller]
     pub fn healed(&self) {

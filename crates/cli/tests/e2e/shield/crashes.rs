@@ -37,8 +37,7 @@ pub fn let_go(server: &Server, old: u32) {
         let jobs = server.json(&["jobs"]);
         jobs.as_array()?.iter().find(|j| j["state"] == "running")?["id"].as_u64()
     });
-    // It may have ended by itself.
-    server.run(&["jobs", "--limit", &job.to_string(), "--rate", "0"]);
+    server.unlimit(job);
 }
 
 #[test]

@@ -334,7 +334,7 @@ fn a_replacement_is_cancelled_in_every_state() {
         let jobs = server.json(&["jobs"]);
         jobs.as_array()?.iter().find(|j| j["state"] == "running")?["id"].as_u64()
     });
-    server.run(&["jobs", "--limit", &job.to_string(), "--rate", "0"]);
+    server.unlimit(job);
     wait_state(&server, "writing-back");
     let status = server.run(&["status"]).exits(3).stdout;
     assert!(status.contains("disk 1") && status.contains("last resort"), "{status}");
