@@ -274,7 +274,8 @@ pub async fn check_released(machine: &Machine) {
     let free6 = |r: &forestall_engine::T6Row| {
         r.status == "UNUSED" && r.main_disks.is_empty() && r.terminal_address.is_none()
     };
-    if !t4.iter().all(free4) || !t6.iter().all(free6) {
+    let released = array.logs_in_use().is_empty();
+    if !released || !t4.iter().all(free4) || !t6.iter().all(free6) {
         machine.complain(format!("backup storages are not released: {t4:?} {t6:?}"));
     }
     if !array.table_t7().is_empty() || array.table_t5().iter().any(|row| row.status.is_some()) {

@@ -111,7 +111,7 @@ impl Finding {
 /// [`CheckError`], if there is nothing to look at or somebody uses it.
 pub fn check(paths: &[String], scan: &[PathBuf], data: bool) -> Result<CheckReport, CheckError> {
     runtime::build().map_err(CheckError::System)?.block_on(async {
-        let (disks, mut strangers) = look(paths, scan)?;
+        let (disks, mut strangers) = look(paths, scan).await?;
         let mut findings = of_disks(&disks);
         let paths = disks.iter().map(|disk| disk.identity.path.clone()).collect();
         let mut array = None;
@@ -132,7 +132,7 @@ pub fn check(paths: &[String], scan: &[PathBuf], data: bool) -> Result<CheckRepo
 }
 
 /// Opens every disk for reading and looks at each by itself. Answers the disks, and what is to be told of paths that are, or may be, none of the array.
-pub(crate) fn look(
+pub(crate) async fn look(
     paths: &[String],
     scan: &[PathBuf],
 ) -> Result<(Vec<Looked>, Vec<Finding>), CheckError> {
@@ -143,7 +143,7 @@ pub(crate) fn look(
     distinct::add_scanned(&mut paths, scanned);
     let (mut disks, mut strangers) = (Vec::new(), Vec::new());
     for path in paths {
-        let opened = match open::open_read_only(&path) {
+        let opened = match open::open_read_only(&path).await {
             Err(error @ OpenError::Own(OwnError::InUse { .. })) => return Err(error.into()),
             opened => opened.map_err(|error| error.to_string()),
         };

@@ -277,9 +277,17 @@ pub async fn open(path: &str, io: IoChoice) -> Result<Opened, OpenError> {
 }
 
 async fn open_within(path: &str, io: IoChoice, patience: Duration) -> Result<Opened, OpenError> {
+    once_let_go(patience, || open_now(path, io)).await
+}
+
+/// What `open` answers once no other process has the disk, or has had it for `patience`.
+async fn once_let_go<T>(
+    patience: Duration,
+    open: impl Fn() -> Result<T, OpenError>,
+) -> Result<T, OpenError> {
     let deadline = Instant::now() + patience;
     loop {
-        match open_now(path, io) {
+        match open() {
             Err(OpenError::Own(OwnError::InUse { .. })) if Instant::now() < deadline => {
                 compio::time::sleep(RETRY).await;
             }
@@ -310,12 +318,13 @@ pub fn open_now(path: &str, io: IoChoice) -> Result<Opened, OpenError> {
     Ok(Opened { disk: InjectedDisk::new(disk), identity, note })
 }
 
-/// Opens what is at `path` for reading only. Nobody else may have it meanwhile.
+/// Opens what is at `path` for reading only; waits as [`open`] does. Nobody else may have it meanwhile.
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_read_only(path: &str) -> Result<(Rc<PreadDisk>, DiskIdentity), OpenError> {
-    let file = OwnedFile::open(Path::new(path), Access::Read)?;
+pub async fn open_read_only(path: &str) -> Result<(Rc<PreadDisk>, DiskIdentity), OpenError> {
+    let open = || Ok(OwnedFile::open(Path::new(path), Access::Read)?);
+    let file = once_let_go(DYING_MAX, open).await?;
     let identity = file.identity().clone();
     let failed = |error| OpenError::Io { path: path.into(), error };
     Ok((Rc::new(PreadDisk::new(file).map_err(failed)?), identity))

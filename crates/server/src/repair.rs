@@ -64,7 +64,7 @@ impl From<OpenError> for RepairError {
 /// [`RepairError`], if the disks are not to be had or the array does not start by itself.
 pub fn plan(paths: &[String], scan: &[PathBuf]) -> Result<RepairPlan, RepairError> {
     runtime::build().map_err(CheckError::System)?.block_on(async {
-        let (disks, mut strangers) = check::look(paths, scan)?;
+        let (disks, mut strangers) = check::look(paths, scan).await?;
         let mut findings = check::of_disks(&disks);
         let (array, overlays) = check::attempt(&disks, AssembleOptions::default()).await?;
         let told = check::of_this_start(&array).into_iter();
@@ -116,7 +116,7 @@ pub fn repair(
 ) -> Result<CheckReport, RepairError> {
     plan(paths, scan)?;
     let planned = runtime::build().map_err(CheckError::System)?.block_on(async {
-        let (disks, _) = check::look(paths, scan)?;
+        let (disks, _) = check::look(paths, scan).await?;
         let paths: Vec<String> = disks.iter().map(|disk| disk.identity.path.clone()).collect();
         drop(disks);
         let mut opened = Vec::new();

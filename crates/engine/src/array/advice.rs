@@ -4,6 +4,7 @@
 //! over) is what `tend` does, because both ask `pick_spare`.
 
 use super::lost::scrub_words;
+use super::retire::may_need_retired;
 use super::status::job_words;
 use super::{Array, AtStart};
 use crate::config::{Configuration, DiskEntry, DiskRole, DropReason, Service};
@@ -101,8 +102,16 @@ impl<E: Env> Array<E> {
         let testing = self.jobs().into_iter().rfind(|job| {
             job.kind == JobKind::Test && job.disk == Some(disk) && job.state == JobState::Running
         });
-        let how_far = testing
-            .map_or_else(String::new, |job| format!(" (job {}, {})", job.id, job_words(&job)));
+        let how_far = match testing {
+            Some(job) => format!(" (job {}, {})", job.id, job_words(&job)),
+            None if self.group(*number).is_ok_and(|group| may_need_retired(&group, *slot)) => {
+                return Some(format!(
+                    "nothing: it may be all that has some of what it had, and is not written to before group {number} answers everything; then it is \
+                     tested, and is a spare again if it passes"
+                ));
+            }
+            None => String::new(),
+        };
         Some(format!("nothing: it is being tested{how_far}, and is a spare again if it passes"))
     }
 

@@ -234,7 +234,7 @@ impl<E: Env> Array<E> {
             )));
         }
         let drive = self.drives.borrow().get(&number).cloned();
-        refuse_last_leg(&config, number)?;
+        self.refuse_last_leg(&config, number)?;
         let place = config.slot_of(number).map(|(group, slot)| (self.group(group), slot));
         if let (Some((group, _)), Some(drive)) = (&place, &drive) {
             let group = group.as_ref().map_err(|_| no_disk(number))?;
@@ -247,6 +247,26 @@ impl<E: Env> Array<E> {
         }
         self.note_failing(number, "failed by the operator".into(), DropReason::Operator);
         self.commit_failures().await
+    }
+
+    /// A leg whose peers are all gone holds the only copy of what was redirected to it, and takes what is redirected next.
+    fn refuse_last_leg(
+        &self,
+        config: &Configuration,
+        number: DiskNumber,
+    ) -> Result<(), CommandError> {
+        let Some(work) = config.backups.set_of_leg(number).filter(|work| work.log != 0) else {
+            return Ok(());
+        };
+        if config.serving_legs(work).any(|leg| leg != number) {
+            return Ok(());
+        }
+        let used = self.use_in_words(config, work.place);
+        Err(CommandError::Refused(format!(
+            "disk {number} is the last leg of {}, which {used}: give it another leg with `forestall work-disk add`, or wait until the shield is down; see \
+             `forestall jobs`",
+            work.place
+        )))
     }
 
     /// What `work` answers within the time limit of a request: a disk that hangs must not hold up every other command.
@@ -277,20 +297,6 @@ fn refuse_leg(config: &Configuration, disk: &DiskEntry) -> Result<(), CommandErr
     Err(CommandError::Refused(format!(
         "disk {number} is a leg of {}: the set is removed as a whole, {how}",
         set.place
-    )))
-}
-
-/// A leg whose peers are all gone holds the only copy of what was redirected to it.
-fn refuse_last_leg(config: &Configuration, number: DiskNumber) -> Result<(), CommandError> {
-    let Some(work) = config.backups.set_of_leg(number).filter(|work| work.log != 0) else {
-        return Ok(());
-    };
-    if config.serving_legs(work).any(|leg| leg != number) {
-        return Ok(());
-    }
-    Err(CommandError::Refused(format!(
-        "disk {number} is the last leg of {}, which holds updates that are not home: see `forestall jobs`",
-        work.place
     )))
 }
 

@@ -384,7 +384,7 @@ pub(super) fn forget_used(next: &mut Configuration) {
 }
 
 /// Whether a disk that had a slot may be all that has some of it: blocks are lost, or the group cannot give everything now.
-fn may_need_retired<E: Env>(group: &Group<E>, slot: Slot) -> bool {
+pub(super) fn may_need_retired<E: Env>(group: &Group<E>, slot: Slot) -> bool {
     group.away() != Away::Here || !group.answers() || group.lost_in(slot) > 0
 }
 

@@ -135,6 +135,13 @@ impl<E: Env> Array<E> {
         .collect()
     }
 
+    /// Places whose logs are in use, also those that hold nothing at the moment.
+    #[must_use]
+    pub fn logs_in_use(&self) -> Vec<BackupPlace> {
+        let config = self.config.borrow();
+        config.backups.work.iter().filter(|work| work.log != 0).map(|work| work.place).collect()
+    }
+
     /// Table T6.
     #[must_use]
     pub fn table_t6(&self) -> Vec<T6Row> {

@@ -194,16 +194,21 @@ impl<E: Env> Array<E> {
         config: &Configuration,
         place: BackupPlace,
     ) -> Result<(), CommandError> {
-        let users = config.backups.users_in_words(place);
-        if users.is_empty() {
+        if config.backups.users_of(place).next().is_none() {
             return Ok(());
         }
+        let used = self.use_in_words(config, place);
+        Err(CommandError::Refused(format!(
+            "{place} {used}: wait until the shield is down; see `forestall jobs`"
+        )))
+    }
+
+    /// What a place whose log is in use does, and for whom.
+    pub(super) fn use_in_words(&self, config: &Configuration, place: BackupPlace) -> String {
         let log = self.logs.borrow().get(&place).cloned();
         let holds = log.is_none_or(|log| !log.marked_slots().is_empty());
         let why = if holds { "holds updates of" } else { "is kept for the next updates of" };
-        Err(CommandError::Refused(format!(
-            "{place} {why} {users}: wait until the shield is down; see `forestall jobs`"
-        )))
+        format!("{why} {}", config.backups.users_in_words(place))
     }
 
     /// Says where a volume's writes are wanted when its group is shielded.

@@ -253,9 +253,10 @@ impl Book {
         slots
     }
 
-    /// The slot used last.
+    /// The slot used last, unless nothing is redirected here any more.
     pub(super) fn terminal(&self) -> Option<u64> {
-        self.last_used
+        let holds = !self.in_flight.is_empty() || self.marked.values().any(|blocks| *blocks > 0);
+        self.last_used.filter(|_| holds)
     }
 
     /// Home is newer than what the log holds of a block.

@@ -104,9 +104,7 @@ pub(super) fn next_of_its_kind(seed: u64, trace: Trace) {
                 s.go_on().await;
                 s.whole_and_sound().await;
                 let array = Rc::clone(&s.machine.array);
-                let open = array.table_t4(1).iter().any(|row| row.terminal_address.is_some())
-                    || array.table_t6().iter().any(|row| row.terminal_address.is_some());
-                if open {
+                if !array.logs_in_use().is_empty() {
                     s.machine.complain("a place was not let go".into());
                 }
             });

@@ -93,7 +93,7 @@ pub(super) fn two_groups_share(seed: u64, trace: Trace) {
             s.machine.audit().await;
             let array = &s.machine.array;
             let t6 = array.table_t6();
-            if t6[0].terminal_address.is_some() || t6[0].status != "UNUSED" {
+            if !array.logs_in_use().is_empty() || t6[0].status != "UNUSED" {
                 s.machine.complain(format!("the work disk was not let go: {t6:?}"));
             }
             s.must(array.remove_work_disk(SET).await, "work-disk remove");

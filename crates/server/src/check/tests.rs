@@ -229,7 +229,7 @@ fn a_plan_finds_what_a_check_finds_after_a_crash() {
 fn disks_in_use_are_refused() {
     let dir = tempfile::tempdir().expect("a directory");
     let paths = array(dir.path(), Level::Raid1, 2);
-    let _held = open::open_read_only(&paths[1]).expect("free");
+    let _held = open::open_now(&paths[1], open::IoChoice::Pread).expect("free");
     let refused = check(&paths, &[], false).expect_err("in use");
     assert!(refused.to_string().contains("in use"), "{refused}");
 }

@@ -37,7 +37,12 @@ fn a_missing_file_needs_a_size_and_a_refused_one_is_not_left_behind() {
         let first = std::future::poll_fn(|cx| Poll::Ready(waiting.as_mut().poll(cx))).await;
         assert!(first.is_pending(), "a dying server may hold it");
         drop(opened);
-        drop(waiting.await.expect("it was let go"));
+        let opened = waiting.await.expect("it was let go");
+        let mut reading = Box::pin(open_read_only(&path));
+        let first = std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+        assert!(first.is_pending(), "who looks waits as long");
+        drop(opened);
+        drop(reading.await.expect("it was let go"));
 
         let small = open_new(&path, IoChoice::Pread, Some(9 << 20), false).await;
         assert!(matches!(small.err(), Some(OpenError::Small { .. })));

@@ -17,6 +17,20 @@ fn flush(book: &mut Book) {
     book.end_flush(&covered);
 }
 
+#[test]
+fn what_holds_nothing_has_no_terminal_address() {
+    let mut book = Book::new(7, LogShape { slots: 3, pages: 1 });
+    assert_eq!(book.terminal(), None);
+    put(&mut book, 10);
+    put(&mut book, 11);
+    book.unmark(VOLUME, 10);
+    assert_eq!(book.terminal(), Some(2), "block 11 is here still");
+    book.unmark(VOLUME, 11);
+    assert_eq!(book.terminal(), None, "all is home, and the log still in use");
+    clear_all(&mut book);
+    assert_eq!((put(&mut book, 10), book.terminal()), (3, Some(3)));
+}
+
 fn clear_all(book: &mut Book) {
     let clearings = book.take_clearings(VOLUME);
     book.clear(VOLUME, &clearings);
