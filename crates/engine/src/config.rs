@@ -52,7 +52,9 @@ impl fmt::Display for Level {
 }
 
 /// What a parity group writes to its journal before it changes anything in place (rule J1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum JournalMode {
     /// Nothing: a crash together with the loss of a member may lose data.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::Array;
+use super::strategy::may_take_secondaries;
 use super::volumes::room_for;
 use crate::config::{
     AvoidanceEntry, Configuration, Extent, GroupEntry, PairEntry, PairStatus, VolumeEntry,
@@ -15,7 +16,6 @@ use crate::error::CommandError;
 use crate::ids::{GroupNumber, Uuid, VolumeNumber};
 use crate::pair::{Pair, bitmap_bytes};
 use crate::runtime::{Env, Runtime};
-use crate::words;
 
 /// Identity of a pair that is only planned.
 const PLANNED: Uuid = Uuid([0; 16]);
@@ -55,21 +55,9 @@ impl<'a> Secondaries<'a> {
             if number == home.number || config.volumes.iter().any(|v| v.group == number) {
                 return false;
             }
-            let survives = whole.get(&number).copied();
-            match survives {
-                _ if config.backups.of_group(number).is_some() => {
-                    why.push(format!("group {number} is shielded itself"));
-                }
-                None => why.push(format!("group {number} is not whole")),
-                Some(survives) if survives < tolerance => why.push(format!(
-                    "group {number} survives {} and group {} survives {tolerance}: redirected data would be less safe \
-                     than home",
-                    words::counted(survives.into(), "failure"),
-                    home.number
-                )),
-                Some(_) => return true,
-            }
-            false
+            let what = format!("group {number}");
+            let may = may_take_secondaries(config, (home, tolerance), (group, &what), whole);
+            may.map_err(|reason| why.push(reason)).is_ok()
         };
         let groups: Vec<&GroupEntry> = config.groups.iter().filter(|g| fits(g)).collect();
         let why_none = match why.is_empty() {
@@ -227,7 +215,7 @@ impl<E: Env> Array<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Level, ShieldedVolume, SlotEntry, SlotState};
+    use crate::config::{JournalMode, Level, ShieldedVolume, SlotEntry, SlotState};
     use crate::format::samples;
     use crate::ids::DiskNumber;
 
@@ -289,6 +277,16 @@ mod tests {
         let refused = why(&config, 1, &only_third).expect("less safe than home");
         assert!(refused.contains("group 2 is not whole; group 3 survives 0 failures"), "{refused}");
         assert_eq!(why(&config, 0, &only_third), None, "as safe as a home without redundancy");
+        let mut journaled = config.clone();
+        for (group, journal) in
+            journaled.groups.iter_mut().zip([JournalMode::Full, JournalMode::Partial])
+        {
+            (group.level, group.journal) = (Level::Raid5, journal);
+        }
+        let refused = why(&journaled, 1, &whole()).expect("a stripe under way is less safe there");
+        assert!(refused.contains("group 2 has --journal partial and group 1 full"), "{refused}");
+        journaled.groups[1].level = Level::Raid1;
+        assert_eq!(why(&journaled, 1, &whole()), None, "mirrors have no write hole");
         let mut occupied = config.clone();
         occupied.volumes[1].group = GroupNumber(2);
         occupied.groups.pop();

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use super::secondaries::{NewSecondary, Secondaries};
 use crate::config::{
-    BackupPlace, Configuration, GroupEntry, PairEntry, PairStatus, ShieldedVolume, Strategy,
+    BackupPlace, Configuration, GroupEntry, JournalMode, Level, PairEntry, PairStatus,
+    ShieldedVolume, Strategy,
 };
 use crate::ids::{GroupNumber, VolumeNumber};
 use crate::words;
@@ -168,18 +169,47 @@ fn existing_pair(
             "the pair of volumes {primary} and {secondary} is held: its bits stand still; `forestall pair release {primary}` lets it be used"
         ));
     }
-    if config.backups.of_group(group).is_some() {
-        return Err(format!("group {group} of the secondary {secondary} is shielded itself"));
+    let group = config.group(group).ok_or_else(|| format!("group {group} is not there"))?;
+    let what = format!("group {} of the secondary {secondary}", group.number);
+    may_take_secondaries(config, (home, tolerance), (group, &what), whole)
+}
+
+/// Whether a group, `what` in words, may take secondaries of the volumes of `home`, which survives `tolerance` failures.
+pub(super) fn may_take_secondaries(
+    config: &Configuration,
+    (home, tolerance): (&GroupEntry, u32),
+    (group, what): (&GroupEntry, &str),
+    whole: &BTreeMap<GroupNumber, u32>,
+) -> Result<(), String> {
+    if config.backups.of_group(group.number).is_some() {
+        return Err(format!("{what} is shielded itself"));
     }
-    match whole.get(&group) {
-        None => Err(format!("group {group} of the secondary {secondary} is not whole")),
-        Some(survives) if *survives < tolerance => Err(format!(
-            "group {group} of the secondary {secondary} survives {} and group {} survives {tolerance}: redirected data \
-             would be less safe than home",
-            words::counted(u64::from(*survives), "failure"),
-            home.number
-        )),
-        Some(_) => Ok(()),
+    let survives = *whole.get(&group.number).ok_or_else(|| format!("{what} is not whole"))?;
+    let less_safe = if survives < tolerance {
+        let survives = words::counted(u64::from(survives), "failure");
+        format!("survives {survives} and group {} survives {tolerance}", home.number)
+    } else if journal_kept(group) < journal_due(home) {
+        format!("has --journal {} and group {} {}", group.journal, home.number, journal_due(home))
+    } else {
+        return Ok(());
+    };
+    Err(format!("{what} {less_safe}: redirected data would be less safe than home"))
+}
+
+/// What a group's writes are as safe as when a crash comes together with the loss of a member: levels without parity have no write hole.
+fn journal_kept(group: &GroupEntry) -> JournalMode {
+    match group.level {
+        Level::Raid5 | Level::Raid6 => group.journal,
+        Level::Raid0 | Level::Raid1 | Level::Raid10 => JournalMode::Full,
+    }
+}
+
+/// The least that a group in which writes of `home` are written in place must keep, for these to be as safe as at home (rule B6).
+fn journal_due(home: &GroupEntry) -> JournalMode {
+    match home.level {
+        Level::Raid5 | Level::Raid6 => home.journal,
+        Level::Raid1 | Level::Raid10 => JournalMode::default(),
+        Level::Raid0 => JournalMode::Off,
     }
 }
 
@@ -226,11 +256,23 @@ fn candidates(
             unfit.push(format!("{place} is full or does not answer"));
         } else if offer.spare_copies < tolerance {
             unfit.push(less_safe(place, offer.spare_copies, group.number, tolerance));
+        } else if home.is_some_and(|home| forgets_the_old(config, home, group)) {
+            unfit.push(format!(
+                "the group of {place} has --journal off: redirected data would be less safe than in group {}",
+                group.number
+            ));
         } else {
             fit.push(place);
         }
     }
     (fit, unfit)
+}
+
+/// Whether a crash with a lost member may cost the group of a work volume what was written before, and `home` not. A write to a log leaves what its block
+/// was alone, so that any journal is enough.
+fn forgets_the_old(config: &Configuration, of_log: GroupNumber, home: &GroupEntry) -> bool {
+    let kept = config.group(of_log).map_or(JournalMode::Off, journal_kept);
+    kept == JournalMode::Off && journal_due(home) != JournalMode::Off
 }
 
 /// Words for rule B6.
@@ -306,6 +348,17 @@ mod tests {
         config.backups.pairs[0].hold = false;
         config.backups.pairs[0].status = PairStatus::Split;
         refused(&config, &whole(2), "`forestall pair resync 1` lets it be used");
+        // A work volume without a journal does for those alone that have none either.
+        let mut holed = samples::configuration();
+        let mut home = holed.groups[0].clone();
+        (home.level, home.journal) = (Level::Raid5, JournalMode::Full);
+        for (kept, fits) in [(JournalMode::Off, false), (JournalMode::Partial, true)] {
+            (holed.groups[1].level, holed.groups[1].journal) = (Level::Raid5, kept);
+            assert_eq!(forgets_the_old(&holed, holed.groups[1].number, &home), !fits, "{kept}");
+        }
+        home.level = Level::Raid0;
+        holed.groups[1].journal = JournalMode::Off;
+        assert!(!forgets_the_old(&holed, holed.groups[1].number, &home));
         // Another place is taken, and the reason told.
         let place = BackupPlace::WorkDisk(DiskNumber(600));
         let legs = vec![DiskNumber(6)];
