@@ -330,12 +330,29 @@ pub async fn open_read_only(path: &str) -> Result<(Rc<PreadDisk>, DiskIdentity),
     Ok((Rc::new(PreadDisk::new(file).map_err(failed)?), identity))
 }
 
-/// Opens a disk that will be labelled: makes a missing file sparse with `size`, and refuses what holds somebody's data unless
-/// `force` says otherwise.
+/// Opens disks that will be labelled: makes missing files sparse with `size`, and refuses what holds somebody's data unless `force` says otherwise. Those
+/// that another machine may be using are watched together, which `tell` says.
 ///
 /// # Errors
-/// [`OpenError`], naming the path. A file that was made is removed again.
+/// [`OpenError`], naming the path. Files that were made are removed again.
 pub async fn open_new(
+    paths: &[impl AsRef<str>],
+    io: IoChoice,
+    size: Option<u64>,
+    force: bool,
+    tell: &dyn Fn(&str),
+) -> Result<Vec<New>, OpenError> {
+    let mut new = Vec::new();
+    for path in paths {
+        new.push(open_to_label(path.as_ref(), io, size, force).await?);
+    }
+    let opened: Vec<_> = new.iter().map(|new| new.opened.clone()).collect();
+    owner::watch(&opened, tell).await?;
+    Ok(new)
+}
+
+/// One of [`open_new`], not watched yet.
+async fn open_to_label(
     path: &str,
     io: IoChoice,
     size: Option<u64>,
@@ -356,7 +373,6 @@ pub async fn open_new(
     if !force && let Some(what) = opened.content().await? {
         return Err(OpenError::Foreign { path: path.into(), what });
     }
-    owner::watch(std::slice::from_ref(&opened), &|_| {}).await?;
     Ok(New { opened, made })
 }
 
@@ -428,7 +444,7 @@ fn has_label(path: &Path) -> io::Result<bool> {
     Ok(size >= BLOCK_SIZE && (ours(0) || ours(size - BLOCK_SIZE)))
 }
 
-/// Makes a new array of the disks at `paths`, without serving it.
+/// Makes a new array of the disks at `paths`, without serving it; `tell` says what takes its time.
 ///
 /// # Errors
 /// [`CreateFailure`]; files that were made for it are removed again if nothing was labelled.
@@ -438,17 +454,15 @@ pub fn create(
     size: Option<u64>,
     io: IoChoice,
     force: bool,
+    tell: &dyn Fn(&str),
 ) -> Result<Notes, CreateFailure> {
     distinct::check(paths)?;
+    if let Some(path) = paths.iter().find(|path| memory_size(path).is_some()) {
+        let why = "a disk in memory ends with its process; use it with serve".into();
+        return Err(OpenError::Memory { path: path.clone(), why }.into());
+    }
     runtime::build()?.block_on(async {
-        let mut disks = Vec::new();
-        for path in paths {
-            if memory_size(path).is_some() {
-                let why = "a disk in memory ends with its process; use it with serve".into();
-                return Err(OpenError::Memory { path: path.clone(), why }.into());
-            }
-            disks.push(open_new(path, io, size, force).await?);
-        }
+        let disks = open_new(paths, io, size, force, tell).await?;
         let handles = disks.iter().map(|new| new.opened.new_disk()).collect();
         let notes = Array::<ServerEnv>::create(CompioRuntime::new(), spec, handles).await?;
         disks.into_iter().for_each(|new| drop(new.keep()));
@@ -456,11 +470,15 @@ pub fn create(
     })
 }
 
-/// Wipes the labels of the disks at `paths`, so that they belong to no array any more. Answers what was wiped.
+/// Wipes the labels of the disks at `paths`, so that they belong to no array any more; `tell` says what takes its time. Answers what was wiped.
 ///
 /// # Errors
 /// [`OpenError`]: all disks are opened and looked at before the first is changed.
-pub fn destroy(paths: &[String], io: IoChoice) -> Result<Vec<String>, OpenError> {
+pub fn destroy(
+    paths: &[String],
+    io: IoChoice,
+    tell: &dyn Fn(&str),
+) -> Result<Vec<String>, OpenError> {
     distinct::check(paths)?;
     let runtime =
         runtime::build().map_err(|error| OpenError::Io { path: "the runtime".into(), error })?;
@@ -475,7 +493,7 @@ pub fn destroy(paths: &[String], io: IoChoice) -> Result<Vec<String>, OpenError>
             disks.push((opened, label));
         }
         let all: Vec<_> = disks.iter().map(|(opened, _)| opened.clone()).collect();
-        owner::watch(&all, &|_| {}).await?;
+        owner::watch(&all, tell).await?;
         let mut wiped = Vec::new();
         for (opened, label) in disks {
             wipe(&opened, label.as_ref().ok()).await?;

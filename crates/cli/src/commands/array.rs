@@ -33,8 +33,14 @@ pub fn create(session: &Session, args: CreateArgs) -> Result<ExitCode> {
     });
     let name = args.name;
     let spec = CreateSpec { name: name.clone(), allow_injection: args.allow_injection, group };
-    let notes =
-        forestall_server::create(spec, &args.paths, args.size, IoChoice::default(), args.force)?;
+    let notes = forestall_server::create(
+        spec,
+        &args.paths,
+        args.size,
+        IoChoice::default(),
+        args.force,
+        &log_line,
+    )?;
     let created = Created { array: name, disks: args.paths.len(), notes };
     session.print(&created, || {
         let mut text = String::new();
@@ -129,7 +135,7 @@ fn absolute_all(paths: &[String]) -> Result<Vec<String>> {
 }
 
 pub fn destroy(session: &Session, paths: &[String]) -> Result<ExitCode> {
-    let wiped = forestall_server::destroy(paths, IoChoice::default())?;
+    let wiped = forestall_server::destroy(paths, IoChoice::default(), &log_line)?;
     session.print(&wiped, || wiped.iter().map(|what| format!("wiped {what}\n")).collect())
 }
 

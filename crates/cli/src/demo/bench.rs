@@ -101,6 +101,7 @@ impl Bench {
             Some(DISK_SIZE),
             IoChoice::default(),
             false,
+            &|_| {},
         )?;
         bench.serve()?;
         let legs = AddWorkDisk {

@@ -99,6 +99,25 @@ pub(super) fn plan_group(
     Ok((entry, notes))
 }
 
+/// What is to be said if spares of the array become members.
+fn spares_taken(config: &Configuration, taken: &[DiskNumber]) -> Option<String> {
+    let spares = config.disks.iter().filter(|disk| disk.role == DiskRole::Spare);
+    let spares: Vec<&DiskEntry> =
+        spares.filter(|disk| disk.in_service() && config.slot_of(disk.number).is_none()).collect();
+    let (gone, left): (Vec<_>, Vec<_>) =
+        spares.into_iter().map(|disk| disk.number).partition(|number| taken.contains(number));
+    let left = match left.len() {
+        0 => "no spare stands by any more".to_owned(),
+        1 => "1 spare stands by still".to_owned(),
+        left => format!("{left} spares stand by still"),
+    };
+    match gone.len() {
+        0 => None,
+        1 => Some(format!("disk {} was a spare: {left}", list(&gone))),
+        _ => Some(format!("disks {} were spares: {left}", list(&gone))),
+    }
+}
+
 impl<E: Env> Array<E> {
     /// Makes a group of free or spare disks and answers its number.
     ///
@@ -122,7 +141,7 @@ impl<E: Env> Array<E> {
             .find(|n| config.group(*n).is_none())
             .expect("numbers do not run out");
         let uuid = Uuid::from_random(self.rt.random_u64(), self.rt.random_u64());
-        let (mut entry, notes) = plan_group(
+        let (mut entry, mut notes) = plan_group(
             number,
             uuid,
             spec.level,
@@ -132,6 +151,7 @@ impl<E: Env> Array<E> {
         )
         .map_err(CommandError::Refused)?;
         entry.clean = false;
+        notes.extend(spares_taken(&config, &spec.disks));
         // The pages come first: nobody reads them before the group counts.
         let blank = Group::<E>::new(self.rt.clone(), &entry, Rc::new(|_, _, _| ()));
         for number in &spec.disks {
@@ -297,6 +317,29 @@ mod tests {
             serial: String::new(),
         };
         (entry, layout)
+    }
+
+    #[test]
+    fn spares_that_become_members_are_named() {
+        let mut config = crate::format::samples::configuration();
+        config.groups.clear();
+        let number = |at: usize| config.disks[at].number;
+        let (first, second, free) = (number(0), number(2), number(3));
+        for disk in &mut config.disks {
+            disk.role = if [first, second].contains(&disk.number) {
+                DiskRole::Spare
+            } else {
+                DiskRole::Free
+            };
+        }
+        let said = |taken: &[DiskNumber]| spares_taken(&config, taken);
+        assert_eq!(said(&[free]), None);
+        assert_eq!(
+            said(&[free, first]),
+            Some("disk 1 was a spare: 1 spare stands by still".into())
+        );
+        let both = said(&[first, second]);
+        assert_eq!(both, Some("disks 1, 3 were spares: no spare stands by any more".into()));
     }
 
     #[test]

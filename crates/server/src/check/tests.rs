@@ -25,7 +25,7 @@ fn array(dir: &Path, level: Level, count: usize) -> Vec<String> {
         volume: Some("v".into()),
     };
     let spec = CreateSpec { name: "vault".into(), allow_injection: false, group: Some(group) };
-    open::create(spec, &paths, Some(SIZE), IoChoice::Pread, false).expect("an array");
+    open::create(spec, &paths, Some(SIZE), IoChoice::Pread, false, &|_| {}).expect("an array");
     paths
 }
 

@@ -40,7 +40,8 @@ impl Context {
         force: bool,
     ) -> Result<DiskNumber, DiskError> {
         self.refuse_held(path)?;
-        let new = open::open_new(path, self.io, size, force).await?;
+        let new = open::open_new(&[path], self.io, size, force, &|line| (self.log)(line)).await?;
+        let new = new.into_iter().next().expect("one was opened");
         self.say_note(&new.opened);
         // Kept only once it has a label: a beat needs one.
         let number = self.array.add_disk(new.opened.new_disk(), role).await?;
@@ -55,11 +56,12 @@ impl Context {
     /// [`DiskError`]; then files that were made for it are gone again.
     pub async fn add_work_disk(&self, body: AddWorkDisk) -> Result<(), DiskError> {
         open::distinct::check(&body.legs)?;
-        let mut legs = Vec::new();
         for path in &body.legs {
             self.refuse_held(path)?;
-            legs.push(open::open_new(path, self.io, body.size, body.force).await?);
         }
+        let (size, force) = (body.size, body.force);
+        let legs =
+            open::open_new(&body.legs, self.io, size, force, &|line| (self.log)(line)).await?;
         legs.iter().for_each(|leg| self.say_note(&leg.opened));
         let disks = legs.iter().map(|leg| leg.opened.new_disk()).collect();
         self.array.add_work_disk(body.disk, disks, body.serves).await?;

@@ -39,7 +39,7 @@ fn mirror(dir: &Path, name: &str, count: usize) -> Vec<String> {
         volume: Some("v".into()),
     };
     let spec = CreateSpec { name: name.into(), allow_injection: false, group: Some(group) };
-    open::create(spec, &paths, Some(SIZE), IoChoice::default(), false).expect("an array");
+    open::create(spec, &paths, Some(SIZE), IoChoice::default(), false, &|_| {}).expect("an array");
     paths
 }
 

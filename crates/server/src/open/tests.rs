@@ -9,6 +9,16 @@ fn in_runtime<T>(work: impl Future<Output = T>) -> T {
     runtime::build().expect("a runtime").block_on(work)
 }
 
+async fn one_new(
+    path: &str,
+    io: IoChoice,
+    size: Option<u64>,
+    force: bool,
+) -> Result<New, OpenError> {
+    let new = open_new(&[path], io, size, force, &|_| {}).await?;
+    Ok(new.into_iter().next().expect("one was opened"))
+}
+
 #[test]
 fn sizes_of_memory_disks() {
     assert_eq!(memory_size("/dev/sda"), None);
@@ -25,9 +35,9 @@ fn a_missing_file_needs_a_size_and_a_refused_one_is_not_left_behind() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("disk").display().to_string();
     in_runtime(async {
-        let error = open_new(&path, IoChoice::Pread, None, false).await.err().expect("no size");
+        let error = one_new(&path, IoChoice::Pread, None, false).await.err().expect("no size");
         assert!(matches!(error, OpenError::NoSize { .. }), "{error}");
-        let opened = open_new(&path, IoChoice::Pread, Some(8 << 20), false).await;
+        let opened = one_new(&path, IoChoice::Pread, Some(8 << 20), false).await;
         let opened = opened.expect("made sparse").keep();
         assert_eq!(opened.disk.size(), 8 << 20);
         let second = open_now(&path, IoChoice::Pread).err().expect("owned");
@@ -44,13 +54,13 @@ fn a_missing_file_needs_a_size_and_a_refused_one_is_not_left_behind() {
         drop(opened);
         drop(reading.await.expect("it was let go"));
 
-        let small = open_new(&path, IoChoice::Pread, Some(9 << 20), false).await;
+        let small = one_new(&path, IoChoice::Pread, Some(9 << 20), false).await;
         assert!(matches!(small.err(), Some(OpenError::Small { .. })));
         assert!(Path::new(&path).exists(), "a file that was there stays");
 
         let refused = dir.path().join("refused");
         let name = refused.display().to_string();
-        let new = open_new(&name, IoChoice::Pread, Some(64 << 10), false).await.expect("made");
+        let new = one_new(&name, IoChoice::Pread, Some(64 << 10), false).await.expect("made");
         assert!(refused.exists());
         drop(new);
         assert!(!refused.exists(), "not kept, so it goes again");
@@ -67,13 +77,13 @@ fn foreign_data_is_named_and_kept_unless_forced() {
     let name = path.display().to_string();
     in_runtime(async {
         for io in [IoChoice::Uring, IoChoice::Pread] {
-            let error = open_new(&name, io, None, false).await.err().expect("foreign");
+            let error = one_new(&name, io, None, false).await.err().expect("foreign");
             assert!(error.to_string().contains("ext2/3/4"), "{error}");
         }
-        open_new(&name, IoChoice::Uring, None, true).await.expect("forced");
+        one_new(&name, IoChoice::Uring, None, true).await.expect("forced");
     });
     assert!(std::fs::read(&path).expect("still there") == image, "looking changes nothing");
-    let error = destroy(&[name], IoChoice::Pread).expect_err("not ours");
+    let error = destroy(&[name], IoChoice::Pread, &|_| {}).expect_err("not ours");
     assert!(matches!(error, OpenError::NotOurs { .. }), "{error}");
 }
 
@@ -85,7 +95,7 @@ fn a_destroyed_disk_can_be_given_to_an_array_without_force() {
     let name = path.display().to_string();
     for grown in [0, 1 << 20] {
         let spec = CreateSpec { name: "vault".into(), allow_injection: false, group: None };
-        create(spec, std::slice::from_ref(&name), Some(SIZE), IoChoice::Pread, true)
+        create(spec, std::slice::from_ref(&name), Some(SIZE), IoChoice::Pread, true, &|_| {})
             .expect("labelled");
         // As if hosts had filled it.
         let mut image = std::fs::read(&path).expect("readable");
@@ -94,9 +104,9 @@ fn a_destroyed_disk_can_be_given_to_an_array_without_force() {
         image[data].fill(0xa5);
         image.resize((SIZE + grown) as usize, 0xa5);
         std::fs::write(&path, &image).expect("written");
-        destroy(std::slice::from_ref(&name), IoChoice::Pread).expect("wiped");
+        destroy(std::slice::from_ref(&name), IoChoice::Pread, &|_| {}).expect("wiped");
         in_runtime(async {
-            let new = open_new(&name, IoChoice::Pread, None, false).await;
+            let new = one_new(&name, IoChoice::Pread, None, false).await;
             new.map(|_| ()).expect("nobody's data");
         });
         let file = std::fs::OpenOptions::new().write(true).open(&path).expect("the disk");
@@ -116,8 +126,8 @@ fn destroying_a_large_disk_takes_no_space_and_leaves_its_head_and_end_blank() {
     let path = dir.path().join("disk");
     let name = [path.display().to_string()];
     let spec = CreateSpec { name: "vault".into(), allow_injection: false, group: None };
-    create(spec, &name, Some(SIZE), IoChoice::Pread, false).expect("labelled");
-    destroy(&name, IoChoice::Pread).expect("wiped");
+    create(spec, &name, Some(SIZE), IoChoice::Pread, false, &|_| {}).expect("labelled");
+    destroy(&name, IoChoice::Pread, &|_| {}).expect("wiped");
     let file = std::fs::File::open(&path).expect("still there");
     // Its checksums alone have room for a gigabyte.
     let taken = file.metadata().expect("metadata").blocks() * 512;

@@ -38,7 +38,8 @@ impl Labelled {
             volume: None,
         };
         let spec = CreateSpec { name: "a".into(), allow_injection: false, group: Some(group) };
-        open::create(spec, &names, Some(64 << 20), IoChoice::Pread, false).expect("an array");
+        open::create(spec, &names, Some(64 << 20), IoChoice::Pread, false, &|_| {})
+            .expect("an array");
         Self { paths, _dir: dir }
     }
 
