@@ -48,6 +48,11 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: chained::grows_under_load,
     },
     Scenario {
+        name: "b6-hung-place-is-passed-over",
+        story: "a work volume whose group hangs is not waited for: the next one takes the writes",
+        script: chained::hung_place_is_passed_over,
+    },
+    Scenario {
         name: "b3-leg-that-missed-writes",
         story: "a leg was away while blocks were redirected: it is never believed, and takes part again only once all is copied to it",
         script: rules::b3_leg_that_missed_writes,

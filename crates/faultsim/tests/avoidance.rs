@@ -45,6 +45,7 @@ stories! {
     b1_one_backup_at_a_time = "b1-one-backup-at-a-time" x 3,
     b1_next_of_its_kind = "b1-next-of-its-kind" x 2,
     b1_chain_grows_under_load = "b1-chain-grows-under-load" x 2,
+    b6_hung_place_is_passed_over = "b6-hung-place-is-passed-over" x 2,
     b3_leg_that_missed_writes = "b3-leg-that-missed-writes" x 4,
     b3_earlier_use_of_the_log = "b3-earlier-use-of-the-log" x 8,
     b4_log_wraps_with_crashes = "b4-log-wraps-with-crashes" x 2,

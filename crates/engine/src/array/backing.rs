@@ -131,15 +131,21 @@ impl<E: Env> Array<E> {
     }
 
     fn offer(&self, place: BackupPlace) -> Offer {
-        let logs = self.logs.borrow();
-        if let Some(log) = logs.get(&place) {
-            let (used, all) = log.usage();
-            return Offer { spare_copies: log.space().spare_copies(), free: all - used };
+        let open = self.logs.borrow().get(&place).cloned();
+        let of = |space: &Space<E>, free| {
+            let free = if space.is_silent() { 0 } else { free };
+            Offer { spare_copies: space.spare_copies(), free }
+        };
+        match open {
+            Some(log) => {
+                let (used, all) = log.usage();
+                of(log.space(), all - used)
+            }
+            None => {
+                let none = Offer { spare_copies: 0, free: 0 };
+                self.open_space(place).map_or(none, |space| of(&space, space.blocks() / 2))
+            }
         }
-        drop(logs);
-        let space = self.open_space(place);
-        let none = Offer { spare_copies: 0, free: 0 };
-        space.map_or(none, |s| Offer { spare_copies: s.spare_copies(), free: s.blocks() / 2 })
     }
 
     /// The space of a work place, of what is in service and open of it.

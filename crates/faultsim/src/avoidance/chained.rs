@@ -4,7 +4,9 @@
 
 use std::rc::Rc;
 
-use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskNumber, GroupNumber, Level, Strategy};
+use forestall_engine::{
+    AssembleOptions, BLOCK_SIZE, BackupPlace, DiskNumber, GroupNumber, Level, Runtime, Strategy,
+};
 
 use super::rules::ends_well;
 use crate::scenarios::act;
@@ -142,4 +144,40 @@ pub(super) fn grows_under_load(seed: u64, trace: Trace) {
         });
         ends_well(&mut stage, 1);
     }
+}
+
+/// A work volume whose group hangs, and cannot spare the disk that does, is passed over: the copy begins at once with the next one.
+pub(super) fn hung_place_is_passed_over(seed: u64, trace: Trace) {
+    let mut stage = stage(seed, &trace, Level::Raid0, 2);
+    stage.run(AssembleOptions::default(), None, move |machine| async move {
+        let mut s = Script::new(&machine);
+        let array = Rc::clone(&machine.array);
+        for name in ["w1", "w2"] {
+            let group = s.add_group(Level::Raid0, 2, 4 << 20).await;
+            s.add_volume(name, group, SMALL * BLOCK_SIZE, false).await;
+            s.must(array.add_work_volume(name, &[]).await, "work-volume add");
+        }
+        s.scribble(20).await;
+        let hung = s.bay("d5");
+        hung.suspect.set(true);
+        hung.drive.faults_mut().stall(u64::MAX / 2);
+        // The next change of the configuration finds it out.
+        s.must(array.set_shelter(false).await, "policy shelter");
+        let before = machine.runtime.now_ns();
+        s.stand_still(SLOW, Strategy::WorkVolume).await;
+        let took = machine.runtime.now_ns() - before;
+        let chain = array.avoidance(GroupNumber(1)).map(|a| a.volumes[0].chain.clone());
+        let second = array.volumes().into_iter().find(|v| v.name == "w2").map(|v| v.number);
+        if chain != second.map(|number| vec![BackupPlace::WorkVolume(number)]) || took > SECOND {
+            machine.complain(format!("{chain:?} backs the volume, after {took} ns"));
+        }
+        s.scribble(20).await;
+        s.flush().await;
+        hung.drive.faults_mut().repair();
+        s.go_on().await;
+        s.whole_again().await;
+        s.verify().await;
+    });
+    stage.end(true);
+    ends_well(&mut stage, 0);
 }
