@@ -1,7 +1,8 @@
 //! The mutation proof: known defects are planted one by one, and the simulator has to find each.
 //!
 //! Owns the copy of the tree into which the defects go, its build, and the table. The defects stand in `crates/faultsim/mutants/`, one a
-//! file. One build holds them all; each run of the simulator switches on one and searches random seeds, then the scripted scenarios, then more seeds. Invariants:
+//! file. One build holds them all; each run of the simulator switches on one and plays the scenario that is about it, if there is one, then searches random seeds, then
+//! all scripted scenarios, then more seeds. Invariants:
 //! the working tree is never changed; the same build without any defect has to find nothing, or no verdict means anything.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,8 +28,11 @@ const VARIABLE: &str = "FORESTALL_PLANTED";
 const FIRST_MINUTES: f64 = 0.5;
 /// The crate that takes the defects; its root gets the switch.
 const ENGINE: &str = "crates/engine/src/lib.rs";
-/// How much longer than asked a run may take before it counts as hung.
-const GRACE: Duration = Duration::from_secs(240);
+/// Seeds under which the scenario of a defect is played.
+const STORY_SEEDS: &str = "3";
+/// How much longer than asked a run may take before it is ended without a verdict. The simulator says by itself which seed does not end; this is
+/// for one that does not even do that, and far more than all scenarios take on a busy machine.
+const GRACE: Duration = Duration::from_secs(1800);
 
 /// What the copy of the engine asks at each planted place.
 const SWITCH: &str = "
@@ -55,7 +59,8 @@ enum Hunt {
     /// By which seed or scenario.
     Caught(String),
     Missed,
-    Hung,
+    /// The simulator did not end, and named no seed: nothing is known.
+    Unknown,
 }
 
 /// Plants and hunts.
@@ -70,7 +75,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     ensure!(!chosen.is_empty(), "no mutant of that name in {HOME}");
     let program = build(&root, &mutants)?;
 
-    let (healthy, _) = hunt(&program, "", minutes.min(0.5), options.random_only)?;
+    let (healthy, _) = hunt(&program, None, minutes.min(0.5), options.random_only)?;
     if healthy != Hunt::Missed {
         println!("without any defect: {}", told(&healthy));
         let note = "the tree without a planted defect does not pass: mend that first";
@@ -79,7 +84,7 @@ pub fn run(options: &Options) -> Result<Outcome> {
     let mut missed = Vec::new();
     println!("{:<36} {:<5} {:>8}  caught by", "mutant", "rule", "seconds");
     for mutant in &chosen {
-        let (end, took) = hunt(&program, &mutant.name, minutes, options.random_only)?;
+        let (end, took) = hunt(&program, Some(mutant), minutes, options.random_only)?;
         let seconds = took.as_secs_f64();
         println!("{:<36} {:<5} {seconds:>8.1}  {}", mutant.name, mutant.rule, told(&end));
         if !matches!(end, Hunt::Caught(_)) {
@@ -100,7 +105,7 @@ fn told(end: &Hunt) -> &str {
     match end {
         Hunt::Caught(by) => by,
         Hunt::Missed => "NOT CAUGHT",
-        Hunt::Hung => "NOT CAUGHT: the simulator does not end",
+        Hunt::Unknown => "NOT CAUGHT: the simulator took too long and named no seed",
     }
 }
 
@@ -178,8 +183,14 @@ fn build(root: &Path, mutants: &[Mutant]) -> Result<PathBuf> {
     Ok(target.join("mutants/forestall-faultsim"))
 }
 
-/// Runs the simulator with one defect until it is found or the time is over.
-fn hunt(program: &Path, name: &str, minutes: f64, random_only: bool) -> Result<(Hunt, Duration)> {
+/// Runs the simulator with one defect, or none, until it is found or the time is over.
+fn hunt(
+    program: &Path,
+    mutant: Option<&Mutant>,
+    minutes: f64,
+    random_only: bool,
+) -> Result<(Hunt, Duration)> {
+    let name = mutant.map_or("", |mutant| mutant.name.as_str());
     let start = Instant::now();
     let limit = Duration::from_secs_f64(minutes * 60.0) + GRACE;
     // Most are found within seconds; the scenarios take longer than that, and find what chance rarely meets.
@@ -187,7 +198,12 @@ fn hunt(program: &Path, name: &str, minutes: f64, random_only: bool) -> Result<(
     let scenarios: &[&str] = &["scenarios"];
     let quick: &[&str] = &["search", "--no-shrink", "--minutes", &first];
     let long: &[&str] = &["search", "--no-shrink", "--minutes", &rest, "--from", "1000001"];
-    let steps = if random_only { vec![quick, long] } else { vec![quick, scenarios, long] };
+    let story = mutant.and_then(|mutant| mutant.story.as_deref());
+    let story = story.map(|story| ["scenarios", story, "--seeds", STORY_SEEDS]);
+    let mut steps = if random_only { vec![quick, long] } else { vec![quick, scenarios, long] };
+    if let (Some(story), false) = (&story, random_only) {
+        steps.insert(0, story);
+    }
     for args in steps {
         let end = one_run(program, name, args, limit)?;
         if end != Hunt::Missed {
@@ -216,7 +232,7 @@ fn one_run(program: &Path, name: &str, args: &[&str], limit: Duration) -> Result
         if start.elapsed() > limit {
             child.kill()?;
             child.wait()?;
-            return Ok(Hunt::Hung);
+            return Ok(Hunt::Unknown);
         }
         // The pause between two looks of this poll.
         std::thread::sleep(Duration::from_millis(50));
@@ -250,10 +266,17 @@ mod tests {
         let files = planted(&root, &mutants).expect("each text stands exactly once");
         assert!(files.len() > 10 && files[ENGINE].contains(VARIABLE));
         let rules = fs::read_to_string(root.join("docs/safety-rules.md")).expect("the rules");
+        let lists = ["scenarios/list.rs", "avoidance.rs", "avoidance/existing.rs"];
+        let lists: String = lists
+            .map(|list| root.join("crates/faultsim/src").join(list))
+            .map(|list| fs::read_to_string(list).expect("a list of scenarios"))
+            .concat();
         for mutant in &mutants {
             assert!(rules.contains(&format!("**{}**", mutant.rule)), "{}: no rule", mutant.name);
             let first = mutant.rule.to_lowercase();
             assert!(mutant.name.starts_with(&first), "{} is named for another rule", mutant.name);
+            let there = |story: &String| lists.contains(&format!("name: \"{story}\""));
+            assert!(mutant.story.as_ref().is_none_or(there), "{}: no such story", mutant.name);
         }
     }
 

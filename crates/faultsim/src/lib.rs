@@ -67,7 +67,7 @@ pub use rng::Rng;
 pub use run::{Failure, Options, Report, level_number, simulate};
 pub use scenarios::{SCENARIOS, Scenario, erring_member, play};
 pub use script::{Script, stage_journaled, stage_of, stage_sized, stage_unchecked};
-pub use search::{Search, cells_of, play_all, search, search_matrix};
+pub use search::{Hung, Search, cells_of, play_all, search, search_matrix};
 pub use shape::{GroupShape, Shape, data_members, has_write_hole, survives};
 pub use shelf::{Bay, Shelf};
 pub use shrink::{Caps, shrink};

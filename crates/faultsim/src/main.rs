@@ -83,8 +83,10 @@ enum Sub {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
-    /// Plays every scripted scenario on all cores.
+    /// Plays every scripted scenario, or those that are named, on all cores.
     Scenarios {
+        /// Their names.
+        names: Vec<String>,
         /// Under so many seeds each.
         #[arg(long, default_value_t = 1)]
         seeds: u64,
@@ -138,10 +140,14 @@ impl ShapeArgs {
 }
 
 /// A simulation that does not end cannot be left, only reported.
-fn hung(seed: u64) {
+fn hung(story: Option<&'static str>, seed: u64) {
+    let which = story.map_or_else(String::new, |name| format!(" --scenario {name}"));
     err!(
-        "found by seed {seed}: the simulation does not end; replay it with `run --seed {seed}` and a debugger"
+        "found by seed {seed}: the simulation does not end; replay it with `run --seed {seed}{which}` and a debugger"
     );
+    if let Some(name) = story {
+        err!("in scenario {name}");
+    }
     std::process::exit(1);
 }
 
@@ -199,10 +205,7 @@ fn main() -> ExitCode {
         Sub::Run { seed, scenario: Some(name), trace, .. } => {
             let lines = if trace { Lines::Print } else { Lines::Keep };
             match play(&name, seed, lines) {
-                None => {
-                    err!("there is no scenario {name}; `forestall-faultsim list` names them");
-                    ExitCode::from(2)
-                }
+                None => no_such_scenario(&name),
                 Some(Ok(())) => {
                     out!("{name}: nothing found");
                     ExitCode::SUCCESS
@@ -237,13 +240,7 @@ fn main() -> ExitCode {
             out!("{passed} cells found nothing, {failed} something; there are {}", cells().len());
             if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Sub::Scenarios { seeds } => match play_all(seeds) {
-            (played, _, None) => {
-                out!("{played} plays found nothing");
-                ExitCode::SUCCESS
-            }
-            (_, _, Some(failure)) => fail(&failure.to_string()),
-        },
+        Sub::Scenarios { names, seeds } => run_scenarios(&names, seeds),
         Sub::Measure { disk, level, seed, details } => run_measure(disk, level, seed, details),
         Sub::List => {
             for scenario in all_scenarios() {
@@ -266,6 +263,24 @@ fn run_measure(disk: DiskModel, level: Option<Level>, seed: u64, details: bool) 
     ExitCode::SUCCESS
 }
 
+fn run_scenarios(names: &[String], seeds: u64) -> ExitCode {
+    if let Some(name) = names.iter().find(|name| !all_scenarios().any(|s| s.name == **name)) {
+        return no_such_scenario(name);
+    }
+    match play_all(names, seeds, hung) {
+        (played, _, None) => {
+            out!("{played} plays found nothing");
+            ExitCode::SUCCESS
+        }
+        (_, _, Some(failure)) => fail(&failure.to_string()),
+    }
+}
+
+fn no_such_scenario(name: &str) -> ExitCode {
+    err!("there is no scenario {name}; `forestall-faultsim list` names them");
+    ExitCode::from(2)
+}
+
 fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
     let start = Instant::now();
     let (passed, mut report, failures) =
@@ -274,7 +289,7 @@ fn run_search(what: Search, coverage: bool, shrinks: bool) -> ExitCode {
     failures.iter().for_each(|failure| tell(failure, what.options, shrinks));
     let mut well = failures.is_empty();
     if coverage {
-        let (_, cells, failure) = play_all(1);
+        let (_, cells, failure) = play_all(&[], 1, hung);
         report.add_cells(&cells);
         if let Some(failure) = failure {
             err!("{failure}\n");

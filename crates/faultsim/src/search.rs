@@ -29,36 +29,45 @@ pub struct Search {
     pub options: Options,
     /// How many failures end the search.
     pub failures: usize,
-    /// Told of a seed whose simulation does not end, which no step or time of its own shows: the engine runs in a circle without ever waiting.
-    /// Its thread cannot be stopped, so this should end the process.
-    pub hung: fn(u64),
+    /// Told of a simulation that does not end.
+    pub hung: Hung,
 }
+
+/// Told of a seed whose simulation does not end, and of which story if it is one. No step or time of its own shows that: the engine runs in a circle without
+/// ever waiting. Its thread cannot be stopped, so this should end the process.
+pub type Hung = fn(Option<&'static str>, u64);
 
 /// Real time after which a simulation counts as one that does not end; most take less than a second.
 const ENDLESS: Duration = Duration::from_secs(90);
+/// The same of a story, which may be many simulations.
+const ENDLESS_STORY: Duration = Duration::from_secs(300);
 
-/// Simulations under way, by seed.
+/// Simulations under way, by story and seed.
 #[derive(Default)]
-struct Watch(Mutex<BTreeMap<u64, Instant>>, AtomicBool);
+struct Watch(Mutex<BTreeMap<(Option<&'static str>, u64), Instant>>, AtomicBool);
 
 impl Watch {
-    fn over<T>(&self, seed: u64, simulation: impl FnOnce() -> T) -> T {
+    fn over<T>(&self, story: Option<&'static str>, seed: u64, simulation: impl FnOnce() -> T) -> T {
         let under_way = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way().insert(seed, Instant::now());
+        under_way().insert((story, seed), Instant::now());
         let result = simulation();
-        under_way().remove(&seed);
+        under_way().remove(&(story, seed));
         result
     }
 
     /// Does `work` and meanwhile tells of a simulation that does not end.
-    fn until_end(&self, hung: &(impl Fn(u64) + Sync), work: impl FnOnce()) {
+    fn until_end(&self, hung: Hung, work: impl FnOnce()) {
         std::thread::scope(|scope| {
             let watcher = scope.spawn(|| {
                 while !self.1.load(Ordering::Relaxed) {
                     let under_way = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-                    let endless = under_way.iter().find(|(_, since)| since.elapsed() > ENDLESS);
-                    if let Some((seed, _)) = endless {
-                        hung(*seed);
+                    let endless = |story: &Option<_>, since: &Instant| {
+                        let limit = if story.is_some() { ENDLESS_STORY } else { ENDLESS };
+                        since.elapsed() > limit
+                    };
+                    let found = under_way.iter().find(|((story, _), since)| endless(story, since));
+                    if let Some(((story, seed), _)) = found {
+                        hung(*story, *seed);
                     }
                     // Between two looks of this poll; the end wakes it early.
                     std::thread::park_timeout(Duration::from_secs(1));
@@ -86,7 +95,7 @@ pub fn search(what: Search, tell: impl Fn(&Failure) + Sync) -> (u64, Report, Vec
             if seed - what.first >= what.seeds {
                 return;
             }
-            let result = watch.over(seed, || simulate(seed, what.options));
+            let result = watch.over(None, seed, || simulate(seed, what.options));
             if let Err(failure) = &result {
                 tell(failure);
             }
@@ -103,7 +112,7 @@ pub fn search(what: Search, tell: impl Fn(&Failure) + Sync) -> (u64, Report, Vec
             }
         }
     };
-    watch.until_end(&what.hung, || on_every_core(work));
+    watch.until_end(what.hung, || on_every_core(work));
     let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     found.2.sort_by_key(|f| f.seed);
     found
@@ -147,18 +156,22 @@ pub fn cells_of(stories: &[&str]) -> Result<Counts, Box<Failure>> {
     Ok(coverage::taken())
 }
 
-/// Plays every scripted scenario under seeds 1 to `seeds` on every core, until one finds something. Answers how many were played, the cells that
-/// they reached, and what was found.
+/// Plays scripted scenarios, all or those of these names, under seeds 1 to `seeds` on every core, until one finds something. Answers how many were played, the
+/// cells that they reached, and what was found.
 #[must_use]
-pub fn play_all(seeds: u64) -> (u64, Counts, Option<Failure>) {
-    let plays: Vec<_> = (1..=seeds).flat_map(|s| all_scenarios().map(move |n| (n, s))).collect();
+pub fn play_all(names: &[String], seeds: u64, hung: Hung) -> (u64, Counts, Option<Failure>) {
+    let stories =
+        || all_scenarios().filter(|s| names.is_empty() || names.iter().any(|n| n == s.name));
+    let plays: Vec<_> = (1..=seeds).flat_map(|seed| stories().map(move |s| (s, seed))).collect();
     let (next, played) = (AtomicU64::new(0), AtomicU64::new(0));
     let found = Mutex::new((Report::default(), None));
-    on_every_core(|| {
+    let watch = Watch::default();
+    let work = || {
         let _ = coverage::taken();
         while let Some((scenario, seed)) = plays.get(next.fetch_add(1, Ordering::Relaxed) as usize)
         {
-            let result = play(scenario.name, *seed, Lines::Keep).expect("it is on the list");
+            let play = || play(scenario.name, *seed, Lines::Keep).expect("it is on the list");
+            let result = watch.over(Some(scenario.name), *seed, play);
             played.fetch_add(1, Ordering::Relaxed);
             let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
             found.0.add_cells(&coverage::taken());
@@ -167,7 +180,8 @@ pub fn play_all(seeds: u64) -> (u64, Counts, Option<Failure>) {
                 found.1 = Some(*failure);
             }
         }
-    });
+    };
+    watch.until_end(hung, || on_every_core(work));
     let (report, failure) = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     (played.into_inner(), report.cells, failure)
 }

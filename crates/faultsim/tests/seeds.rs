@@ -18,7 +18,7 @@ const RARE: [&str; 6] = [
     "leg-dies-in-write-back",
 ];
 
-fn hung(seed: u64) {
+fn hung(_: Option<&'static str>, seed: u64) {
     eprintln!("the simulation of seed {seed} does not end");
     std::process::exit(1);
 }

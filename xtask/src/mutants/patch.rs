@@ -1,6 +1,7 @@
 //! One planted defect: its text form, and how it gets into a source file.
 //!
-//! Owns the format of `crates/faultsim/mutants/NAME.txt`: a rule, a sentence, and one or more edits that say which text of which file is replaced by what.
+//! Owns the format of `crates/faultsim/mutants/NAME.txt`: a rule, a sentence, perhaps the story of the simulator that is about it, and one or more edits that say
+//! which text of which file is replaced by what.
 //! An edit does not replace: it makes the program choose at run time, so that one build holds every defect and each run has at most one.
 //! Invariant: the text to be replaced stands in its file exactly once, or the defect is refused; it is a whole expression or whole
 //! statements, and so is what is planted.
@@ -16,6 +17,8 @@ pub struct Mutant {
     pub rule: String,
     /// What the product then does wrong, in a sentence.
     pub what: String,
+    /// The simulator's story of just that, which is played first.
+    pub story: Option<String>,
     /// Where.
     pub edits: Vec<Edit>,
 }
@@ -32,13 +35,15 @@ pub struct Edit {
 impl Mutant {
     /// Reads the text of the file called `name`.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        let mut lines = text.lines();
+        let mut lines = text.lines().peekable();
         let mut field = |key: &str| -> Result<String> {
             let line = lines.next().unwrap_or_default();
             let value = line.strip_prefix(key).and_then(|l| l.strip_prefix(": "));
             value.map(str::to_owned).with_context(|| format!("{name}: `{key}: ...` is missing"))
         };
         let (rule, what) = (field("rule")?, field("what")?);
+        let story = lines.next_if(|line| line.starts_with("story: "));
+        let story = story.and_then(|line| line.strip_prefix("story: ")).map(str::to_owned);
         let mut edits = Vec::new();
         while let Some(line) = lines.next() {
             let file = line.strip_prefix("file: ");
@@ -50,7 +55,7 @@ impl Mutant {
             edits.push(Edit { file: file.to_owned(), instead_of, plant });
         }
         ensure!(!edits.is_empty(), "{name}: no edit");
-        Ok(Self { name: name.to_owned(), rule, what, edits })
+        Ok(Self { name: name.to_owned(), rule, what, story, edits })
     }
 }
 
@@ -99,6 +104,14 @@ mod tests {
         let edited = mutant.edits[0].apply("f1-skip", "let a = flush();").expect("stands once");
         let expected = "let a = (if crate::planted(\"f1-skip\") {\nOk(())\n} else {\nflush()\n});";
         assert_eq!(edited, expected);
+    }
+
+    #[test]
+    fn a_story_may_be_named() {
+        let named = TEXT.replace("file: ", "story: flush-fails\nfile: ");
+        let story = |text: &str| Mutant::parse("f1-skip", text).expect("well formed").story;
+        assert_eq!(story(TEXT), None);
+        assert_eq!(story(&named).as_deref(), Some("flush-fails"));
     }
 
     #[test]
