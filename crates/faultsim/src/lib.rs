@@ -26,6 +26,7 @@ mod measure;
 mod mechanics;
 mod medium;
 mod mirrors;
+mod narrow;
 mod operator;
 mod oracle;
 mod pairs;

@@ -37,6 +37,11 @@ use crate::mirrors::{
     crash_while_mirroring, no_such_pair, primary_lost_a_block, secondary_follows,
     secondary_is_away, secondary_is_lost, trimmed_before_the_pair,
 };
+use crate::narrow::{
+    bits_are_gone_before_a_crash, configuration_is_torn_twice, cursor_is_faster_than_the_spare,
+    few_do_not_go_on_alone, flush_meets_a_slow_commit, maps_change_while_a_disk_joins,
+    spare_loses_what_is_below_the_cursor, unflushed_when_bits_are_swept, write_home_takes_long,
+};
 use crate::pairs::{
     backup_is_missing, crash_in_a_flush, crash_while_paired, no_group_for_a_pair,
     overwritten_at_home, paired_replace, secondary_loses_redundancy,

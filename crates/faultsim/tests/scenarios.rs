@@ -74,6 +74,15 @@ stories! {
     m6_written_again_in_a_flush = "written-again-in-a-flush" x 4,
     a_hung_only_copy_is_given_up = "hung-only-copy-is-given-up" x 4,
     c3_stop_meets_a_pause = "stop-meets-a-pause" x 4,
+    a1_a_write_home_takes_long = "write-home-takes-long" x 4,
+    a2_the_cursor_is_faster_than_the_spare = "cursor-is-faster-than-the-spare" x 4,
+    f1_a_flush_meets_a_slow_commit = "flush-meets-a-slow-commit" x 4,
+    c2_few_do_not_go_on_alone = "few-do-not-go-on-alone" x 4,
+    m1_maps_change_while_a_disk_joins = "maps-change-while-a-disk-joins" x 4,
+    c1_a_configuration_is_torn_twice = "configuration-is-torn-twice" x 4,
+    m2_unflushed_when_bits_are_swept = "unflushed-when-bits-are-swept" x 4,
+    m4_a_spare_loses_what_is_below_the_cursor = "spare-loses-what-is-below-the-cursor" x 4,
+    b2_bits_are_gone_before_a_crash = "bits-are-gone-before-a-crash" x 4,
 }
 
 #[test]

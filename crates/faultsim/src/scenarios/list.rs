@@ -341,4 +341,49 @@ pub const SCENARIOS: &[Scenario] = &[
         story: "too many disks are found dead by an orderly stop, and nobody says that it may go on: it ends, and tells so (C3)",
         script: stop_meets_a_pause,
     },
+    Scenario {
+        name: "write-home-takes-long",
+        story: "a write is on its way home when the shield goes up, and takes long: the copy begins after it (A1)",
+        script: write_home_takes_long,
+    },
+    Scenario {
+        name: "cursor-is-faster-than-the-spare",
+        story: "the spare is slow, and the power goes when the cursor stands elsewhere: what is below it is on the spare (A2)",
+        script: cursor_is_faster_than_the_spare,
+    },
+    Scenario {
+        name: "flush-meets-a-slow-commit",
+        story: "a mirror errs while a commit waits for a slow disk, and the power goes when the flush after is answered (F1)",
+        script: flush_meets_a_slow_commit,
+    },
+    Scenario {
+        name: "few-do-not-go-on-alone",
+        story: "three of four disks are lost at once: the fourth promises nothing alone, whoever starts next (C2)",
+        script: few_do_not_go_on_alone,
+    },
+    Scenario {
+        name: "maps-change-while-a-disk-joins",
+        story: "maps change between their copy to a disk and the commit that makes it a member, and soon it is alone (M1)",
+        script: maps_change_while_a_disk_joins,
+    },
+    Scenario {
+        name: "configuration-is-torn-twice",
+        story: "the configuration is torn on one disk, and the next one too in the start after that: it starts alone (C1)",
+        script: configuration_is_torn_twice,
+    },
+    Scenario {
+        name: "unflushed-when-bits-are-swept",
+        story: "no host flushes, bits are swept, and a mirror loses what it was not made to keep: nothing differs unmarked (M2)",
+        script: unflushed_when_bits_are_swept,
+    },
+    Scenario {
+        name: "bits-are-gone-before-a-crash",
+        story: "a pair is equal, no host flushed, and one side loses what it was not made to keep: no bit left means equal (B2)",
+        script: bits_are_gone_before_a_crash,
+    },
+    Scenario {
+        name: "spare-loses-what-is-below-the-cursor",
+        story: "a spare that is copied to without a shield loses in a crash what hosts wrote below the cursor: it is copied again (M4)",
+        script: spare_loses_what_is_below_the_cursor,
+    },
 ];
