@@ -26,6 +26,7 @@ mod sources;
 mod states;
 mod tail;
 mod tested;
+mod told;
 
 pub use existing::EXISTING_PAIR_SCENARIOS;
 pub use matrix::{Cell, cells, play_cell};
@@ -256,6 +257,21 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "retired-again",
         story: "a disk that owed blocks comes back and is copied away from another slot: it is not tested for what it owed first",
         script: tested::retired_again,
+    },
+    Scenario {
+        name: "copy-ends-without-a-spare",
+        story: "the only spare of a copy by command dies or is missing at a start: the copy ends, is told of once and does not begin by itself later",
+        script: told::copy_ends_without_a_spare,
+    },
+    Scenario {
+        name: "next-spare-stands-in",
+        story: "the spare of a paused copy dies, or is missing at a start: the next one stands in for it, and that is said",
+        script: told::next_spare_stands_in,
+    },
+    Scenario {
+        name: "ailing-disk-waits",
+        story: "the only spare of an ailing disk dies: its copy is not said to have ended, and goes on once there is a spare",
+        script: told::ailing_disk_waits,
     },
     Scenario {
         name: "new-limit-holds-no-rows",

@@ -22,6 +22,7 @@ impl<E: Env> Array<E> {
             let mut slots = config.groups.iter().flat_map(|g| &g.slots);
             slots.any(|s| s.replacement == Some(*disk) && s.state == SlotState::InSync)
         });
+        self.forget_fillers(&config);
         self.alarmed.borrow_mut().retain(|disk| config.disk(*disk).is_some_and(|d| d.in_service()));
         for entry in &config.groups {
             let group = self.groups.borrow().get(&entry.number).cloned();

@@ -192,10 +192,15 @@ impl<E: Env> Array<E> {
 
     /// Nothing is left to copy, or nothing to copy to: updates go home.
     pub(super) async fn run_leave(self: &Rc<Self>, group: &Rc<Group<E>>) -> bool {
+        let slot = self.avoidance(group.number).map(|avoidance| avoidance.slot);
         let left = self.commit_avoidance(group.number, |avoidance| {
             avoidance.state = AvoidanceState::WritingBack;
         });
-        left.await.is_ok()
+        let left = left.await.is_ok();
+        if left && let Some(slot) = slot {
+            self.end_copy((group.number, slot));
+        }
+        left
     }
 
     /// Takes every update home, then the shield down.

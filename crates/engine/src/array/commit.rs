@@ -11,7 +11,8 @@ use std::rc::Rc;
 use super::{Array, retire};
 use crate::buf::Buf;
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, Service, SlotState,
+    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, Service, SlotEntry,
+    SlotState,
 };
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -138,7 +139,8 @@ impl<E: Env> Array<E> {
                 (next.generation, next.uncounted) = (numbered.generation, numbered.uncounted);
                 continue;
             }
-            *self.config.borrow_mut() = next.clone();
+            let before = self.config.replace(next.clone());
+            self.note_lost_fillers(&before, &next);
             self.apply();
             if !wants_seal(&next) {
                 return Ok(());
@@ -313,10 +315,15 @@ impl<E: Env> Array<E> {
 /// and has become a rebuild, or is one, is not held up by it.
 fn forget_rates(next: &mut Configuration) {
     let Configuration { groups, backups, .. } = next;
+    let copies = |slot: &SlotEntry| slot.replacement.is_some() && slot.state == SlotState::InSync;
+    for avoidance in &mut backups.avoidances {
+        let group = groups.iter().find(|g| g.number == avoidance.group);
+        avoidance.paused &= group.is_some_and(|group| group.slots.iter().any(copies));
+    }
     backups.paused.retain(|(number, slot)| {
         let group = groups.iter().find(|g| g.number == *number);
         let slot = group.and_then(|g| g.slots.get(usize::from(slot.0)));
-        slot.is_some_and(|s| s.replacement.is_some() && s.state == SlotState::InSync)
+        slot.is_some_and(copies)
     });
     let avoidances = &backups.avoidances;
     backups.rates.retain(|(number, rated), _| {

@@ -469,6 +469,13 @@ impl<E: Env> Array<E> {
         self.watches.disks.borrow().get(&disk).is_some_and(|w| w.ailing)
     }
 
+    /// Whether a disk is copied away by itself as soon as a spare is there.
+    pub(super) fn is_replaced_by_itself(&self, disk: DiskNumber) -> bool {
+        let ails = |watch: &Watch| watch.ailing && !watch.held;
+        let by_itself = self.policy().mode == Mode::Auto && !self.watches.braked.get();
+        by_itself && self.watches.disks.borrow().get(&disk).is_some_and(ails)
+    }
+
     /// Keeps a disk from being replaced by itself, or allows it again.
     pub(super) fn hold(&self, disk: DiskNumber, held: bool) {
         self.watches.disks.borrow_mut().entry(disk).or_default().held = held;

@@ -33,6 +33,7 @@ mod create;
 mod disks;
 mod doubling;
 mod events;
+mod fillers;
 mod following;
 mod give_way;
 mod given_up;
@@ -118,9 +119,9 @@ pub struct Array<E: Env> {
     /// Replacements that an operator has paused, by the disk being filled; until resumed, or until the old member or the
     /// copy is gone.
     paused: RefCell<BTreeSet<DiskNumber>>,
-    /// Slots whose disk was being copied, without a shield, to a spare that failed: the next spare starts over.
+    /// Slots whose disk was being copied to a spare that was lost, not as what the shield of its group is up for: the next spare starts over.
     again: RefCell<BTreeSet<(GroupNumber, crate::ids::Slot)>>,
-    /// Disks that failed while they were filled into a slot, until one is there.
+    /// Disks that were lost while they were filled into a slot, until another is there or the copy has ended.
     failed_fillers: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), DiskNumber>>,
     /// Why copies under way go without a shield, where they were begun by this start.
     direct: RefCell<BTreeMap<(GroupNumber, crate::ids::Slot), String>>,

@@ -13,7 +13,7 @@ use crate::config::{AvoidanceState, Configuration, DiskRole, DropReason, SlotSta
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
-use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::ids::{DiskNumber, Slot};
 use crate::report::Severity;
 use crate::runtime::Env;
 use crate::words;
@@ -147,7 +147,7 @@ impl<E: Env> Array<E> {
             self.close_unused();
         }
         engaged?;
-        let stead = self.stead_words(number, slot);
+        let stead = self.stead_words((number, slot), spare);
         let from_start = if stead.is_empty() { "" } else { ", from the start" };
         let what = format!("disk {spare} fills slot {slot} of group {number}{stead}{from_start}");
         self.event(Severity::Info, "spare-engaged", Some(spare), Some(number), what);
@@ -158,6 +158,7 @@ impl<E: Env> Array<E> {
         if let Some(why) = direct {
             let why = match before {
                 Some(before) => before,
+                None if goes_on => "as the copy that it goes on with".into(),
                 None if asked == Strategy::Direct => "as asked".into(),
                 None => why,
             };
@@ -168,14 +169,6 @@ impl<E: Env> Array<E> {
             self.direct.borrow_mut().insert((number, slot), why);
         }
         Ok(())
-    }
-
-    /// Which disk failed while it was filled into a slot, in whose stead another is filled now; empty if none did.
-    pub(super) fn stead_words(&self, group: GroupNumber, slot: Slot) -> String {
-        let failed = self.failed_fillers.borrow().get(&(group, slot)).copied();
-        failed.map_or_else(String::new, |disk| {
-            format!(" in the stead of disk {disk}, which failed while it was filled")
-        })
     }
 
     /// Readies a spare and commits that it fills a slot, with the shield that comes up for it.

@@ -21,10 +21,11 @@ use crate::runtime::{Env, Runtime};
 use crate::words;
 
 /// What a group's tending does next.
-enum Step {
+pub(super) enum Step {
     Resync,
     Fill(Slot),
     Engage(Slot, DiskNumber),
+    EndCopy(Slot),
     GiveWay(Slot),
     Enter,
     Shelter,
@@ -81,6 +82,10 @@ impl<E: Env> Array<E> {
                     Step::Resync => array.run_resync(&group).await,
                     Step::Fill(slot) => array.run_fill(&group, slot).await,
                     Step::Engage(slot, spare) => array.run_engage(&group, slot, spare).await,
+                    Step::EndCopy(slot) => {
+                        array.end_copy((group.number, slot));
+                        true
+                    }
                     Step::GiveWay(slot) => array.run_give_way(&group, slot).await,
                     Step::Enter => array.run_enter(&group).await,
                     Step::Shelter => array.run_shelter(&group).await,
@@ -128,10 +133,13 @@ impl<E: Env> Array<E> {
             return if group.can_fill(slot) { Step::Fill(slot) } else { Step::Rest };
         }
         let Some(entry) = config.group(group.number) else { return Step::Rest };
-        match (self.spare_for(&config, group, entry), avoidance) {
-            (Some((slot, spare)), _) => Step::Engage(slot, spare),
+        if let Some((slot, spare)) = self.spare_for(&config, group, entry) {
+            return Step::Engage(slot, spare);
+        }
+        match (self.next_start_over(&config, group), avoidance) {
+            (Some(step), _) => step,
             (None, Some(avoidance)) => self.next_of_avoidance(&config, group, entry, avoidance),
-            (None, None) => self.next_start_over(&config, group, entry),
+            (None, None) => Step::Rest,
         }
     }
 
@@ -170,25 +178,6 @@ impl<E: Env> Array<E> {
             _ if !config.health.policy.shelter || whole && !waits => Step::Leave,
             _ if avoidance.state == AvoidanceState::Sheltered => Step::Rest,
             _ => Step::Shelter,
-        }
-    }
-
-    /// A copy without a shield whose spare failed goes on with the next one.
-    fn next_start_over(
-        &self,
-        config: &Configuration,
-        group: &Rc<Group<E>>,
-        entry: &GroupEntry,
-    ) -> Step {
-        let is_due =
-            |slot: &SlotEntry| slot.state == SlotState::InSync && slot.replacement.is_none();
-        let settled = group.with_slots(|slots| slots.iter().all(|s| !s.uncommitted));
-        let again = self.again.borrow();
-        let mut slots = again.iter().filter(|(number, _)| *number == group.number);
-        let due = slots.find(|(_, slot)| settled && is_due(&entry.slots[usize::from(slot.0)]));
-        match (due, self.pick_spare(config, group.member_len())) {
-            (Some((_, slot)), Some(spare)) => Step::Engage(*slot, spare),
-            _ => Step::Rest,
         }
     }
 
@@ -257,7 +246,7 @@ impl<E: Env> Array<E> {
             Some(group.number),
             format!("{} of disk {disk} into slot {slot} of group {}", word(kind), group.number),
         );
-        job.tell(self.stead_words(group.number, slot).trim_start());
+        job.tell(self.stead_words((group.number, slot), disk).trim_start());
         self.hasten_copies();
         let end = group.fill(slot, &progress).await;
         let (state, message) = match &end {
@@ -269,11 +258,9 @@ impl<E: Env> Array<E> {
                 Err(error) => (JobState::Failed, error.to_string()),
             },
             FillEnd::TargetFailed => {
-                if kind == JobKind::Replace && self.avoidance(group.number).is_none() {
-                    self.again.borrow_mut().insert((group.number, slot));
-                }
-                self.failed_fillers.borrow_mut().insert((group.number, slot), disk);
-                (JobState::Failed, self.starts_over_words(group, disk))
+                // What comes next shows once it is out; what cannot be committed now is tried again.
+                let _ = self.commit_failures().await;
+                (JobState::Failed, self.after_failed_filler(group, slot, disk))
             }
             FillEnd::SourcesFailed(why) => {
                 (JobState::Failed, format!("{why}: nothing more can be copied"))
@@ -304,15 +291,6 @@ impl<E: Env> Array<E> {
             what,
         );
         state == JobState::Done || !group.has_filler(slot)
-    }
-
-    /// That a disk failed while it was filled, and what is filled in its stead.
-    fn starts_over_words(&self, group: &Rc<Group<E>>, disk: DiskNumber) -> String {
-        let next = match self.pick_spare(&self.config.borrow(), group.member_len()) {
-            Some(next) => format!("disk {next} is filled in its stead, from the start"),
-            None => "there is no other spare: add one with `forestall disk add PATH`".into(),
-        };
-        format!("disk {disk} failed while being filled; {next}")
     }
 
     /// Whether all that is lost of a group is held by secondaries that have their primaries' places.
@@ -430,7 +408,9 @@ impl<E: Env> Array<E> {
                 avoidance.state = AvoidanceState::Copying;
             }
         })
-        .await
+        .await?;
+        self.start_over(&self.config.borrow(), (group.number, slot));
+        Ok(())
     }
 
     /// Flushes and clears intent bits of regions at rest, now and then.

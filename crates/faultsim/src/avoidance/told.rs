@@ -1,0 +1,193 @@
+//! Stories of what people are told of copies that end or start over, and how often.
+//!
+//! Owns the scripts; the list is in `avoidance.rs`. Invariants: with and without a shield a copy by command ends the same way where no spare is left, is told of
+//! once, and does not begin by itself later; a restart changes nothing of that.
+
+use forestall_engine::{
+    AssembleOptions, DiskNumber, DiskReport, DiskState, JobKind, JobReport, JobState, Level,
+    Strategy,
+};
+
+use crate::scenarios::{act, degraded};
+use crate::script::{Script, stage_of};
+use crate::shield::{SECOND, SLOW};
+use crate::stage::Stage;
+use crate::trace::Trace;
+
+/// With and without a shield.
+const STRATEGIES: [Strategy; 2] = [Strategy::Direct, Strategy::WorkDisk];
+
+/// What tells that a copy by command has ended.
+const ENDED: &str = "disk 1 stays; give the command again";
+
+impl Script {
+    /// How many events of this kind say `words`, since the array was made.
+    fn times_told(&self, kind: &str, words: &str) -> usize {
+        let events = self.machine.array.events_after(0);
+        events.iter().filter(|e| e.kind == kind && e.message.contains(words)).count()
+    }
+
+    fn told_once(&self, kind: &str, words: &str) {
+        let events = self.machine.array.events_after(0);
+        if self.times_told(kind, words) != 1 {
+            self.machine.complain(format!("{kind} {words:?} is not told once: {events:?}"));
+        }
+    }
+
+    fn is_filled(&self, disk: u32) -> bool {
+        let is = |d: &DiskReport| d.number == DiskNumber(disk) && d.state == DiskState::Rebuilding;
+        self.machine.array.report().disks.iter().any(is)
+    }
+
+    /// The last job that fills a disk.
+    fn copy_to(&self, disk: u32) -> Option<JobReport> {
+        let mut jobs = self.machine.array.jobs().into_iter();
+        jobs.rfind(|job| job.kind == JobKind::Replace && job.disk == Some(DiskNumber(disk)))
+    }
+
+    /// Disk 1 is being copied, so slowly that it does not end.
+    async fn in_mid_copy(&mut self, strategy: Strategy) {
+        self.add_work_disk(2).await;
+        self.scribble(20).await;
+        self.replace(1, SLOW, strategy).await;
+        self.await_that("a copy to disk 4", |s| s.copy_to(4).is_some()).await;
+        self.scribble(5).await;
+    }
+
+    /// Nothing is copied any more, whatever comes.
+    async fn stays_ended(&mut self) {
+        self.await_that("the end", |s| s.times_told("replace-ended", ENDED) > 0).await;
+        self.whole_again().await;
+        let spare = self.add_spare().await;
+        self.machine.pause(20 * SECOND).await;
+        self.scribble(5).await;
+        if self.is_filled(spare) || !self.in_state(spare, DiskState::Spare) {
+            self.machine.complain("a copy that had ended began by itself".into());
+        }
+        self.told_once("replace-ended", ENDED);
+        self.expect(1, DiskState::InSync).await;
+        self.verify().await;
+    }
+}
+
+/// The copy has ended: also after a restart, and until the command is given again.
+fn restarts_ended(stage: &mut Stage) {
+    act(stage, degraded(), |mut s| async move {
+        s.machine.pause(20 * SECOND).await;
+        s.told_once("replace-ended", ENDED);
+        s.scribble(5).await;
+        s.replace(1, 0, Strategy::Direct).await;
+        s.await_that("the swap", |s| !s.in_state(1, DiskState::InSync)).await;
+        s.verify().await;
+        s.machine.audit().await;
+    });
+}
+
+/// The only spare dies in a copy by command, in one that is paused, or is missing at a start.
+pub(super) fn copy_ends_without_a_spare(seed: u64, trace: Trace) {
+    for strategy in STRATEGIES {
+        for paused in [false, true] {
+            let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 1);
+            act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                s.in_mid_copy(strategy).await;
+                if paused {
+                    let paused = s.machine.array.pause_replace(DiskNumber(1)).await;
+                    s.must(paused, "replace pause");
+                }
+                s.kill("d4");
+                s.scribble(5).await;
+                s.flush().await;
+                let job = s.copy_to(4);
+                s.stays_ended().await;
+                let job = job.and_then(|_| s.copy_to(4));
+                let failed =
+                    |job: &JobReport| job.state == JobState::Failed && job.message.contains(ENDED);
+                if !paused && !job.as_ref().is_some_and(failed) {
+                    s.machine.complain(format!("the job does not tell that it ended: {job:?}"));
+                }
+            });
+            restarts_ended(&mut stage);
+        }
+        let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 1);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.in_mid_copy(strategy).await;
+        });
+        stage.world.shelf.named("d4").expect("the spare").withheld.set(true);
+        act(&mut stage, degraded(), |mut s| async move {
+            s.verify().await;
+            s.stays_ended().await;
+        });
+        restarts_ended(&mut stage);
+    }
+}
+
+/// The spare dies in a paused copy, or is missing at a start: the next one stands in for it, and that is said.
+pub(super) fn next_spare_stands_in(seed: u64, trace: Trace) {
+    for strategy in STRATEGIES {
+        for missing in [false, true] {
+            let how =
+                if missing { "was being filled and is missing" } else { "failed while it was" };
+            let stands_in = format!("in the stead of disk 4, which {how}");
+            let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 2);
+            let ends_well = async move |mut s: Script| {
+                s.await_that("a copy to disk 5", |s| s.copy_to(5).is_some()).await;
+                s.told_once("spare-engaged", &stands_in);
+                let job = s.copy_to(5).expect("seen above");
+                let running = job.state == JobState::Running;
+                if running && !job.message.contains(&stands_in) {
+                    s.machine.complain(format!("the job does not say so: {job:?}"));
+                }
+                s.must(s.machine.array.limit_job(job.id, 0).await, "jobs --limit");
+                s.scribble(5).await;
+                s.await_that("the swap", |s| s.in_state(5, DiskState::InSync)).await;
+                s.whole_again().await;
+                s.verify().await;
+                s.machine.audit().await;
+            };
+            if missing {
+                act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                    s.in_mid_copy(strategy).await;
+                });
+                stage.world.shelf.named("d4").expect("the spare").withheld.set(true);
+                act(&mut stage, degraded(), ends_well);
+            } else {
+                act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                    s.in_mid_copy(strategy).await;
+                    s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "replace pause");
+                    s.kill("d4");
+                    s.scribble(5).await;
+                    ends_well(s).await;
+                });
+            }
+        }
+    }
+}
+
+/// The only spare of an ailing disk dies: a copy by itself is not said to have ended, and goes on once there is a spare.
+pub(super) fn ailing_disk_waits(seed: u64, trace: Trace) {
+    for strategy in STRATEGIES {
+        let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 1);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            if strategy == Strategy::WorkDisk {
+                s.add_work_disk(2).await;
+            }
+            s.scribble(20).await;
+            s.replace(1, SLOW, strategy).await;
+            s.await_that("a copy to disk 4", |s| s.copy_to(4).is_some()).await;
+            s.machine.array.smart_failure(DiskNumber(1));
+            s.kill("d4");
+            s.scribble(5).await;
+            s.flush().await;
+            s.whole_again().await;
+            s.await_that("a refusal", |s| s.event("avoidance-refused")).await;
+            let spare = s.add_spare().await;
+            s.await_that("the swap", |s| s.in_state(spare, DiskState::InSync)).await;
+            s.whole_again().await;
+            if s.times_told("replace-ended", ENDED) > 0 {
+                s.machine.complain("the copy of an ailing disk is said to have ended".into());
+            }
+            s.verify().await;
+            s.machine.audit().await;
+        });
+    }
+}
