@@ -49,18 +49,20 @@ pub(super) fn choose(
 ) -> Result<Plan, String> {
     let mut plan = Plan { volumes: Vec::new(), secondaries: Vec::new(), why: Vec::new() };
     let mut secondaries = Secondaries::new(config, group, tolerance, whole);
-    let mut refusals: Vec<String> = Vec::new();
+    let mut missed = Missed::default();
     let mut load = load(config, offers);
     for volume in config.volumes.iter().filter(|v| v.group == group.number) {
         let number = volume.number;
         let wanted = wanted(config, number, asked);
         if let Some(what) = backup_itself(config, number) {
             plan.why.push(format!("volume {number} is {what} itself: direct"));
+            missed.kept.push(format!("volume {number} is {what} itself"));
             plan.volumes.push(ShieldedVolume { volume: number, chain: Vec::new() });
             continue;
         }
         let mut chain = Vec::new();
         let mut unused_pair = String::new();
+        let known = missed.refusals.len();
         if matches!(wanted, Strategy::Auto | Strategy::Pair) {
             let taken = match config.backups.pair_of(number) {
                 Some(pair) => existing_pair(config, group, tolerance, pair, whole),
@@ -72,7 +74,7 @@ pub(super) fn choose(
                     if config.backups.pair_of(number).is_some() {
                         unused_pair = format!(", since {why}");
                     }
-                    refusals.push(why);
+                    missed.refusals.push(why);
                 }
             }
         }
@@ -81,7 +83,7 @@ pub(super) fn choose(
                 continue;
             }
             let (fit, unfit) = candidates(config, group, number, tolerance, kind, offers);
-            refusals.extend(unfit);
+            missed.refusals.extend(unfit);
             if let Some(place) = fit.into_iter().min_by_key(|p| (load[p], *p)) {
                 *load.entry(place).or_default() += 1;
                 chain.push(place);
@@ -90,25 +92,57 @@ pub(super) fn choose(
         plan.why.push(match chain.first() {
             Some(place) => format!("volume {number}: {place}{unused_pair}"),
             None if wanted == Strategy::Direct => format!("volume {number}: direct, as asked"),
+            None if wanted != Strategy::Auto && missed.refusals.len() == known => {
+                format!("volume {number}: direct, since there is no {} for it", noun(wanted))
+            }
             None => format!("volume {number}: direct"),
         });
+        if chain.is_empty() && wanted != Strategy::Direct {
+            missed.wanted = missed.wanted.or(Some(wanted));
+        }
         plan.volumes.push(ShieldedVolume { volume: number, chain });
     }
     plan.secondaries = secondaries.chosen;
+    conclude(plan, group.number, asked, missed)
+}
+
+/// What could not be had, and why.
+#[derive(Default)]
+struct Missed {
+    refusals: Vec<String>,
+    /// Volumes that hold other volumes' writes themselves.
+    kept: Vec<String>,
+    /// What was wanted first and not had.
+    wanted: Option<Strategy>,
+}
+
+/// A plan that shields nothing says why, and what would; it is refused if one strategy was asked for.
+fn conclude(
+    mut plan: Plan,
+    group: GroupNumber,
+    asked: Strategy,
+    missed: Missed,
+) -> Result<Plan, String> {
+    let Missed { mut refusals, kept, wanted } = missed;
+    if plan.volumes.iter().any(|v| !v.chain.is_empty()) {
+        return Ok(plan);
+    }
+    if plan.volumes.is_empty() {
+        plan.why.push("it has no volume".into());
+        return Ok(plan);
+    }
     refusals.sort();
     refusals.dedup();
-    let nothing = plan.volumes.iter().all(|v| v.chain.is_empty());
-    if nothing && !matches!(asked, Strategy::Auto | Strategy::Direct) && !plan.volumes.is_empty() {
-        return Err(if refusals.is_empty() {
-            format!("there is no {} for group {}; {}", noun(asked), group.number, how_to(asked))
-        } else {
-            format!("{}; {}", refusals.join("; "), how_to(asked))
-        });
-    }
-    if nothing {
+    if matches!(asked, Strategy::Auto | Strategy::Direct) {
         plan.why.extend(refusals);
+        plan.why.extend(wanted.map(|wanted| how_to(wanted).to_string()));
+        return Ok(plan);
     }
-    Ok(plan)
+    if refusals.is_empty() {
+        refusals.push(format!("there is no {} for group {group}", noun(asked)));
+    }
+    refusals.extend(kept);
+    Err(format!("{}; {}", refusals.join("; "), how_to(asked)))
 }
 
 /// The strategy for a volume: its own, unless another one was asked for.
@@ -311,7 +345,9 @@ fn how_to(strategy: Strategy) -> &'static str {
         Strategy::WorkVolume => "make one with `forestall work-volume add VOLUME`",
         Strategy::WorkDisk => "make one with `forestall work-disk add N --legs PATH,PATH`",
         Strategy::Pair => "make a group with `forestall group create`, or use --backup auto",
-        Strategy::Auto | Strategy::Direct => "use --backup auto",
+        Strategy::Auto | Strategy::Direct => {
+            "a work disk or a work volume can take its writes: `forestall work-disk add N --legs PATH,PATH` or `forestall work-volume add VOLUME`"
+        }
     }
 }
 
@@ -369,5 +405,36 @@ mod tests {
         let plan = plan.expect("a work disk is there");
         assert_eq!(plan.volumes[0].chain, [place]);
         assert!(plan.why[0].contains("work disk 600, since the pair of volumes 1 and 3 is split"));
+    }
+
+    #[test]
+    fn a_plan_that_shields_nothing_says_why_and_what_would() {
+        let mut config = samples::configuration();
+        config.backups = crate::config::BackupTable::default();
+        let why = |config: &Configuration, asked| {
+            let group = &config.groups[0];
+            super::choose(config, group, 2, asked, &BTreeMap::new(), &BTreeMap::new())
+        };
+        let words = |config: &Configuration| {
+            why(config, Strategy::Auto).expect("nothing was asked for").why.join("; ")
+        };
+        let auto = words(&config);
+        assert!(auto.contains("no group is without volumes"), "{auto}");
+        for how in ["`forestall work-disk add N", "`forestall work-volume add VOLUME`"] {
+            assert!(auto.contains(how), "{auto}");
+        }
+        let refused = why(&config, Strategy::WorkDisk).expect_err("there is none");
+        assert!(refused.starts_with("there is no work disk for group 1; make one"), "{refused}");
+        for volume in [1, 2].map(VolumeNumber) {
+            config.backups.strategies.insert(volume, Strategy::WorkDisk);
+        }
+        let set = words(&config);
+        assert!(set.contains("volume 1: direct, since there is no work disk for it"), "{set}");
+        assert!(set.contains("`forestall work-disk add N") && !set.contains("volume add"), "{set}");
+        config.backups.strategies = [1, 2].map(|v| (VolumeNumber(v), Strategy::Direct)).into();
+        let direct = words(&config);
+        assert_eq!(direct, "volume 1: direct, as asked; volume 2: direct, as asked");
+        config.volumes.clear();
+        assert_eq!(words(&config), "it has no volume");
     }
 }
