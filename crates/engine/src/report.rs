@@ -260,6 +260,8 @@ pub enum JobState {
     Failed,
     /// Stopped by a person or by the array's stop; resumes at the next start if it can.
     Stopped,
+    /// A copy that stands still at an operator's word, also over restarts; `message` says how it goes on.
+    Paused,
 }
 
 /// One long piece of work; finished ones are kept until the server stops.

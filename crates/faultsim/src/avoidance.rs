@@ -245,7 +245,7 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "ended-test-stays-ended",
-        story: "a test that failed, and one that was stopped by itself, do not begin again by a start",
+        story: "a test that failed, and one that was stopped, do not begin again by a start: why it failed is told still, and the disk is used only after another test",
         script: tested::ended_test_stays_ended,
     },
     Scenario {
@@ -272,6 +272,21 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         name: "ailing-disk-waits",
         story: "the only spare of an ailing disk dies: its copy is not said to have ended, and goes on once there is a spare",
         script: told::ailing_disk_waits,
+    },
+    Scenario {
+        name: "paused-copy-is-listed",
+        story: "a copy is paused, before it begins or in the middle, also over a restart: its job is listed as paused with what makes it go on",
+        script: told::paused_copy_is_listed,
+    },
+    Scenario {
+        name: "verdict-is-told-once",
+        story: "a disk is found ailing: that is told once, whatever starts come, and again only after it was cleared",
+        script: told::verdict_is_told_once,
+    },
+    Scenario {
+        name: "why-there-is-no-spare",
+        story: "a copy is asked for and the spares are ailing, too small or in use: each is named; one without a backup tells what would take the writes",
+        script: told::why_there_is_no_spare,
     },
     Scenario {
         name: "new-limit-holds-no-rows",

@@ -93,7 +93,8 @@ pub fn jobs(session: &Session, args: &JobsArgs) -> Result<ExitCode> {
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-/// Waits until nothing runs, nor is about to (a spare takes a place by itself a moment after its disk was lost), and answers what had been running at some time of the wait.
+/// Waits until nothing runs, nor is about to (a spare takes a place by itself a moment after its disk was lost), and answers what had been
+/// running at some time of the wait. A copy that is paused is answered too, and not waited for.
 fn wait(client: &Client, quiet: bool) -> Result<Vec<JobReport>> {
     let mut screen = Screen::new(quiet);
     let mut seen: BTreeMap<u64, JobReport> = BTreeMap::new();
@@ -104,7 +105,8 @@ fn wait(client: &Client, quiet: bool) -> Result<Vec<JobReport>> {
         let due = groups.iter().any(|group| group.work_due);
         let jobs: Vec<JobReport> = client.get("/v1/jobs")?;
         for job in jobs {
-            if job.state == JobState::Running || seen.contains_key(&job.id) {
+            let goes_on = matches!(job.state, JobState::Running | JobState::Paused);
+            if goes_on || seen.contains_key(&job.id) {
                 screen.show(&job)?;
                 seen.insert(job.id, job);
             }

@@ -268,7 +268,7 @@ pub fn job_pace(job: &JobReport) -> String {
     match (job.state, job.eta_s) {
         (JobState::Running, Some(eta)) => format!("{pace}{limit}, {} left", size::duration(eta)),
         (JobState::Running, None) => format!("{pace}{limit}"),
-        (JobState::Done | JobState::Failed | JobState::Stopped, _) => "-".into(),
+        (JobState::Done | JobState::Failed | JobState::Stopped | JobState::Paused, _) => "-".into(),
     }
 }
 
@@ -287,6 +287,7 @@ fn state_word(state: JobState) -> &'static str {
         JobState::Done => "done",
         JobState::Failed => "FAILED",
         JobState::Stopped => "stopped",
+        JobState::Paused => "paused",
     }
 }
 

@@ -122,6 +122,13 @@ fn a_replacement_is_paused_resumed_and_cancelled() {
     for words in ["is copied to disk 4, direct", "stands still", "replace resume 1"] {
         assert!(status.contains(words), "{words} in {status}");
     }
+    // So does the list of jobs, and nobody waits for it.
+    for args in [&["jobs"][..], &["jobs", "--wait"]] {
+        let listed = server.ok(args);
+        assert!(listed.contains(" paused "), "{listed}");
+        assert!(listed.contains("go on with `forestall replace resume 1`"), "{listed}");
+        assert_eq!(server.json(args)[0]["state"], "paused");
+    }
     server.ok(&["replace", "resume", "4"]);
     server.run(&["replace", "resume", "4"]).refused(&["not paused"]);
     let job =

@@ -47,6 +47,8 @@ struct Watch {
     /// Not replaced by itself: an operator cancelled that.
     held: bool,
     finding: Option<Finding>,
+    /// The verdict that people were told of last, also before the start.
+    told: Verdict,
     /// Why it was not replaced by itself, said once.
     refused: String,
 }
@@ -88,6 +90,7 @@ impl<E: Env> Array<E> {
         let watch = |entry: &HealthEntry| Watch {
             record: Record::new(entry.counts, entry.level.into()),
             ailing: entry.ailing,
+            told: if entry.ailing { Verdict::Ailing } else { Verdict::default() },
             held: entry.held,
             ..Watch::default()
         };
@@ -299,7 +302,8 @@ impl<E: Env> Array<E> {
         let before = {
             let mut watches = self.watches.disks.borrow_mut();
             let watch = watches.entry(disk).or_default();
-            watch.finding.replace(finding.clone()).map(|f| f.verdict).unwrap_or_default()
+            watch.finding = Some(finding.clone());
+            std::mem::replace(&mut watch.told, finding.verdict)
         };
         if before == finding.verdict {
             return;

@@ -66,11 +66,19 @@ impl Jobs {
         self.next.get()
     }
 
-    /// Says more of why the last job on a disk ended.
-    pub(super) fn reword(&self, disk: DiskNumber, message: String) {
+    /// Whether the job that fills a disk is listed, and not only promised.
+    pub(super) fn had_fill(&self, disk: DiskNumber) -> bool {
+        let fills = |job: &Rc<Job>| job.disk == Some(disk) && job.kind.fills();
+        !self.promised.borrow().contains_key(&disk) && self.list.borrow().iter().any(fills)
+    }
+
+    /// The fill of `disk` that was paused goes on in a moment, under its number.
+    pub(super) fn go_on(&self, disk: DiskNumber) {
         let list = self.list.borrow();
-        if let Some(job) = list.iter().rfind(|j| j.disk == Some(disk)) {
-            *job.message.borrow_mut() = message;
+        let paused = list.iter().rfind(|job| job.disk == Some(disk) && job.kind.fills());
+        if let Some(job) = paused {
+            job.tell("it is about to go on");
+            self.promised.borrow_mut().entry(disk).or_insert(job.id);
         }
     }
 
@@ -161,9 +169,13 @@ impl<E: Env> Array<E> {
         });
         job.progress.stop.set(job.progress.stop.get() || self.stopping.get());
         let mut list = self.jobs.list.borrow_mut();
+        list.retain(|before| before.id != id); // It was paused, and goes on.
         list.push(Rc::clone(&job));
         while list.len() > ENDED_KEPT {
-            let Some(at) = list.iter().position(|j| j.state.get() != JobState::Running) else {
+            let is_paused =
+                |j: &Job| j.disk.is_some_and(|disk| self.paused.borrow().contains(&disk));
+            let has_ended = |j: &Rc<Job>| j.state.get() != JobState::Running && !is_paused(j);
+            let Some(at) = list.iter().position(has_ended) else {
                 break;
             };
             list.remove(at);
@@ -196,7 +208,9 @@ impl<E: Env> Array<E> {
             }
             report
         };
-        self.jobs.list.borrow().iter().map(told).collect()
+        let mut jobs = self.jobs.list.borrow().iter().map(told).collect::<Vec<_>>();
+        self.tell_of_paused(&mut jobs);
+        jobs
     }
 
     /// The job that the replacement of `disk` waits for, if its group is at other work just now.
@@ -220,7 +234,12 @@ impl<E: Env> Array<E> {
         if job.state.get() == JobState::Running {
             return Ok(job);
         }
-        Err(CommandError::Refused(format!("job {id} has ended already")))
+        let mut reports = self.jobs().into_iter();
+        let paused = reports.find(|job| job.id == id && job.state == JobState::Paused);
+        Err(CommandError::Refused(match paused {
+            Some(paused) => format!("job {id} is paused: {}", paused.message),
+            None => format!("job {id} has ended already"),
+        }))
     }
 
     /// Changes a running job's rate limit, in bytes a second; 0 takes it away. The limit of a fill is kept over restarts, as the one it began with.

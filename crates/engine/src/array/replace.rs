@@ -82,18 +82,39 @@ impl<E: Env> Array<E> {
                 }
                 spare
             }
-            None => self.pick_spare(&config, group.member_len()).ok_or_else(|| {
-                CommandError::Refused(format!(
-                    "there is no spare with {} usable; add one with `forestall disk add PATH --role spare`",
-                    words::exact(group.member_len())
-                ))
-            })?,
+            None => self
+                .pick_spare(&config, group.member_len())
+                .ok_or_else(|| self.no_spare(&config, group.member_len()))?,
         };
         self.failed_fillers.borrow_mut().remove(&(number, slot));
         self.engage(&group, slot, spare, rate, asked).await?;
         self.hold(disk, false);
         let running = self.jobs.running(number, |job| job.disk == Some(spare));
         Ok(running.map_or_else(|| self.jobs.promise(spare), |job| job.id()))
+    }
+
+    /// That no spare can take a member's place, and of each that stands by why it cannot.
+    fn no_spare(&self, config: &Configuration, member_len: u64) -> CommandError {
+        let spares = config.disks.iter().filter(|d| d.role == DiskRole::Spare && d.in_service());
+        let why = spares.map(|spare| {
+            let number = spare.number;
+            if let Some((group, _)) = config.slot_of(number) {
+                format!("; disk {number} is being filled in group {group}")
+            } else if spare.data_len < member_len {
+                format!("; disk {number} has only {}", words::exact(spare.data_len))
+            } else if self.is_ailing(number) {
+                format!(
+                    "; disk {number} is ailing (see `forestall health show`): trust it again with `forestall health clear {number}`"
+                )
+            } else {
+                format!("; disk {number} does not answer")
+            }
+        });
+        CommandError::Refused(format!(
+            "there is no spare with {} usable{}; add one with `forestall disk add PATH --role spare`",
+            words::exact(member_len),
+            why.collect::<String>()
+        ))
     }
 
     /// The smallest spare that is large enough.

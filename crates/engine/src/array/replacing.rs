@@ -10,8 +10,9 @@ use super::disks::no_disk;
 use crate::config::{AvoidanceState, SlotState};
 use crate::error::CommandError;
 use crate::ids::{DiskNumber, GroupNumber, Slot};
-use crate::report::Severity;
-use crate::runtime::Env;
+use crate::progress::Progress;
+use crate::report::{JobKind, JobReport, JobState, Severity};
+use crate::runtime::{Env, Runtime};
 
 /// A member and the disk being filled in its place.
 struct Replacing {
@@ -69,11 +70,44 @@ impl<E: Env> Array<E> {
             )));
         }
         self.keep_paused(group, slot, true).await?;
-        let words = format!("paused; go on with `forestall replace resume {disk}`");
-        self.jobs.reword(spare, words);
+        self.list_paused();
         let what = format!("the copy to disk {spare} stands still");
         self.event(Severity::Info, "replace-paused", Some(spare), Some(group), what);
         Ok(())
+    }
+
+    /// Lists the copies that are paused and have no job yet: those that a start found, and those that had not begun.
+    pub(super) fn list_paused(&self) {
+        let config = self.config.borrow();
+        for spare in self.paused.borrow().iter() {
+            if self.jobs.had_fill(*spare) {
+                continue;
+            }
+            let Some((number, slot)) = config.slot_of(*spare) else { continue };
+            let Ok(group) = self.group(number) else { continue };
+            let rate = self.rate_of(number, slot);
+            let progress = Progress::new(group.member_len(), rate, self.rt.now_ns());
+            let done = group.filled_bytes(slot);
+            progress.done.set(done);
+            progress.resumed_at.set(done);
+            let job = self.begin_job(JobKind::Replace, number, Some(*spare), progress);
+            self.end_job(&job, JobState::Stopped, "stopped by an operator");
+        }
+    }
+
+    /// Of the jobs, the last of each copy that is paused is told of as that.
+    pub(super) fn tell_of_paused(&self, jobs: &mut [JobReport]) {
+        let config = self.config.borrow();
+        for spare in self.paused.borrow().iter() {
+            let last = jobs.iter_mut().rfind(|job| job.disk == Some(*spare) && job.kind.fills());
+            let Some(job) = last.filter(|job| job.state == JobState::Stopped) else { continue };
+            let slots = config.groups.iter().flat_map(|group| &group.slots);
+            let Some(slot) = slots.into_iter().find(|s| s.replacement == Some(*spare)) else {
+                continue;
+            };
+            job.state = JobState::Paused;
+            job.message = format!("go on with `forestall replace resume {}`", slot.disk);
+        }
     }
 
     /// Makes a pause outlive a restart.
@@ -104,6 +138,7 @@ impl<E: Env> Array<E> {
             )));
         }
         self.keep_paused(group, slot, false).await?;
+        self.jobs.go_on(spare);
         let what = format!("the copy to disk {spare} goes on");
         self.event(Severity::Info, "replace-resumed", Some(spare), Some(group), what);
         self.note_change();

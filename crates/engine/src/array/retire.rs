@@ -305,7 +305,7 @@ impl<E: Env> Array<E> {
         let (severity, kind, how) = match state {
             JobState::Failed => (Severity::Warning, "retired-failed-test", "failed the test"),
             JobState::Done => (Severity::Info, "retired-tested", "passed the test"),
-            JobState::Running | JobState::Stopped => {
+            JobState::Running | JobState::Stopped | JobState::Paused => {
                 (Severity::Info, "retired-tested", "was not tested to the end")
             }
         };

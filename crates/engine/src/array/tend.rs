@@ -59,6 +59,7 @@ impl<E: Env> Array<E> {
         self.rt.spawn(Box::pin(async move { array.watch_health().await }));
         let array = Rc::clone(self);
         self.rt.spawn(Box::pin(async move { array.take_up_tests().await }));
+        self.list_paused();
         let groups: Vec<_> = self.groups.borrow().values().cloned().collect();
         for group in groups {
             self.tend_group(&group);

@@ -3,6 +3,7 @@
 //! Owns the scripts; the list is in `avoidance.rs`. Invariants: with and without a shield a copy by command ends the same way where no spare is left, is told of
 //! once, and does not begin by itself later; a restart changes nothing of that.
 
+use forestall_engine::health::Mode;
 use forestall_engine::{
     AssembleOptions, DiskNumber, DiskReport, DiskState, JobKind, JobReport, JobState, Level,
     Strategy,
@@ -190,4 +191,111 @@ pub(super) fn ailing_disk_waits(seed: u64, trace: Trace) {
             s.machine.audit().await;
         });
     }
+}
+
+impl Script {
+    /// The copy to disk 4 is listed as paused, with what makes it go on.
+    fn listed_as_paused(&self) {
+        let job = self.copy_to(4);
+        let is_told = |job: &JobReport| {
+            job.state == JobState::Paused && job.message.contains("`forestall replace resume 1`")
+        };
+        if !job.as_ref().is_some_and(is_told) {
+            self.machine.complain(format!("it is not listed as paused: {job:?}"));
+        }
+    }
+
+    async fn pause(&self) {
+        self.must(self.machine.array.pause_replace(DiskNumber(1)).await, "replace pause");
+        self.listed_as_paused();
+    }
+}
+
+/// A pause is seen in the list of jobs, from before the copy began, in the middle of it, and after a restart; not after it was given up.
+pub(super) fn paused_copy_is_listed(seed: u64, trace: Trace) {
+    for strategy in STRATEGIES {
+        for early in [false, true] {
+            let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 1);
+            act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                if early {
+                    s.add_work_disk(2).await;
+                    s.scribble(20).await;
+                    s.replace(1, SLOW, strategy).await;
+                } else {
+                    s.in_mid_copy(strategy).await;
+                }
+                s.pause().await;
+                s.machine.pause(SECOND).await;
+                s.listed_as_paused();
+            });
+            act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                s.machine.pause(SECOND).await;
+                s.listed_as_paused();
+                let paused = s.copy_to(4).expect("seen above").id;
+                let limited = s.machine.array.limit_job(paused, 0).await;
+                s.must_refuse(limited, "go on with `forestall replace resume 1`");
+                let resumed = s.machine.array.resume_replace(DiskNumber(1)).await;
+                s.must(resumed, "replace resume");
+                let runs = |job: &JobReport| job.state == JobState::Running;
+                s.await_that("the copy", |s| s.copy_to(4).is_some_and(|job| runs(&job))).await;
+                let jobs = s.machine.array.jobs();
+                let copies = jobs.iter().filter(|job| job.kind == JobKind::Replace);
+                if copies.map(|job| job.id).ne([paused]) {
+                    s.machine.complain(format!("it does not go on under its number: {jobs:?}"));
+                }
+                s.pause().await;
+                let cancelled = s.machine.array.cancel_replace(DiskNumber(1)).await;
+                s.must(cancelled, "replace cancel");
+                s.whole_again().await;
+                if s.copy_to(4).is_none_or(|job| job.state != JobState::Stopped) {
+                    s.machine.complain(format!("given up: {:?}", s.copy_to(4)));
+                }
+                s.scribble(5).await;
+                s.verify().await;
+            });
+        }
+    }
+}
+
+/// A verdict that the configuration keeps is no news to a start.
+pub(super) fn verdict_is_told_once(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid5, 3, 1);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+        s.machine.array.smart_failure(DiskNumber(1));
+        s.await_that("the verdict", |s| s.event("disk-ailing")).await;
+    });
+    stage.run(AssembleOptions::default(), None, |machine| async move {
+        let s = Script::new(&machine);
+        machine.pause(10 * SECOND).await;
+        s.told_once("disk-ailing", "disk 1 ");
+    });
+    stage.end(false);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.machine.pause(10 * SECOND).await;
+        s.told_once("disk-ailing", "disk 1 ");
+        s.must(s.machine.array.clear_health(DiskNumber(1)).await, "health clear");
+        s.machine.pause(10 * SECOND).await;
+        s.machine.array.smart_failure(DiskNumber(1));
+        s.await_that("the news", |s| s.times_told("disk-ailing", "disk 1 ") == 2).await;
+    });
+}
+
+/// What stands in the way of a copy is named, and what to do about it.
+pub(super) fn why_there_is_no_spare(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid5, 3, 2);
+    act(&mut stage, AssembleOptions::default(), |mut s| async move {
+        s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+        s.machine.array.smart_failure(DiskNumber(4));
+        s.scribble(5).await;
+        s.must(s.machine.array.replace(DiskNumber(1), None, SLOW).await, "replace 1");
+        s.told_once("copied-directly", "`forestall work-disk add N --legs PATH,PATH`");
+        s.add_group(Level::Raid1, 2, 8 << 20).await;
+        let second = s.machine.array.replace(DiskNumber(2), None, 0).await;
+        s.must_refuse(second, "trust it again with `forestall health clear 4`");
+        let second = s.machine.array.replace(DiskNumber(2), None, 0).await;
+        s.must_refuse(second, "disk 5 is being filled in group 1");
+        let large = s.machine.array.replace(DiskNumber(6), None, 0).await;
+        s.must_refuse(large, "disk 4 has only ");
+    });
 }
