@@ -263,6 +263,17 @@ pub struct HealthTable {
     pub disks: BTreeMap<DiskNumber, HealthEntry>,
 }
 
+/// A replaced disk that did not pass its test.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FailedTest {
+    /// The group that it served.
+    pub group: GroupNumber,
+    /// The slot that it had.
+    pub slot: Slot,
+    /// What it did, with the figures.
+    pub why: String,
+}
+
 /// The whole configuration of an array.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Configuration {
@@ -297,6 +308,8 @@ pub struct Configuration {
     pub backups: BackupTable,
     /// Disks that others have replaced and whose test has not ended, and the slots they had: a disk may be all that has what its slot has lost.
     pub retired: BTreeMap<DiskNumber, (GroupNumber, Slot)>,
+    /// Disks that others have replaced and that failed their test: they are not used before they pass one.
+    pub failed_tests: BTreeMap<DiskNumber, FailedTest>,
 }
 
 impl Configuration {

@@ -58,8 +58,11 @@ impl<E: Env> Array<E> {
             .map(|(disk, entry)| Problem {
                 kind: ProblemKind::DiskSpent,
                 health: Health::Healthy,
-                what: self.why_spent(disk, entry),
-                action: self.owed_words(disk.number).or_else(|| self.retired_words(config, disk.number)).unwrap_or_else(|| format!(
+                what: self.why_spent(config, disk, entry),
+                action: self.owed_words(disk.number)
+                    .or_else(|| self.retired_words(config, disk.number))
+                    .or_else(|| failed_test_words(config, disk))
+                    .unwrap_or_else(|| format!(
                     "take it out with `forestall disk remove {}` and replace the hardware ({}); what comes in its stead is added \
                      with `forestall disk add PATH`",
                     disk.number,
@@ -146,7 +149,11 @@ impl<E: Env> Array<E> {
     }
 
     /// Why a disk is used no longer: the words of the time, if the log still has them.
-    fn why_spent(&self, disk: &DiskReport, entry: &DiskEntry) -> String {
+    fn why_spent(&self, config: &Configuration, disk: &DiskReport, entry: &DiskEntry) -> String {
+        if let Some(test) = config.failed_tests.get(&disk.number) {
+            let number = disk.number;
+            return format!("disk {number} failed the test after it was replaced: {}", test.why);
+        }
         let events = self.events_after(0);
         let last = |kinds: &[&str]| {
             let mut events = events.iter().rev();
@@ -172,13 +179,24 @@ impl<E: Env> Array<E> {
                 format!("disk {} was missing at a start; another disk has its place", disk.number)
             }
             (DropReason::Replaced | DropReason::Removed, _) => {
-                let told = last(&["disk-replaced", "retired-failed-test"]);
+                let told = last(&["disk-replaced"]);
                 told.unwrap_or_else(|| {
                     format!("disk {} was replaced: another disk has its place", disk.number)
                 })
             }
         }
     }
+}
+
+/// What to do about a replaced disk that failed its test.
+fn failed_test_words(config: &Configuration, disk: &DiskReport) -> Option<String> {
+    let number = disk.number;
+    config.failed_tests.get(&number)?;
+    Some(format!(
+        "take it out with `forestall disk remove {number}` and throw it away ({}); if a cable or a controller was to blame, \
+         `forestall health clear {number}` has it tested once more",
+        disk.identity.words()
+    ))
 }
 
 /// A member whose slot has been filled elsewhere is history, not a problem.

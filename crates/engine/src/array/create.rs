@@ -147,6 +147,7 @@ fn plan<E: Env>(
         health: HealthTable::default(),
         backups: BackupTable::default(),
         retired: BTreeMap::new(),
+        failed_tests: BTreeMap::new(),
     };
     Ok((blanks, config, notes))
 }

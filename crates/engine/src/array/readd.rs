@@ -36,6 +36,7 @@ impl<E: Env> Array<E> {
         let Service::Dropped { history, generation, .. } = entry.service else {
             return Err(CommandError::Refused(format!("disk {number} is in service already")));
         };
+        refuse_untested(&config, number)?;
         let set = config.backups.set_of_leg(number);
         if let Some(set) = set.filter(|set| set.log != 0) {
             self.refuse_only_source(&config, set, number)?;
@@ -79,18 +80,7 @@ impl<E: Env> Array<E> {
         }
         // What it held of a lost block may be written over from now on.
         self.groups.borrow().values().for_each(|group| group.owes_nothing(number));
-        let what = match (place, partly) {
-            (None, _) if set.is_some() => {
-                "is back, as a leg that holds what the others hold".to_string()
-            }
-            (None, _) => "is back, as a spare: its slot was rebuilt elsewhere".to_string(),
-            (Some((group, _)), true) => {
-                format!("is back in group {group}; what changed meanwhile is copied")
-            }
-            (Some((group, _)), false) => {
-                format!("is back in group {group} and is rebuilt from the start")
-            }
-        };
+        let what = self.how_it_is_back(number, set.is_some(), place.map(|p| p.0), partly);
         self.event(
             Severity::Info,
             "disk-readded",
@@ -99,6 +89,29 @@ impl<E: Env> Array<E> {
             format!("disk {number} {what}"),
         );
         Ok(())
+    }
+
+    /// What a disk that is back is now, in words.
+    fn how_it_is_back(
+        &self,
+        number: DiskNumber,
+        is_leg: bool,
+        group: Option<GroupNumber>,
+        partly: bool,
+    ) -> String {
+        match (group, partly) {
+            (None, _) if is_leg => "is back, as a leg that holds what the others hold".into(),
+            (None, _) if self.is_ailing(number) => format!(
+                "is back, and is no spare as long as it is ailing: `forestall health clear {number}` trusts it again"
+            ),
+            (None, _) => "is back, as a spare: its slot was rebuilt elsewhere".into(),
+            (Some(group), true) => {
+                format!("is back in group {group}; what changed meanwhile is copied")
+            }
+            (Some(group), false) => {
+                format!("is back in group {group} and is rebuilt from the start")
+            }
+        }
     }
 
     /// The leg that a log is still read from is all there is of it: it cannot be filled from itself.
@@ -265,6 +278,16 @@ impl<E: Env> Array<E> {
         }
         Ok(())
     }
+}
+
+/// A replaced disk that failed its test is not used before it passes one.
+fn refuse_untested(config: &Configuration, number: DiskNumber) -> Result<(), CommandError> {
+    let Some(test) = config.failed_tests.get(&number) else { return Ok(()) };
+    Err(CommandError::Refused(format!(
+        "disk {number} failed the test after it was replaced ({}): it is not used before it passes one. `forestall health clear {number}` \
+         has it tested once more, and it is a spare if it passes; else take it out with `forestall disk remove {number}`",
+        test.why
+    )))
 }
 
 /// The first member that is back tells what the maps of its group are; blank ones would take all data for never written. What a crash left half-way

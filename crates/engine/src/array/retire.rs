@@ -5,13 +5,15 @@
 
 use std::rc::Rc;
 
+use super::disks::hint;
 use super::{Array, shelter};
 use crate::buf::Buf;
 use crate::config::{
-    AvoidanceState, Configuration, DiskRole, DropReason, Retired, Service, SlotState,
+    AvoidanceState, Configuration, DiskRole, DropReason, FailedTest, Retired, Service, SlotState,
 };
 use crate::drive::{Drive, Timed};
 use crate::error::CommandError;
+use crate::format::config::WHY_MAX;
 use crate::group::{Away, Group};
 use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::progress::Progress;
@@ -202,7 +204,6 @@ impl<E: Env> Array<E> {
     pub(super) async fn take_up_tests(self: Rc<Self>) {
         let due = self.config.borrow().retired.clone();
         for (disk, (number, slot)) in due {
-            let Ok(group) = self.group(number) else { continue };
             let Ok(_turn) = self.turn().await else { return };
             if self.config.borrow().retired.get(&disk) != Some(&(number, slot)) {
                 continue;
@@ -218,31 +219,43 @@ impl<E: Env> Array<E> {
                     continue; // It is in service as it was: the next start sees to it.
                 }
             }
-            if !self.is_replaced(disk) || !self.drives.borrow().contains_key(&disk) {
-                continue;
+            if let Some(what) = self.take_up_test(number, old, "that had not ended").await {
+                self.event(Severity::Info, "retired-returned", Some(disk), None, what);
             }
-            let as_it_left = self.is_as_it_left(disk).await;
-            self.at_start.borrow_mut().remove(&disk);
-            let what = match as_it_left {
-                Ok(()) => {
-                    self.test_or_keep(&group, old);
-                    match group.lost_in(slot) {
-                        0 if may_need_retired(&group, slot) => {
-                            format!("is kept as it is until group {number} answers")
-                        }
-                        0 => "is tested from the start: that had not ended".to_string(),
-                        lost => format!(
-                            "is kept as it is: {} of slot {slot} of group {number} are lost and may be on it alone",
-                            words::counted(lost, "block")
-                        ),
-                    }
-                }
-                Err(why) => format!("is not tested: {why}"),
-            };
-            let what =
-                format!("disk {disk} ({}), which was copied away, {what}", self.path_of(disk));
-            self.event(Severity::Info, "retired-returned", Some(disk), None, what);
         }
+    }
+
+    /// Tests a replaced disk from the start, or keeps it; answers which in words, or nothing if it is not open. `since` says why it is tested now.
+    pub(super) async fn take_up_test(
+        self: &Rc<Self>,
+        number: GroupNumber,
+        old: Retired,
+        since: &str,
+    ) -> Option<String> {
+        let Retired { disk, slot } = old;
+        let group = self.group(number).ok()?;
+        if !self.is_replaced(disk) || !self.drives.borrow().contains_key(&disk) {
+            return None;
+        }
+        let as_it_left = self.is_as_it_left(disk).await;
+        self.at_start.borrow_mut().remove(&disk);
+        let what = match as_it_left {
+            Ok(()) => {
+                self.test_or_keep(&group, old);
+                match group.lost_in(slot) {
+                    0 if may_need_retired(&group, slot) => {
+                        format!("is kept as it is until group {number} answers")
+                    }
+                    0 => format!("is tested from the start: {since}"),
+                    lost => format!(
+                        "is kept as it is: {} of slot {slot} of group {number} are lost and may be on it alone",
+                        words::counted(lost, "block")
+                    ),
+                }
+            }
+            Err(why) => format!("is not tested: {why}"),
+        };
+        Some(format!("disk {disk} ({}), which was copied away, {what}", self.path_of(disk)))
     }
 
     /// Opens a replaced disk that the start found, if it holds what it had when it left: one that was put back to an older image, or went on alone,
@@ -270,6 +283,7 @@ impl<E: Env> Array<E> {
         let progress = Progress::new(2 * total, 0, self.rt.now_ns());
         let job = self.begin_job(JobKind::Test, group, Some(disk), Rc::clone(&progress));
         let verdict = self.test(disk, drive, total, &progress).await;
+        let mut failed = None;
         let (state, message) = match verdict {
             Ok(true) => match self.offer_again(disk).await {
                 Ok(()) => {
@@ -289,6 +303,7 @@ impl<E: Env> Array<E> {
             }
             Err(why) => {
                 self.distrust(disk);
+                failed = Some(hint(&why, WHY_MAX));
                 (JobState::Failed, format!("{why}: take it out and throw it away"))
             }
         };
@@ -296,7 +311,11 @@ impl<E: Env> Array<E> {
         if state != JobState::Done && !goes_on {
             // With the verdict. If it is not kept, the next start tests once more.
             let ended = self.commit(|next| {
-                next.retired.remove(&disk);
+                if let Some((group, slot)) = next.retired.remove(&disk)
+                    && let Some(why) = failed
+                {
+                    next.failed_tests.insert(disk, FailedTest { group, slot, why });
+                }
                 self.keep_health(next);
             });
             let _ = ended.await;
@@ -309,12 +328,6 @@ impl<E: Env> Array<E> {
                 (Severity::Info, "retired-tested", "was not tested to the end")
             }
         };
-        if state == JobState::Failed {
-            drive
-                .notes
-                .borrow_mut()
-                .push(format!("failed the test after it was replaced: {message}"));
-        }
         let what = format!("disk {disk}, which was copied away, {how}: {message}");
         self.event(severity, kind, Some(disk), None, what);
     }
@@ -381,6 +394,10 @@ pub(super) fn forget_used(next: &mut Configuration) {
     };
     let due = next.retired.iter().filter(|(disk, (group, _))| due(**disk, *group));
     next.retired = due.map(|(disk, served)| (*disk, *served)).collect();
+    let failed = next.failed_tests.iter();
+    let failed =
+        failed.filter(|(disk, test)| next.group(test.group).is_some() && next.is_replaced(**disk));
+    next.failed_tests = failed.map(|(disk, test)| (*disk, test.clone())).collect();
 }
 
 /// Whether a disk that had a slot may be all that has some of it: blocks are lost, or the group cannot give everything now.

@@ -105,6 +105,9 @@ impl<E: Env> Array<E> {
         if config.backups.suspected.contains(&disk.number) {
             notes.push("once suspected: it was copied away and passed a test since".into());
         }
+        if let Some(test) = config.failed_tests.get(&disk.number) {
+            notes.push(format!("failed the test after it was replaced: {}", test.why));
+        }
         DiskReport {
             number: disk.number,
             state: self.disk_state(config, disk),

@@ -12,7 +12,7 @@ mod sections;
 use thiserror::Error;
 
 pub use self::backups::CHAIN_MAX;
-pub use self::check::{Invalid, check, name_is_valid};
+pub use self::check::{Invalid, WHY_MAX, check, name_is_valid};
 use super::codec::{CRC_AT, CodecError, Reader, Writer, is_blank, is_sealed, seal};
 use crate::buf::Buf;
 use crate::config::Configuration;
@@ -27,11 +27,11 @@ pub const CONFIG_HEADER: usize = 64;
 /// Bytes of a section's header.
 pub const SECTION_HEADER: usize = 8;
 /// Known sections.
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
 /// Flag of a section: software that does not know it may go on without it.
 pub const SECTION_MAY_IGNORE: u16 = 1;
 
-/// A section's tag. Each stands there once; only the last three may be missing.
+/// A section's tag. Each stands there once; only the last four may be missing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Section {
     /// Name, commit time, `inject` allowed.
@@ -52,6 +52,8 @@ pub enum Section {
     Backups = 8,
     /// Replaced disks whose test has not ended; missing where there is none. Software that does not know it tests none of them.
     Retired = 9,
+    /// Replaced disks that failed their test; missing where there is none. Software that does not know it forgets why.
+    FailedTests = 10,
 }
 
 /// Why a configuration was not encoded.
@@ -107,7 +109,10 @@ pub fn encode(config: &Configuration, slot_len: u64) -> Result<Buf, EncodeError>
         if tag == Section::Retired && config.retired.is_empty() {
             continue;
         }
-        let ignorable = matches!(tag, Section::Health | Section::Retired);
+        if tag == Section::FailedTests && config.failed_tests.is_empty() {
+            continue;
+        }
+        let ignorable = matches!(tag, Section::Health | Section::Retired | Section::FailedTests);
         let flags = if ignorable { SECTION_MAY_IGNORE } else { 0 };
         payload.u16(tag as u16).u16(flags).u32(len).bytes(&body);
     }
@@ -197,7 +202,8 @@ fn split(payload: &[u8]) -> Result<[&[u8]; SECTIONS], ConfigError> {
             None => return Err(ConfigError::TooNew(format!("section {tag} is not known"))),
         }
     }
-    for optional in [Section::Health, Section::Backups, Section::Retired] {
+    let optional = [Section::Health, Section::Backups, Section::Retired, Section::FailedTests];
+    for optional in optional {
         let body = &mut found[optional as usize - 1];
         *body = body.or(Some(&[]));
     }

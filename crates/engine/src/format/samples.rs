@@ -4,9 +4,9 @@ use super::label::Label;
 use super::layout::Layout;
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, BackupTable, Configuration, DiskEntry, DiskRole,
-    DropReason, Extent, GroupEntry, HealthEntry, HealthTable, HistoryEntry, JournalMode, Level,
-    PairEntry, PairStatus, Retired, Service, ShieldedVolume, SlotEntry, SlotState, Strategy,
-    VolumeEntry, WorkEntry,
+    DropReason, Extent, FailedTest, GroupEntry, HealthEntry, HealthTable, HistoryEntry,
+    JournalMode, Level, PairEntry, PairStatus, Retired, Service, ShieldedVolume, SlotEntry,
+    SlotState, Strategy, VolumeEntry, WorkEntry,
 };
 use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, Slot, Uuid, VolumeNumber};
@@ -92,7 +92,13 @@ pub fn configuration() -> Configuration {
         },
         backups: backups(),
         retired: [(DiskNumber(6), (GroupNumber(1), Slot(2)))].into(),
+        failed_tests: [(DiskNumber(6), failed_test())].into(),
     }
+}
+
+fn failed_test() -> FailedTest {
+    let why = "a write at 1048576 timed out".into();
+    FailedTest { group: GroupNumber(1), slot: Slot(2), why }
 }
 
 fn group(number: u32, level: Level, slots: Vec<SlotEntry>) -> GroupEntry {

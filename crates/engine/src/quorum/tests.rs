@@ -28,6 +28,7 @@ fn base(disks: &[u32]) -> Configuration {
     (config.groups, config.volumes, config.uncounted) = (Vec::new(), Vec::new(), Vec::new());
     config.backups = crate::config::BackupTable::default();
     config.retired.clear();
+    config.failed_tests.clear();
     config.counted_generation = 0;
     config.generation = 4;
     config.history = vec![HistoryEntry { id: 1, first_generation: 1 }];

@@ -75,6 +75,17 @@ impl Script {
         }
     }
 
+    async fn readd_is_refused(&self, disk: u32) {
+        let readded = self.machine.array.readd_disk(DiskNumber(disk), None).await;
+        self.must_refuse(readded, "failed the test after it was replaced");
+    }
+
+    fn expect_no_spare(&self, disk: u32) {
+        if !self.in_state(disk, DiskState::Replaced) {
+            self.machine.complain(format!("disk {disk} is used before it was tested"));
+        }
+    }
+
     async fn is_spare_by_itself(&self, disk: u32) {
         let what = format!("disk {disk} as a spare");
         self.await_that(&what, |s| s.in_state(disk, DiskState::Spare)).await;
@@ -216,6 +227,7 @@ pub(super) fn ended_test_stays_ended(seed: u64, trace: Trace) {
             s.test_of(1).is_some_and(|job| job.state == JobState::Failed)
         })
         .await;
+        s.readd_is_refused(1).await;
         s.in_mid_test(2, Strategy::Direct).await;
         let job = s.test_of(2).expect("it runs").id;
         s.must(s.machine.array.stop_job(job), "jobs --stop");
@@ -229,6 +241,20 @@ pub(super) fn ended_test_stays_ended(seed: u64, trace: Trace) {
                 s.machine.complain(format!("disk {disk} was tested once more"));
             }
         }
+        s.readd_is_refused(1).await;
+        let rows = s.machine.array.table_t3();
+        let why = rows.iter().find(|row| row.disk == DiskNumber(1)).map(|row| &row.reason);
+        let advice = s.advice_on(1).unwrap_or_default();
+        if !why.is_some_and(|why| why.contains("failed the test") && why.contains(" at "))
+            || !advice.contains("`forestall health clear 1`")
+        {
+            s.machine.complain(format!("it is not told why it failed: {why:?}, {advice}"));
+        }
+        // Once more, and not used before that.
+        s.must(s.machine.array.clear_health(DiskNumber(1)).await, "health clear");
+        s.await_that("the second test", |s| s.is_under_test(1)).await;
+        s.expect_no_spare(1);
+        s.is_spare_by_itself(1).await;
         s.verify().await;
     });
 }

@@ -34,6 +34,7 @@ fn configuration(generation: u64) -> Configuration {
         health: HealthTable::default(),
         backups: BackupTable::default(),
         retired: BTreeMap::new(),
+        failed_tests: BTreeMap::new(),
     }
 }
 

@@ -8,7 +8,7 @@ use super::Watch;
 use crate::array::Array;
 use crate::array::disks::no_disk;
 use crate::array::status::job_words;
-use crate::config::{Configuration, DiskRole};
+use crate::config::{Configuration, DiskRole, FailedTest, Retired};
 use crate::error::CommandError;
 use crate::health::{ErrorClass, FULL, Mode, Policy, Verdict, percent, threshold_words};
 use crate::ids::DiskNumber;
@@ -69,7 +69,13 @@ impl<E: Env> Array<E> {
                 let finding = watch.and_then(|w| w.finding.clone());
                 let record = watch.map(|w| w.record).unwrap_or_default();
                 let (verdict, reason) = match (&finding, disk.in_service()) {
-                    (_, false) => (Verdict::Out, "no longer used".to_string()),
+                    (_, false) => match config.failed_tests.get(&disk.number) {
+                        Some(test) => (
+                            Verdict::Out,
+                            format!("failed the test after it was replaced: {}", test.why),
+                        ),
+                        None => (Verdict::Out, "no longer used".to_string()),
+                    },
                     (found, true)
                         if watch.is_some_and(|w| w.ailing)
                             && found.as_ref().is_none_or(|f| f.verdict != Verdict::Ailing) =>
@@ -148,7 +154,7 @@ impl<E: Env> Array<E> {
         Ok(())
     }
 
-    /// Takes back a disk's verdict and forgets its errors.
+    /// Takes back a disk's verdict and forgets its errors. One that failed its test after it was replaced is tested once more before it is used.
     ///
     /// # Errors
     /// If there is no such disk, or it cannot be committed.
@@ -158,9 +164,25 @@ impl<E: Env> Array<E> {
             return Err(no_disk(disk));
         }
         self.watch_anew(disk);
-        self.commit(|next| self.keep_health(next)).await?;
+        let mut failed = None;
+        self.commit(|next| {
+            self.keep_health(next);
+            failed = next.failed_tests.remove(&disk);
+            if let Some(test) = &failed {
+                next.retired.insert(disk, (test.group, test.slot));
+            }
+        })
+        .await?;
         let what = format!("the errors of disk {disk} were cleared");
         self.event(Severity::Info, "health-cleared", Some(disk), None, what);
+        if let Some(FailedTest { group, slot, .. }) = failed {
+            let old = Retired { disk, slot };
+            let words = self.take_up_test(group, old, "its errors were cleared").await;
+            let what = words.unwrap_or_else(|| {
+                format!("disk {disk} is not open: it is tested at the next start that finds it")
+            });
+            self.event(Severity::Info, "retired-returned", Some(disk), None, what);
+        }
         Ok(())
     }
 }

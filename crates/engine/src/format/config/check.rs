@@ -9,8 +9,8 @@ use std::fmt;
 use thiserror::Error;
 
 use crate::config::{
-    BackupPlace, Configuration, DiskEntry, DiskRole, Extent, GroupEntry, JournalMode, Service,
-    SlotState, VolumeEntry,
+    BackupPlace, Configuration, DiskEntry, DiskRole, Extent, FailedTest, GroupEntry, JournalMode,
+    Service, SlotState, VolumeEntry,
 };
 use crate::geometry::Geometry;
 use crate::health::{FULL, LEAK_PERCENT_MAX, THRESHOLD_MAX};
@@ -32,6 +32,8 @@ pub const UNCOUNTED_MAX: usize = DISKS_MAX;
 pub const NAME_MAX: usize = 63;
 /// Most bytes of a disk's path hint.
 pub const PATH_MAX: usize = 255;
+/// Most bytes of why a disk failed its test.
+pub const WHY_MAX: usize = 255;
 /// Most bytes of a disk's serial number.
 pub const SERIAL_MAX: usize = 63;
 
@@ -78,15 +80,18 @@ pub fn check(config: &Configuration) -> Result<(), Invalid> {
 }
 
 fn check_retired(config: &Configuration) -> Result<(), Invalid> {
-    for (disk, (group, slot)) in &config.retired {
-        let served = config.group(*group).is_some_and(|g| usize::from(slot.0) < g.slots.len());
+    let failed = config.failed_tests.iter().map(|(disk, test)| (disk, (test.group, test.slot)));
+    let due = config.retired.iter().map(|(disk, place)| (disk, *place));
+    for (disk, (group, slot)) in due.chain(failed) {
+        let served = config.group(group).is_some_and(|g| usize::from(slot.0) < g.slots.len());
         require(served && config.disk(*disk).is_some(), || {
             format!(
-                "disk {disk} is to be tested, and it or slot {slot} of group {group} does not exist"
+                "disk {disk} is to be tested or failed its test, and it or slot {slot} of group {group} does not exist"
             )
         })?;
     }
-    Ok(())
+    let too_long = |test: &FailedTest| test.why.len() > WHY_MAX;
+    require(!config.failed_tests.values().any(too_long), || "too many words on a test".into())
 }
 
 fn check_backups(config: &Configuration) -> Result<(), Invalid> {

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use super::super::codec::{CodecError, Reader, Writer};
 use super::check::{
     DISKS_MAX, EXTENTS_MAX, GROUPS_MAX, HISTORY_MAX, NAME_MAX, PATH_MAX, SERIAL_MAX, UNCOUNTED_MAX,
-    VOLUMES_MAX,
+    VOLUMES_MAX, WHY_MAX,
 };
 use super::{SECTIONS, Section, backups};
 use crate::config::{
-    Configuration, DiskEntry, DiskRole, DropReason, Extent, GroupEntry, HealthEntry, HealthTable,
-    HistoryEntry, JournalMode, Level, Service, SlotEntry, SlotState, VolumeEntry,
+    Configuration, DiskEntry, DiskRole, DropReason, Extent, FailedTest, GroupEntry, HealthEntry,
+    HealthTable, HistoryEntry, JournalMode, Level, Service, SlotEntry, SlotState, VolumeEntry,
 };
 use crate::health::{Mode, Policy};
 use crate::ids::{DiskNumber, GroupNumber, MEMBERS_MAX, Slot, Uuid, VolumeNumber};
@@ -53,6 +53,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); SECTIONS] {
     let health = body(&|w| write_health(w, &config.health));
     let backups = body(&|w| backups::write(w, &config.backups));
     let retired = body(&|w| write_retired(w, &config.retired));
+    let failed_tests = body(&|w| write_failed_tests(w, &config.failed_tests));
     [
         (Section::Array, array),
         (Section::History, history),
@@ -63,6 +64,7 @@ pub fn write(config: &Configuration) -> [(Section, Vec<u8>); SECTIONS] {
         (Section::Health, health),
         (Section::Backups, backups),
         (Section::Retired, retired),
+        (Section::FailedTests, failed_tests),
     ]
 }
 
@@ -72,7 +74,8 @@ pub fn read(
     generation: u64,
     bodies: &[&[u8]; SECTIONS],
 ) -> Result<Configuration, CodecError> {
-    let [of_array, history, uncounted, disks, groups, volumes, health, backups, retired] = *bodies;
+    let [of_array, history, uncounted, disks, groups, volumes, health, backups, ..] = *bodies;
+    let [.., retired, failed_tests] = *bodies;
     let mut r = Reader::new(of_array);
     let (name, committed_at_ms) = (r.string(NAME_MAX, "name")?, r.u64()?);
     let allow_injection = r.flag("allow_injection")?;
@@ -97,6 +100,7 @@ pub fn read(
         health: read_health(health)?,
         backups: backups::read(backups)?,
         retired: read_retired(retired)?,
+        failed_tests: read_failed_tests(failed_tests)?,
     })
 }
 
@@ -321,6 +325,26 @@ fn read_retired(body: &[u8]) -> Result<BTreeMap<DiskNumber, (GroupNumber, Slot)>
         Ok::<_, CodecError>((disk, (group, slot)))
     })?;
     Ok(retired.into_iter().collect())
+}
+
+fn write_failed_tests(w: &mut Writer, failed: &BTreeMap<DiskNumber, FailedTest>) {
+    let failed: Vec<_> = failed.iter().collect();
+    w.list(&failed, |w, (disk, test)| {
+        w.u32(disk.0).u32(test.group.0).u8(test.slot.0).string(&test.why);
+    });
+}
+
+/// Where no disk failed its test the section is missing.
+fn read_failed_tests(body: &[u8]) -> Result<BTreeMap<DiskNumber, FailedTest>, CodecError> {
+    if body.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let failed = whole(body, DISKS_MAX, "failed tests", |r| {
+        let disk = DiskNumber(r.u32()?);
+        let (group, slot) = (GroupNumber(r.u32()?), Slot(r.u8()?));
+        Ok::<_, CodecError>((disk, FailedTest { group, slot, why: r.string(WHY_MAX, "why")? }))
+    })?;
+    Ok(failed.into_iter().collect())
 }
 
 /// A list of one value for each class of errors.

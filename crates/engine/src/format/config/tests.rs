@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{BackupPlace, BackupTable, DiskRole, Extent, HealthTable, Service, Strategy};
+use crate::config::{
+    BackupPlace, BackupTable, DiskRole, Extent, FailedTest, HealthTable, Service, Strategy,
+};
 use crate::format::samples::configuration;
 use crate::ids::{DiskNumber, GroupNumber, Slot, VolumeNumber};
 
@@ -105,11 +107,15 @@ fn sections_stand_once_each() {
     assert!(matches!(decode_payload(&twice), Err(ConfigError::Unreadable(_))));
     let without = |section| whole.len() - from_section(&whole, section);
     let (no_health, no_backups) = (without(Section::Health), without(Section::Backups));
-    let no_retired = without(Section::Retired);
-    for len in (1..whole.len()).filter(|len| ![no_health, no_backups, no_retired].contains(len)) {
+    let (no_retired, no_failed) = (without(Section::Retired), without(Section::FailedTests));
+    let optional = [no_health, no_backups, no_retired, no_failed];
+    for len in (1..whole.len()).filter(|len| !optional.contains(len)) {
         assert!(decode_payload(&whole[..len]).is_err(), "cut to {len}");
     }
-    let tested = Configuration { retired: BTreeMap::new(), ..configuration() };
+    let passed = Configuration { failed_tests: BTreeMap::new(), ..configuration() };
+    assert_eq!(decode_payload(&whole[..no_failed]), Ok(passed.clone()));
+    assert_eq!(decode(&encode(&passed, SLOT).unwrap()), Ok(passed.clone()));
+    let tested = Configuration { retired: BTreeMap::new(), ..passed };
     assert_eq!(decode_payload(&whole[..no_retired]), Ok(tested.clone()));
     assert_eq!(decode(&encode(&tested, SLOT).unwrap()), Ok(tested.clone()));
     let unshielded = Configuration { backups: BackupTable::default(), ..tested };
@@ -222,6 +228,19 @@ fn what_contradicts_itself_is_neither_written_nor_read() {
         config.volumes[1].size = size;
         assert_eq!(encode(&config, SLOT).is_ok(), fits, "a volume of {size} bytes");
     }
+}
+
+#[test]
+fn a_failed_test_is_that_of_a_disk_in_few_words() {
+    let test = configuration().failed_tests[&DiskNumber(6)].clone();
+    let with = |disk, why| {
+        let mut config = configuration();
+        config.failed_tests.insert(DiskNumber(disk), FailedTest { why, ..test.clone() });
+        encode(&config, SLOT)
+    };
+    assert!(with(6, "x".repeat(255)).is_ok());
+    assert!(with(6, "x".repeat(256)).is_err(), "too many words");
+    assert!(with(99, "x".into()).is_err(), "no such disk");
 }
 
 #[test]
