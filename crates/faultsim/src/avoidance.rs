@@ -269,6 +269,16 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: told::next_spare_stands_in,
     },
     Scenario {
+        name: "pause-ends-with-its-spare",
+        story: "the spare of a paused copy is lost: the next one is filled, and no start lets it stand still",
+        script: told::pause_ends_with_its_spare,
+    },
+    Scenario {
+        name: "third-spare-stands-in",
+        story: "a spare dies in a copy and the next one takes no maps: the third stands in",
+        script: told::third_spare_stands_in,
+    },
+    Scenario {
         name: "ailing-disk-waits",
         story: "the only spare of an ailing disk dies: its copy is not said to have ended, and goes on once there is a spare",
         script: told::ailing_disk_waits,

@@ -122,6 +122,36 @@ pub(crate) fn spare_loses_what_is_below_the_cursor(seed: u64, trace: Trace) {
     }
 }
 
+/// The flush of a disk that cannot be spared fails, and at that moment the list of lost blocks cannot be written either: the next flush that succeeds has
+/// it on disk, so that after a crash nothing older is taken for what was lost (rules F2, M5).
+pub(crate) fn list_fails_with_the_flush(seed: u64, trace: Trace) {
+    let mut stage = stage_unchecked(seed, trace, Level::Raid0, 2, 0);
+    stage.run(AssembleOptions::default(), None, |machine| async move {
+        let s = Script::new(&machine);
+        s.write(0, 8 * PIECE).await;
+        s.flush().await;
+        let drives = ["d1", "d2"].map(|name| s.bay(name).drive.clone());
+        let lists = Layout::for_size(drives[0].size()).expect("a labelled disk").lost;
+        for drive in &drives {
+            lists.iter().for_each(|list| drive.faults_mut().protect(list.offset..list.end()));
+        }
+        s.write(0, 8 * PIECE).await;
+        drives[0].faults_mut().fail_flushes(1);
+        if s.host.flush().await.is_ok() {
+            machine.complain("a flush succeeded that a disk failed".into());
+        }
+        drives.iter().for_each(|drive| drive.faults_mut().clear());
+        s.flush().await;
+    });
+    [1, 2].iter().for_each(|disk| drive(&stage, *disk).crash(Loss::All));
+    stage.end(false);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        if s.unreadable().await.is_empty() {
+            s.machine.complain("nothing is lost although a flush failed".into());
+        }
+    });
+}
+
 impl Script {
     /// Waits until the next write of a page in one of these two places of the first disk.
     async fn page_written(&self, places: impl Fn(&Layout) -> [Region; 2]) {

@@ -110,6 +110,8 @@ stories! {
     a4_retired_again = "retired-again" x 1,
     copy_ends_without_a_spare = "copy-ends-without-a-spare" x 2,
     next_spare_stands_in = "next-spare-stands-in" x 2,
+    pause_ends_with_its_spare = "pause-ends-with-its-spare" x 2,
+    third_spare_stands_in = "third-spare-stands-in" x 2,
     ailing_disk_waits = "ailing-disk-waits" x 2,
     paused_copy_is_listed = "paused-copy-is-listed" x 2,
     verdict_is_told_once = "verdict-is-told-once" x 2,

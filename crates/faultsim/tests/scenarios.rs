@@ -77,6 +77,7 @@ stories! {
     a1_a_write_home_takes_long = "write-home-takes-long" x 4,
     a2_the_cursor_is_faster_than_the_spare = "cursor-is-faster-than-the-spare" x 4,
     f1_a_flush_meets_a_slow_commit = "flush-meets-a-slow-commit" x 4,
+    m5_the_list_fails_with_the_flush = "list-fails-with-the-flush" x 4,
     c2_few_do_not_go_on_alone = "few-do-not-go-on-alone" x 4,
     m1_maps_change_while_a_disk_joins = "maps-change-while-a-disk-joins" x 4,
     c1_a_configuration_is_torn_twice = "configuration-is-torn-twice" x 4,

@@ -208,7 +208,9 @@ impl<E: Env> Array<E> {
             drive.retire();
             // A page of the event log on its way to it must not land on what is wiped now (rule F3).
             self.log_written().await;
-            let answers = drive.late_requests() == 0;
+            // Nor a write of its test: whoever labels the disk next relies on it.
+            let hangs = drive.late_requests() > 0 || self.in_time(drive.rests()).await.is_none();
+            let answers = !hangs && drive.late_requests() == 0;
             if answers {
                 // The disk is out already; one that cannot be wiped keeps a label that this array disowns.
                 let _ = self.in_time(labels::wipe(drive.raw())).await;

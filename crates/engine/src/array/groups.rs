@@ -158,6 +158,9 @@ impl<E: Env> Array<E> {
             let drive = self.drives.borrow().get(number).cloned();
             let drive =
                 drive.ok_or_else(|| CommandError::Refused(format!("disk {number} is not open")))?;
+            if self.in_time(drive.rests()).await.is_none() {
+                return Err(CommandError::Refused(format!("disk {number} does not answer")));
+            }
             let failed =
                 |fault| CommandError::Failed(format!("disk {number}: {fault}; no group was made"));
             blank.write_all_pages(&drive).await.map_err(failed)?;

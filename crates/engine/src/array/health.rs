@@ -422,6 +422,7 @@ impl<E: Env> Array<E> {
         self.watch_anew(disk);
         self.commit(|next| {
             self.keep_health(next);
+            next.failed_tests.remove(&disk);
             let suspected = &mut next.backups.suspected;
             if let Err(at) = suspected.binary_search(&disk) {
                 suspected.insert(at, disk);

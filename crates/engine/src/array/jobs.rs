@@ -66,26 +66,25 @@ impl Jobs {
         self.next.get()
     }
 
-    /// Whether the job that fills a disk is listed, and not only promised.
-    pub(super) fn had_fill(&self, disk: DiskNumber) -> bool {
-        let fills = |job: &Rc<Job>| job.disk == Some(disk) && job.kind.fills();
-        !self.promised.borrow().contains_key(&disk) && self.list.borrow().iter().any(fills)
+    /// The job that fills a disk, if it was stopped and no other is promised.
+    pub(super) fn stopped_fill(&self, disk: DiskNumber) -> Option<Rc<Job>> {
+        let list = self.list.borrow();
+        let last = list.iter().rfind(|job| job.disk == Some(disk) && job.kind.fills());
+        let promised = self.promised.borrow().contains_key(&disk);
+        last.filter(|job| job.state.get() == JobState::Stopped && !promised).cloned()
     }
 
     /// The fill of `disk` that was paused goes on in a moment, under its number.
     pub(super) fn go_on(&self, disk: DiskNumber) {
-        let list = self.list.borrow();
-        let paused = list.iter().rfind(|job| job.disk == Some(disk) && job.kind.fills());
-        if let Some(job) = paused {
+        if let Some(job) = self.stopped_fill(disk) {
             job.tell("it is about to go on");
-            self.promised.borrow_mut().entry(disk).or_insert(job.id);
+            self.promised.borrow_mut().insert(disk, job.id);
         }
     }
 
     /// Completes when no such job runs.
     pub(super) async fn ended(&self, which: impl Fn(&Job) -> bool) {
-        let running = |job: &Rc<Job>| job.state.get() == JobState::Running && which(job);
-        self.end.wait_until(|| !self.list.borrow().iter().any(running)).await;
+        self.end.wait_until(|| !self.any_running(&which)).await;
     }
 
     /// The running job that works on the members of a group; pairs only read and write volumes.
@@ -96,6 +95,12 @@ impl Jobs {
     /// The running job that makes a secondary equal to this primary.
     pub(super) fn mirroring(&self, group: GroupNumber, primary: VolumeNumber) -> Option<Rc<Job>> {
         self.running(group, |job| job.kind == JobKind::Mirror && job.volume == Some(primary))
+    }
+
+    /// Whether such a job runs.
+    pub(super) fn any_running(&self, which: impl Fn(&Job) -> bool) -> bool {
+        let list = self.list.borrow();
+        list.iter().any(|job| job.state.get() == JobState::Running && which(job))
     }
 
     /// The running job of this kind on a group.

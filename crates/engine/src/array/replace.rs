@@ -13,7 +13,7 @@ use crate::config::{AvoidanceState, Configuration, DiskRole, DropReason, SlotSta
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
-use crate::ids::{DiskNumber, Slot};
+use crate::ids::{DiskNumber, GroupNumber, Slot};
 use crate::report::Severity;
 use crate::runtime::Env;
 use crate::words;
@@ -143,7 +143,7 @@ impl<E: Env> Array<E> {
         asked: Strategy,
     ) -> Result<(), CommandError> {
         let number = group.number;
-        let goes_on = self.again.borrow_mut().remove(&(number, slot));
+        let goes_on = self.again.borrow().contains(&(number, slot));
         let failed = |what: String| CommandError::Failed(format!("spare {spare}: {what}"));
         let drive = self
             .drives
@@ -168,6 +168,7 @@ impl<E: Env> Array<E> {
             self.close_unused();
         }
         engaged?;
+        self.again.borrow_mut().remove(&(number, slot));
         let stead = self.stead_words((number, slot), spare);
         let from_start = if stead.is_empty() { "" } else { ", from the start" };
         let what = format!("disk {spare} fills slot {slot} of group {number}{stead}{from_start}");
@@ -224,6 +225,7 @@ impl<E: Env> Array<E> {
         let rated = (number, slot);
         self.commit(|next| {
             next.backups.keep_rate(rated, rate);
+            self.forget_pause(next, rated);
             // It is a member from the swap on: one that fails before was never in sync (rule M3).
             let Some(entry) = next.group_mut(number) else { return };
             let filled = &mut entry.slots[usize::from(slot.0)];
@@ -248,6 +250,17 @@ impl<E: Env> Array<E> {
         })
         .await?;
         group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))
+    }
+
+    /// Who paused the copy to a disk that was lost since said nothing of the one that stands in for it.
+    fn forget_pause(&self, next: &mut Configuration, place: (GroupNumber, Slot)) {
+        next.backups.paused.remove(&place);
+        let (paused, slots) = (self.paused.borrow(), next.group(place.0).map(|g| &g.slots));
+        let others = slots.into_iter().flatten().filter_map(|slot| slot.replacement);
+        let stands_still = others.into_iter().any(|disk| paused.contains(&disk));
+        if let Some(avoidance) = next.backups.of_group_mut(place.0) {
+            avoidance.paused &= stands_still;
+        }
     }
 }
 

@@ -80,7 +80,7 @@ impl<E: Env> Array<E> {
     pub(super) fn list_paused(&self) {
         let config = self.config.borrow();
         for spare in self.paused.borrow().iter() {
-            if self.jobs.had_fill(*spare) {
+            if self.jobs.stopped_fill(*spare).is_some() {
                 continue;
             }
             let Some((number, slot)) = config.slot_of(*spare) else { continue };

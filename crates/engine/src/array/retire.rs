@@ -196,6 +196,10 @@ impl<E: Env> Array<E> {
         *retirement
     }
 
+    pub(super) fn is_being_tested(&self, disk: DiskNumber) -> bool {
+        self.jobs.any_running(|job| job.kind == JobKind::Test && job.disk == Some(disk))
+    }
+
     fn is_replaced(&self, disk: DiskNumber) -> bool {
         self.config.borrow().is_replaced(disk)
     }
@@ -262,6 +266,9 @@ impl<E: Env> Array<E> {
     /// may have what somebody wants.
     async fn is_as_it_left(&self, disk: DiskNumber) -> Result<(), String> {
         let drive = self.drives.borrow().get(&disk).cloned().ok_or("it is not there")?;
+        if drive.late_requests() > 0 {
+            return Err("requests to it that timed out are still under way".into());
+        }
         if !drive.is_gone() {
             return Ok(());
         }
@@ -279,6 +286,8 @@ impl<E: Env> Array<E> {
     }
 
     async fn run_test(self: Rc<Self>, group: GroupNumber, disk: DiskNumber, drive: &Rc<Drive<E>>) {
+        // What it held is overwritten from now on.
+        self.groups.borrow().values().for_each(|group| group.owes_nothing(disk));
         let total = drive.layout.data.len / PIECE * PIECE;
         let progress = Progress::new(2 * total, 0, self.rt.now_ns());
         let job = self.begin_job(JobKind::Test, group, Some(disk), Rc::clone(&progress));

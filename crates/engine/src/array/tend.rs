@@ -373,7 +373,7 @@ impl<E: Env> Array<E> {
         let in_place = after.is_some_and(|s| s.disk == filled && s.state == SlotState::InSync);
         let old = old_disk;
         if !in_place {
-            self.put_back(group, slot, old).await?;
+            self.put_back(group, slot, old, filled).await?;
             return Err(CommandError::Failed(format!("disk {filled} failed at the last moment")));
         }
         let Some(disk) = old else { return Ok(()) };
@@ -390,6 +390,7 @@ impl<E: Env> Array<E> {
         group: &Rc<Group<E>>,
         slot: Slot,
         old: Option<DiskNumber>,
+        filled: DiskNumber,
     ) -> Result<(), CommandError> {
         let at = usize::from(slot.0);
         let Some(old) = old else { return Ok(()) };
@@ -410,7 +411,9 @@ impl<E: Env> Array<E> {
             }
         })
         .await?;
-        self.start_over(&self.config.borrow(), (group.number, slot));
+        let place = (group.number, slot);
+        self.failed_fillers.borrow_mut().insert(place, filled);
+        self.start_over(&self.config.borrow(), place);
         Ok(())
     }
 

@@ -40,7 +40,7 @@ impl Script {
     }
 
     /// Blocks of the volume that do not read.
-    pub(super) async fn unreadable(&self) -> BTreeSet<u64> {
+    pub(crate) async fn unreadable(&self) -> BTreeSet<u64> {
         let mut unreadable = BTreeSet::new();
         for at in (0..self.size()).step_by(BLOCK_SIZE as usize) {
             if self.host.read(at, BLOCK_SIZE.min(self.size() - at)).await.is_err() {

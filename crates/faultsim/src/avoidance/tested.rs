@@ -250,9 +250,22 @@ pub(super) fn ended_test_stays_ended(seed: u64, trace: Trace) {
         {
             s.machine.complain(format!("it is not told why it failed: {why:?}, {advice}"));
         }
-        // Once more, and not used before that.
+        // Once more, one test at a time, and not used before it passes.
+        s.bay("d1").drive.faults_mut().slow_down(50);
         s.must(s.machine.array.clear_health(DiskNumber(1)).await, "health clear");
         s.await_that("the second test", |s| s.is_under_test(1)).await;
+        s.readd_is_refused(1).await;
+        let job = s.test_of(1).expect("it runs").id;
+        s.must(s.machine.array.clear_health(DiskNumber(1)).await, "health clear");
+        if s.test_of(1).is_none_or(|test| test.id != job) {
+            s.machine.complain("two tests of one disk".into());
+        }
+        s.must(s.machine.array.stop_job(job), "jobs --stop");
+        s.await_that("the end of the test", |s| !s.is_under_test(1)).await;
+        s.readd_is_refused(1).await;
+        s.must(s.machine.array.clear_health(DiskNumber(1)).await, "health clear");
+        s.await_that("the third test", |s| s.is_under_test(1)).await;
+        s.bay("d1").drive.faults_mut().clear();
         s.expect_no_spare(1);
         s.is_spare_by_itself(1).await;
         s.verify().await;

@@ -3,6 +3,7 @@
 //! Owns the scripts; the list is in `avoidance.rs`. Invariants: with and without a shield a copy by command ends the same way where no spare is left, is told of
 //! once, and does not begin by itself later; a restart changes nothing of that.
 
+use forestall_engine::format::layout::Layout;
 use forestall_engine::health::Mode;
 use forestall_engine::{
     AssembleOptions, DiskNumber, DiskReport, DiskState, JobKind, JobReport, JobState, Level,
@@ -161,6 +162,61 @@ pub(super) fn next_spare_stands_in(seed: u64, trace: Trace) {
                 });
             }
         }
+    }
+}
+
+/// The spare of a paused copy dies, and the next one is filled: nobody paused that, so a start does not let it stand still either.
+pub(super) fn pause_ends_with_its_spare(seed: u64, trace: Trace) {
+    for strategy in STRATEGIES {
+        for missing in [false, true] {
+            let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 2);
+            act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+                s.in_mid_copy(strategy).await;
+                s.must(s.machine.array.pause_replace(DiskNumber(1)).await, "replace pause");
+                if !missing {
+                    s.kill("d4");
+                    s.scribble(5).await;
+                    s.await_that("a copy to disk 5", |s| s.copy_to(5).is_some()).await;
+                }
+            });
+            let spare = stage.world.shelf.named("d4").expect("the spare");
+            spare.withheld.set(true);
+            for _ in 0..2 {
+                act(&mut stage, degraded(), |s| async move {
+                    let goes_on =
+                        |job: JobReport| matches!(job.state, JobState::Running | JobState::Done);
+                    s.await_that("a copy to disk 5", |s| s.copy_to(5).is_some_and(goes_on)).await;
+                    s.verify().await;
+                });
+            }
+        }
+    }
+}
+
+/// The spare dies, and the next one takes no maps: the third is filled, or the copy would have ended unheard.
+pub(super) fn third_spare_stands_in(seed: u64, trace: Trace) {
+    for strategy in STRATEGIES {
+        let mut stage = stage_of(seed, trace.clone(), Level::Raid5, 3, 3);
+        act(&mut stage, AssembleOptions::default(), move |mut s| async move {
+            s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+            s.in_mid_copy(strategy).await;
+            let second = s.bay("d5");
+            second.suspect.set(true);
+            let layout = Layout::for_size(second.drive.size()).expect("a labelled disk");
+            for maps in [layout.intent, layout.unwritten, layout.lost, layout.cursors] {
+                maps.iter()
+                    .for_each(|map| second.drive.faults_mut().protect(map.offset..map.end()));
+            }
+            s.kill("d4");
+            s.scribble(5).await;
+            s.await_that("a copy to disk 6", |s| s.copy_to(6).is_some()).await;
+            let job = s.copy_to(6).expect("seen above").id;
+            s.must(s.machine.array.limit_job(job, 0).await, "jobs --limit");
+            s.await_that("the swap", |s| s.in_state(6, DiskState::InSync)).await;
+            s.whole_again().await;
+            s.verify().await;
+            s.machine.audit().await;
+        });
     }
 }
 

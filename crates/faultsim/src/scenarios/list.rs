@@ -317,6 +317,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: slow_parity_is_not_left_behind,
     },
     Scenario {
+        name: "list-fails-with-the-flush",
+        story: "a disk that cannot be spared fails a flush while the list of lost blocks cannot be written: the next flush writes it (F2, M5)",
+        script: list_fails_with_the_flush,
+    },
+    Scenario {
         name: "flush-fails-then-crash",
         story: "a mirror's flush fails last, and the power goes when the host's is answered: what it covers reads (C1, F1)",
         script: flush_fails_then_crash,

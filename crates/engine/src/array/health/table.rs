@@ -167,7 +167,8 @@ impl<E: Env> Array<E> {
         let mut failed = None;
         self.commit(|next| {
             self.keep_health(next);
-            failed = next.failed_tests.remove(&disk);
+            // The verdict of the last test stands until the disk passes one.
+            failed = next.failed_tests.get(&disk).filter(|_| !self.is_being_tested(disk)).cloned();
             if let Some(test) = &failed {
                 next.retired.insert(disk, (test.group, test.slot));
             }
