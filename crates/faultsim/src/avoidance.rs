@@ -274,6 +274,16 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: told::pause_ends_with_its_spare,
     },
     Scenario {
+        name: "pause-ends-with-its-member",
+        story: "the old member of a paused copy is missing at a start: its slot is rebuilt without a word",
+        script: told::pause_ends_with_its_member,
+    },
+    Scenario {
+        name: "one-of-two-copies-is-paused",
+        story: "one of two copies of a group is paused: a start lets that one alone stand still, and giving the other up keeps the shield",
+        script: told::one_of_two_copies_is_paused,
+    },
+    Scenario {
         name: "third-spare-stands-in",
         story: "a spare dies in a copy and the next one takes no maps: the third stands in",
         script: told::third_spare_stands_in,

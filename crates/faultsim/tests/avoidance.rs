@@ -111,6 +111,8 @@ stories! {
     copy_ends_without_a_spare = "copy-ends-without-a-spare" x 2,
     next_spare_stands_in = "next-spare-stands-in" x 2,
     pause_ends_with_its_spare = "pause-ends-with-its-spare" x 2,
+    pause_ends_with_its_member = "pause-ends-with-its-member" x 2,
+    one_of_two_copies_is_paused = "one-of-two-copies-is-paused" x 2,
     third_spare_stands_in = "third-spare-stands-in" x 2,
     ailing_disk_waits = "ailing-disk-waits" x 2,
     paused_copy_is_listed = "paused-copy-is-listed" x 2,

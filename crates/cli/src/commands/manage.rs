@@ -41,7 +41,7 @@ pub fn disk(session: &Session, command: DiskCommand) -> Result<ExitCode> {
             let body = ReaddDisk { disk: DiskNumber(disk), path };
             let done: Done = client.post("/v1/disks/readd", &body)?;
             session.print(&done, || {
-                format!("disk {disk} is back; `forestall jobs` shows what is copied to it")
+                format!("disk {disk} is back; `forestall disk list` shows what it is now, and `forestall jobs` what is copied to it")
             })
         }
         DiskCommand::List => {

@@ -146,8 +146,13 @@ impl Campaign {
     fn readd(&self, server: &Server, missing: &[u32]) {
         for disk in missing {
             let path = self.dir.disk(*disk);
+            let mut refusal = String::new();
             wait_for(&format!("disk {disk} to be taken back; {}", server.log()), || {
                 let run = server.run(&["disk", "readd", &disk.to_string(), &path]);
+                if run.stderr != refusal {
+                    refusal.clone_from(&run.stderr);
+                    eprint!("{refusal}");
+                }
                 (run.code == Some(0)).then_some(())
             });
         }

@@ -9,7 +9,9 @@ use std::rc::Rc;
 
 use super::Array;
 use super::strategy::{Offer, home_of};
-use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry, Service, WorkEntry};
+use crate::config::{
+    AvoidanceState, BackupPlace, Configuration, PairEntry, Service, SlotState, WorkEntry,
+};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::ids::{BLOCK_SIZE, GroupNumber, VolumeNumber};
@@ -304,13 +306,11 @@ impl<E: Env> Array<E> {
         self.give_up(&gone).await?;
         let config = self.config.borrow().clone();
         self.apply_shields(&config);
-        for avoidance in config.backups.avoidances.iter().filter(|a| a.paused) {
-            let slots = config.group(avoidance.group).map(|g| g.slots.clone()).unwrap_or_default();
-            self.paused.borrow_mut().extend(slots.iter().filter_map(|s| s.replacement));
-        }
         for (number, slot) in &config.backups.paused {
             let entry = config.group(*number).and_then(|g| g.slots.get(usize::from(slot.0)));
-            self.paused.borrow_mut().extend(entry.and_then(|s| s.replacement));
+            // One whose old member is gone has become a rebuild, which nobody paused.
+            let copy = entry.filter(|s| s.state == SlotState::InSync);
+            self.paused.borrow_mut().extend(copy.and_then(|s| s.replacement));
         }
         Ok(())
     }

@@ -316,15 +316,14 @@ impl<E: Env> Array<E> {
 fn forget_rates(next: &mut Configuration) {
     let Configuration { groups, backups, .. } = next;
     let copies = |slot: &SlotEntry| slot.replacement.is_some() && slot.state == SlotState::InSync;
-    for avoidance in &mut backups.avoidances {
-        let group = groups.iter().find(|g| g.number == avoidance.group);
-        avoidance.paused &= group.is_some_and(|group| group.slots.iter().any(copies));
-    }
     backups.paused.retain(|(number, slot)| {
         let group = groups.iter().find(|g| g.number == *number);
         let slot = group.and_then(|g| g.slots.get(usize::from(slot.0)));
         slot.is_some_and(copies)
     });
+    for avoidance in &mut backups.avoidances {
+        avoidance.paused = backups.paused.contains(&(avoidance.group, avoidance.slot));
+    }
     let avoidances = &backups.avoidances;
     backups.rates.retain(|(number, rated), _| {
         let group = groups.iter().find(|g| g.number == *number);

@@ -57,6 +57,8 @@ impl<E: Env> Array<E> {
     pub(super) fn note_lost_fillers(&self, before: &Configuration, after: &Configuration) {
         for (place, disk) in lost_fillers(before, after) {
             self.failed_fillers.borrow_mut().insert(place, disk);
+            let how = self.how_it_was_lost(disk);
+            self.jobs.lost_in_pause(disk, &format!("disk {disk} {how}"));
             if rests(after, place).is_some() {
                 self.start_over(after, place);
             }

@@ -82,6 +82,23 @@ impl Jobs {
         }
     }
 
+    /// The fill of `disk` was given up: none is promised, and what stood still goes on no more.
+    pub(super) fn give_up(&self, disk: DiskNumber) {
+        self.promised.borrow_mut().remove(&disk);
+        if let Some(job) = self.stopped_fill(disk) {
+            job.tell("given up by an operator");
+        }
+    }
+
+    /// The fill of `disk` stood still, and the disk was lost.
+    pub(super) fn lost_in_pause(&self, disk: DiskNumber, message: &str) {
+        self.promised.borrow_mut().remove(&disk);
+        if let Some(job) = self.stopped_fill(disk) {
+            job.state.set(JobState::Failed);
+            job.tell(message);
+        }
+    }
+
     /// Completes when no such job runs.
     pub(super) async fn ended(&self, which: impl Fn(&Job) -> bool) {
         self.end.wait_until(|| !self.any_running(&which)).await;

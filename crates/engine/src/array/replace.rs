@@ -9,11 +9,13 @@ use super::Array;
 use super::avoidance::{Choice, Raising};
 use super::disks::no_disk;
 use super::reversal::begin_syncing;
-use crate::config::{AvoidanceState, Configuration, DiskRole, DropReason, SlotState, Strategy};
+use crate::config::{
+    AvoidanceState, Configuration, DiskEntry, DiskRole, DropReason, SlotState, Strategy,
+};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
-use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::ids::{DiskNumber, Slot};
 use crate::report::Severity;
 use crate::runtime::Env;
 use crate::words;
@@ -95,10 +97,18 @@ impl<E: Env> Array<E> {
 
     /// That no spare can take a member's place, and of each that stands by why it cannot.
     fn no_spare(&self, config: &Configuration, member_len: u64) -> CommandError {
-        let spares = config.disks.iter().filter(|d| d.role == DiskRole::Spare && d.in_service());
-        let why = spares.map(|spare| {
+        let may_do = |d: &&DiskEntry| match d.role {
+            DiskRole::Spare => true,
+            DiskRole::Free => d.in_service() && d.data_len >= member_len,
+            DiskRole::Member | DiskRole::Work => false,
+        };
+        let why = config.disks.iter().filter(may_do).map(|spare| {
             let number = spare.number;
-            if let Some((group, _)) = config.slot_of(number) {
+            if spare.role == DiskRole::Free {
+                format!("; disk {number} is free and would do: `--with {number}`")
+            } else if !spare.in_service() {
+                format!("; disk {number} is out of service (see `forestall disk list`)")
+            } else if let Some((group, _)) = config.slot_of(number) {
                 format!("; disk {number} is being filled in group {group}")
             } else if spare.data_len < member_len {
                 format!("; disk {number} has only {}", words::exact(spare.data_len))
@@ -225,7 +235,8 @@ impl<E: Env> Array<E> {
         let rated = (number, slot);
         self.commit(|next| {
             next.backups.keep_rate(rated, rate);
-            self.forget_pause(next, rated);
+            // Who paused the copy to a disk that was lost since said nothing of the one that stands in for it.
+            next.backups.paused.remove(&rated);
             // It is a member from the swap on: one that fails before was never in sync (rule M3).
             let Some(entry) = next.group_mut(number) else { return };
             let filled = &mut entry.slots[usize::from(slot.0)];
@@ -238,7 +249,6 @@ impl<E: Env> Array<E> {
                 // A new avoidance under the same shield.
                 (Some(avoidance), _) if avoidance.state == AvoidanceState::WritingBack => {
                     (avoidance.state, avoidance.slot) = (AvoidanceState::Entering, slot);
-                    avoidance.paused = false;
                     begin_syncing(next, number);
                 }
                 (Some(avoidance), _) if avoidance.state == AvoidanceState::Sheltered => {
@@ -250,17 +260,6 @@ impl<E: Env> Array<E> {
         })
         .await?;
         group.refresh_pages(&copied).await.map_err(|e| failed(e.to_string()))
-    }
-
-    /// Who paused the copy to a disk that was lost since said nothing of the one that stands in for it.
-    fn forget_pause(&self, next: &mut Configuration, place: (GroupNumber, Slot)) {
-        next.backups.paused.remove(&place);
-        let (paused, slots) = (self.paused.borrow(), next.group(place.0).map(|g| &g.slots));
-        let others = slots.into_iter().flatten().filter_map(|slot| slot.replacement);
-        let stands_still = others.into_iter().any(|disk| paused.contains(&disk));
-        if let Some(avoidance) = next.backups.of_group_mut(place.0) {
-            avoidance.paused &= stands_still;
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use super::Array;
 use super::disks::no_disk;
+use super::shelter::is_filled;
 use crate::config::{AvoidanceState, SlotState};
 use crate::error::CommandError;
 use crate::ids::{DiskNumber, GroupNumber, Slot};
@@ -117,10 +118,11 @@ impl<E: Env> Array<E> {
         slot: Slot,
         paused: bool,
     ) -> Result<(), CommandError> {
-        self.commit(|next| match (next.backups.of_group_mut(group), paused) {
-            (Some(avoidance), paused) => avoidance.paused = paused,
-            (None, true) => drop(next.backups.paused.insert((group, slot))),
-            (None, false) => drop(next.backups.paused.remove(&(group, slot))),
+        self.commit(|next| {
+            match paused {
+                true => next.backups.paused.insert((group, slot)),
+                false => next.backups.paused.remove(&(group, slot)),
+            };
         })
         .await
     }
@@ -211,10 +213,15 @@ impl<E: Env> Array<E> {
                 if !in_time {
                     return;
                 }
-                // Rule A6: updates go home, with the old member in its place.
+                // Rule A6: updates go home, with the old member in its place; where another slot is filled, the shield stays up for that.
+                let slots = next.group(group).map(|g| g.slots.clone()).unwrap_or_default();
+                let other = slots.iter().position(is_filled).map(|other| Slot(other as u8));
                 if let Some(avoidance) = next.backups.of_group_mut(group) {
-                    avoidance.state = AvoidanceState::WritingBack;
-                    avoidance.paused = false;
+                    match other {
+                        None => avoidance.state = AvoidanceState::WritingBack,
+                        Some(other) if avoidance.slot == slot => avoidance.slot = other,
+                        Some(_) => {}
+                    }
                 }
                 self.keep_health(next);
             })
@@ -223,6 +230,7 @@ impl<E: Env> Array<E> {
             self.hold(entry.disk, false);
             return Err(error);
         }
+        self.jobs.give_up(spare);
         let what = format!(
             "disk {} stays in slot {slot} of group {group}; disk {spare} is a spare again",
             entry.disk

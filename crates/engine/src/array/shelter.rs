@@ -72,7 +72,7 @@ impl<E: Env> Array<E> {
             if let Some(avoidance) = next.backups.of_group_mut(group.number)
                 && avoidance.state == AvoidanceState::Copying
             {
-                (avoidance.state, avoidance.paused) = (AvoidanceState::Sheltered, false);
+                avoidance.state = AvoidanceState::Sheltered;
                 waits = true;
             }
         });

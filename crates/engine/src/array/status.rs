@@ -39,7 +39,7 @@ impl<E: Env> Array<E> {
         }
         problems.extend(self.work_disk_problems(&config, &disks));
         problems.extend(self.given_up_problems());
-        problems.extend(idle_disk_problems(&config, &disks));
+        problems.extend(idle_disk_problems(&config, &disks, |disk| self.found_at_start(disk)));
         // A disk that is avoided is told of with its group.
         let avoided: Vec<DiskNumber> = groups
             .iter()
@@ -314,7 +314,11 @@ fn risk_words(config: &Configuration, group: &GroupReport, lost: &[LostReport]) 
 }
 
 /// Spares and free disks that failed concern nobody's data.
-fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Problem> {
+fn idle_disk_problems(
+    config: &Configuration,
+    disks: &[DiskReport],
+    found: impl Fn(&DiskReport) -> Option<AtStart>,
+) -> Vec<Problem> {
     disks
         .iter()
         .filter(|d| d.group.is_none() && d.work_disk.is_none())
@@ -328,7 +332,14 @@ fn idle_disk_problems(config: &Configuration, disks: &[DiskReport]) -> Vec<Probl
                 name(d),
                 if d.state == DiskState::Missing { "missing" } else { "failed" }
             ),
-            action: format!("replace it and take it out with `forestall disk remove {}`", d.number),
+            action: match found(d) {
+                Some(AtStart::Stale) => {
+                    format!("it is back: use it again with `forestall disk readd {}`", d.number)
+                }
+                _ => {
+                    format!("replace it and take it out with `forestall disk remove {}`", d.number)
+                }
+            },
             risk: "there is one spare less".into(),
         })
         .collect()

@@ -275,6 +275,9 @@ impl<E: Env> Array<E> {
             FillEnd::Stopped => (JobState::Stopped, "goes on at the next start".to_string()),
         };
         self.end_job(&job, state, message.clone());
+        if matches!(end, FillEnd::Stopped) && self.paused.borrow().contains(&disk) {
+            return !group.has_filler(slot); // What the operator did is told as that.
+        }
         let lost = progress.lost.get() > 0 && !self.secondaries_have(group.number);
         let severity = match &end {
             _ if lost => Severity::Critical,

@@ -115,7 +115,7 @@ pub struct AvoidanceEntry {
     pub slot: Slot,
     /// How far it is.
     pub state: AvoidanceState,
-    /// The copy stands still at an operator's word.
+    /// The copy of that slot stands still at an operator's word: as [`BackupTable::paused`] says, which every commit follows.
     pub paused: bool,
     /// What was asked for.
     pub asked: Strategy,
@@ -202,7 +202,7 @@ pub struct BackupTable {
     pub pairs: Vec<PairEntry>,
     /// Limits asked for the filling of slots, in bytes a second; kept while the slot is filled, and while its group is shielded for its copy.
     pub rates: BTreeMap<(GroupNumber, Slot), u64>,
-    /// Slots whose copy without a shield stands still at an operator's word.
+    /// Slots whose copy stands still at an operator's word.
     pub paused: BTreeSet<(GroupNumber, Slot)>,
 }
 
