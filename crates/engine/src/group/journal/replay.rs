@@ -138,13 +138,23 @@ impl<E: Env> Group<E> {
         let mut seen = BTreeSet::new();
         let mut writes = Vec::new();
         let mut doubts = Doubts::default();
-        for (piece, source) in records.into_iter().flat_map(|record| record.pieces) {
+        // The newest record of each row: it changed the parity, also where the parity's member was out by then and it could not tell that.
+        let mut newest: BTreeMap<u64, usize> = BTreeMap::new();
+        let numbered = (0..).zip(records);
+        let pieces = numbered.flat_map(|(number, record)| {
+            record.pieces.into_iter().map(move |(piece, source)| (number, piece, source))
+        });
+        for (number, piece, source) in pieces {
             for (at, crc) in piece.crcs.iter().enumerate() {
                 let block = piece.start + at as u64;
                 let address = block * BLOCK_SIZE;
                 let slot = piece.slot;
                 let outside = usize::from(slot.0) >= self.geometry.members();
-                if outside || !self.is_inside(block) || !seen.insert((slot, block)) {
+                if outside || !self.is_inside(block) {
+                    continue;
+                }
+                let changed_since = *newest.entry(block).or_insert(number) != number;
+                if !seen.insert((slot, block)) {
                     continue;
                 }
                 match &source {
@@ -159,6 +169,7 @@ impl<E: Env> Group<E> {
                         doubts.rows.insert(block);
                         doubts.unreadable.insert((slot, block));
                     }
+                    Source::Missing if changed_since && self.is_parity(slot, block) => continue,
                     Source::Missing => {}
                 }
                 doubts.expected.insert((slot, block), *crc);
@@ -166,6 +177,11 @@ impl<E: Env> Group<E> {
         }
         writes.sort_by_key(|w| (w.slot, w.address));
         (join_runs(writes), doubts)
+    }
+
+    fn is_parity(&self, slot: Slot, block: u64) -> bool {
+        let (stripe, _) = self.geometry.at_address(block * BLOCK_SIZE);
+        self.column_index(stripe, slot) >= self.geometry.data_columns()
     }
 
     /// Rows in runs that lie in one stripe each.
