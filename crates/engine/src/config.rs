@@ -179,6 +179,27 @@ pub struct SlotEntry {
     pub replacement: Option<DiskNumber>,
 }
 
+impl SlotEntry {
+    /// The disk to which a member in sync is being copied. Once the member is out its slot is rebuilt there: that is no copy.
+    #[must_use]
+    pub fn copied_to(&self) -> Option<DiskNumber> {
+        self.replacement.filter(|_| self.state == SlotState::InSync)
+    }
+
+    /// The disk that is being filled for this slot.
+    #[must_use]
+    pub fn filled(&self) -> Option<DiskNumber> {
+        let itself = matches!(self.state, SlotState::Rebuilding | SlotState::Catching);
+        self.replacement.or(itself.then_some(self.disk))
+    }
+
+    /// Whether its member is in sync, and copied nowhere.
+    #[must_use]
+    pub fn rests(&self) -> bool {
+        self.state == SlotState::InSync && self.replacement.is_none()
+    }
+}
+
 /// One RAID group.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupEntry {
@@ -272,6 +293,14 @@ pub struct FailedTest {
     pub slot: Slot,
     /// What it did, with the figures.
     pub why: String,
+}
+
+impl FailedTest {
+    /// What is said of the disk.
+    #[must_use]
+    pub fn words(&self) -> String {
+        format!("failed the test after it was replaced: {}", self.why)
+    }
 }
 
 /// The whole configuration of an array.

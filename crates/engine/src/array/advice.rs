@@ -152,7 +152,7 @@ impl<E: Env> Array<E> {
     fn why_spent(&self, config: &Configuration, disk: &DiskReport, entry: &DiskEntry) -> String {
         if let Some(test) = config.failed_tests.get(&disk.number) {
             let number = disk.number;
-            return format!("disk {number} failed the test after it was replaced: {}", test.why);
+            return format!("disk {number} {}", test.words());
         }
         let events = self.events_after(0);
         let last = |kinds: &[&str]| {

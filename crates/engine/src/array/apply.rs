@@ -20,7 +20,7 @@ impl<E: Env> Array<E> {
         // A pause ends with the copy it was for; redundancy that was lost meanwhile is restored without being asked.
         self.paused.borrow_mut().retain(|disk| {
             let mut slots = config.groups.iter().flat_map(|g| &g.slots);
-            slots.any(|s| s.replacement == Some(*disk) && s.state == SlotState::InSync)
+            slots.any(|s| s.copied_to() == Some(*disk))
         });
         self.forget_fillers(&config);
         self.alarmed.borrow_mut().retain(|disk| config.disk(*disk).is_some_and(|d| d.in_service()));

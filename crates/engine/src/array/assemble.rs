@@ -186,8 +186,7 @@ impl<E: Env> Array<E> {
         self.written.borrow_mut().clone_from(&choice.config);
         self.commit_exactly(next).await.map_err(|e| AssembleError::Commit(e.to_string()))?;
         self.tell_of_given_up(&start, &gone);
-        let now = self.config.borrow().clone();
-        self.note_lost_fillers(&choice.config, &now);
+        self.note_lost_fillers(&choice.config, &self.config.borrow());
         self.recover_groups(&start.groups, options).await?;
         self.recover_backups(may_give_up).await.map_err(AssembleError::Shield)
     }

@@ -11,7 +11,6 @@ use super::Array;
 use super::backing::NewLogs;
 use super::reversal;
 use super::secondaries::{self, take_temporary_pairs};
-use super::shelter::is_filled;
 use super::strategy::{Plan, choose};
 use crate::config::{
     AvoidanceEntry, AvoidanceState, BackupPlace, Configuration, PairEntry, Strategy, VolumeEntry,
@@ -174,7 +173,7 @@ impl<E: Env> Array<E> {
         let mut shelters = false;
         let entered = self.commit(|next| {
             let entry = next.group(group.number);
-            let filled = entry.is_some_and(|g| g.slots.iter().any(is_filled));
+            let filled = entry.is_some_and(|g| g.slots.iter().any(|slot| slot.filled().is_some()));
             shelters = next.health.policy.shelter && !filled;
             if let Some(avoidance) = next.backups.of_group_mut(group.number)
                 && avoidance.state == AvoidanceState::Entering

@@ -9,9 +9,7 @@ use std::rc::Rc;
 
 use super::Array;
 use super::strategy::{Offer, home_of};
-use crate::config::{
-    AvoidanceState, BackupPlace, Configuration, PairEntry, Service, SlotState, WorkEntry,
-};
+use crate::config::{AvoidanceState, BackupPlace, Configuration, PairEntry, Service, WorkEntry};
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::ids::{BLOCK_SIZE, GroupNumber, VolumeNumber};
@@ -309,8 +307,7 @@ impl<E: Env> Array<E> {
         for (number, slot) in &config.backups.paused {
             let entry = config.group(*number).and_then(|g| g.slots.get(usize::from(slot.0)));
             // One whose old member is gone has become a rebuild, which nobody paused.
-            let copy = entry.filter(|s| s.state == SlotState::InSync);
-            self.paused.borrow_mut().extend(copy.and_then(|s| s.replacement));
+            self.paused.borrow_mut().extend(entry.and_then(|s| s.copied_to()));
         }
         Ok(())
     }

@@ -11,8 +11,7 @@ use std::rc::Rc;
 use super::{Array, retire};
 use crate::buf::Buf;
 use crate::config::{
-    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, Service, SlotEntry,
-    SlotState,
+    AvoidanceEntry, AvoidanceState, Configuration, DiskRole, DropReason, Service, SlotState,
 };
 use crate::drive::Drive;
 use crate::error::CommandError;
@@ -315,11 +314,10 @@ impl<E: Env> Array<E> {
 /// and has become a rebuild, or is one, is not held up by it.
 fn forget_rates(next: &mut Configuration) {
     let Configuration { groups, backups, .. } = next;
-    let copies = |slot: &SlotEntry| slot.replacement.is_some() && slot.state == SlotState::InSync;
     backups.paused.retain(|(number, slot)| {
         let group = groups.iter().find(|g| g.number == *number);
         let slot = group.and_then(|g| g.slots.get(usize::from(slot.0)));
-        slot.is_some_and(copies)
+        slot.is_some_and(|slot| slot.copied_to().is_some())
     });
     for avoidance in &mut backups.avoidances {
         avoidance.paused = backups.paused.contains(&(avoidance.group, avoidance.slot));

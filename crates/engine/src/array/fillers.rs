@@ -21,12 +21,6 @@ type Place = (GroupNumber, Slot);
 const GIVE_AGAIN: &str =
     "give the command again when there is a spare (`forestall disk add PATH --role spare`)";
 
-/// The disk that is being filled for a slot.
-fn filled(slot: &SlotEntry) -> Option<DiskNumber> {
-    let itself = matches!(slot.state, SlotState::Rebuilding | SlotState::Catching);
-    slot.replacement.or(itself.then_some(slot.disk))
-}
-
 /// The disks that `before` fills and `after` has no more in service, each with the slot that it was to have.
 fn lost_fillers(before: &Configuration, after: &Configuration) -> Vec<(Place, DiskNumber)> {
     let is_out = |disk: &DiskNumber| after.disk(*disk).is_some_and(|entry| !entry.in_service());
@@ -34,7 +28,7 @@ fn lost_fillers(before: &Configuration, after: &Configuration) -> Vec<(Place, Di
         let number = group.number;
         let slots = group.slots.iter().enumerate();
         let lost = slots.filter_map(|(at, slot)| {
-            Some(((number, Slot(at as u8)), filled(slot).filter(is_out)?))
+            Some(((number, Slot(at as u8)), slot.filled().filter(is_out)?))
         });
         lost.collect::<Vec<_>>()
     };
@@ -49,7 +43,7 @@ fn is_sheltered(config: &Configuration, (group, slot): Place) -> bool {
 /// The slot of a member that is in sync and that nothing is copied from.
 fn rests(config: &Configuration, (group, slot): Place) -> Option<&SlotEntry> {
     let entry = config.group(group)?.slots.get(usize::from(slot.0))?;
-    (entry.state == SlotState::InSync && entry.replacement.is_none()).then_some(entry)
+    entry.rests().then_some(entry)
 }
 
 impl<E: Env> Array<E> {

@@ -7,7 +7,6 @@ use std::rc::Rc;
 
 use super::Array;
 use super::disks::no_disk;
-use super::shelter::is_filled;
 use crate::config::{AvoidanceState, SlotState};
 use crate::error::CommandError;
 use crate::ids::{DiskNumber, GroupNumber, Slot};
@@ -215,7 +214,8 @@ impl<E: Env> Array<E> {
                 }
                 // Rule A6: updates go home, with the old member in its place; where another slot is filled, the shield stays up for that.
                 let slots = next.group(group).map(|g| g.slots.clone()).unwrap_or_default();
-                let other = slots.iter().position(is_filled).map(|other| Slot(other as u8));
+                let other =
+                    slots.iter().position(|s| s.filled().is_some()).map(|other| Slot(other as u8));
                 if let Some(avoidance) = next.backups.of_group_mut(group) {
                     match other {
                         None => avoidance.state = AvoidanceState::WritingBack,

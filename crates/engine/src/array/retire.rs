@@ -9,7 +9,7 @@ use super::disks::hint;
 use super::{Array, shelter};
 use crate::buf::Buf;
 use crate::config::{
-    AvoidanceState, Configuration, DiskRole, DropReason, FailedTest, Retired, Service, SlotState,
+    AvoidanceState, Configuration, DiskRole, DropReason, FailedTest, Retired, Service, SlotEntry,
 };
 use crate::drive::{Drive, Timed};
 use crate::error::CommandError;
@@ -37,9 +37,7 @@ impl<E: Env> Array<E> {
         group: GroupNumber,
         old: Option<Retired>,
     ) {
-        let whole = next.group(group).is_some_and(|g| {
-            g.slots.iter().all(|s| s.state == SlotState::InSync && s.replacement.is_none())
-        });
+        let whole = next.group(group).is_some_and(|g| g.slots.iter().all(SlotEntry::rests));
         let shelter = next.health.policy.shelter;
         let Configuration { groups, backups, .. } = next;
         let Some(avoidance) = backups.of_group_mut(group) else { return };

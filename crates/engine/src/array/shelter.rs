@@ -16,16 +16,11 @@ use crate::report::Severity;
 use crate::runtime::Env;
 use crate::words;
 
-/// Whether a disk is being filled for a slot.
-pub(super) fn is_filled(slot: &SlotEntry) -> bool {
-    slot.replacement.is_some() || matches!(slot.state, SlotState::Rebuilding | SlotState::Catching)
-}
-
 /// Whether the member that an avoidance is about waits to be copied.
 pub(super) fn waits(entry: &GroupEntry, avoidance: &AvoidanceEntry) -> bool {
     let replaced = avoidance.retiring.is_some_and(|old| old.slot == avoidance.slot);
     let slot = entry.slots.get(usize::from(avoidance.slot.0));
-    !replaced && slot.is_some_and(|s| s.state == SlotState::InSync && s.replacement.is_none())
+    !replaced && slot.is_some_and(SlotEntry::rests)
 }
 
 impl<E: Env> Array<E> {
@@ -38,10 +33,8 @@ impl<E: Env> Array<E> {
         let config = self.config.borrow().clone();
         let Some((number, slot)) = config.slot_of(disk) else { return Ok(false) };
         let group = self.group(number)?;
-        let is_due = config.group(number).is_some_and(|entry| {
-            let slot = &entry.slots[usize::from(slot.0)];
-            slot.state == SlotState::InSync && slot.replacement.is_none()
-        });
+        let is_due =
+            config.group(number).is_some_and(|entry| entry.slots[usize::from(slot.0)].rests());
         let len = group.member_len();
         let shielded = config.backups.of_group(number).is_some();
         if !is_due || shielded || self.pick_spare(&config, len).is_some() {

@@ -106,7 +106,7 @@ impl<E: Env> Array<E> {
             notes.push("once suspected: it was copied away and passed a test since".into());
         }
         if let Some(test) = config.failed_tests.get(&disk.number) {
-            notes.push(format!("failed the test after it was replaced: {}", test.why));
+            notes.push(test.words());
         }
         DiskReport {
             number: disk.number,

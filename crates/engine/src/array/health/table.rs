@@ -70,10 +70,7 @@ impl<E: Env> Array<E> {
                 let record = watch.map(|w| w.record).unwrap_or_default();
                 let (verdict, reason) = match (&finding, disk.in_service()) {
                     (_, false) => match config.failed_tests.get(&disk.number) {
-                        Some(test) => (
-                            Verdict::Out,
-                            format!("failed the test after it was replaced: {}", test.why),
-                        ),
+                        Some(test) => (Verdict::Out, test.words()),
                         None => (Verdict::Out, "no longer used".to_string()),
                     },
                     (found, true)

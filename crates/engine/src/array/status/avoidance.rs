@@ -27,12 +27,12 @@ impl<E: Env> Array<E> {
     ) -> AvoidanceReport {
         let slots = config.group(avoidance.group).map(|g| g.slots.as_slice()).unwrap_or_default();
         let slot = &slots[usize::from(avoidance.slot.0)];
-        let copying = slot.state == SlotState::InSync && slot.replacement.is_some();
+        let copying = slot.copied_to().is_some();
         let sheltered = avoidance.state == AvoidanceState::Sheltered;
         let waits = sheltered
             && config.group(avoidance.group).is_some_and(|g| shelter::waits(g, avoidance));
         let disk = (copying || waits).then_some(slot.disk);
-        let is_filled = |s: &&crate::config::SlotEntry| shelter::is_filled(s);
+        let is_filled = |s: &&crate::config::SlotEntry| s.filled().is_some();
         let filled = Some(slot).filter(is_filled).or_else(|| slots.iter().find(is_filled));
         let logs = self.logs.borrow();
         let name_of = |number| config.volumes.iter().find(|v| v.number == number);
