@@ -7,13 +7,15 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use forestall_engine::format::layout::Layout;
-use forestall_engine::{AssembleOptions, DiskNumber, JournalMode, Level};
+use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskNumber, JournalMode, Level};
 
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_journaled, stage_unchecked};
+use crate::shape::data_members;
 use crate::shelf::Bay;
 use crate::stage::{RunEnd, Stage};
+use crate::target::Zeroing;
 use crate::trace::Trace;
 
 const DISK: u64 = 2 << 20;
@@ -45,6 +47,18 @@ impl Script {
                 }
             });
         }
+        latch.all().await;
+    }
+
+    /// Writes what lies on every disk of a group; `dying` is gone once it has the data of this, and before it holds them.
+    async fn write_as_a_disk_dies(&self, offset: u64, len: u64, dying: &Rc<Bay>) {
+        let before = dying.drive.accesses().data_writes;
+        let (latch, writer) = (Latch::default(), Self::new(&self.machine));
+        latch.spawn(&self.machine.runtime, async move { writer.write(offset, len).await });
+        while dying.drive.accesses().data_writes == before {
+            self.machine.pause(1000).await;
+        }
+        self.kill(dying.drive.name());
         latch.all().await;
     }
 
@@ -169,6 +183,68 @@ pub(crate) fn crash_in_a_replay(seed: u64, trace: Trace) {
             s.verify().await;
         });
     }
+}
+
+/// A disk dies while a full stripe is written, told by checksums alone, and then a part of one block of it is: the record of before says nothing of
+/// what parity alone holds since, and after a crash every byte is there, whatever the level loses beside it (rule J4).
+pub(crate) fn stripe_of_a_dead_disk(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS {
+        let columns = data_members(level, members);
+        for (dead, further) in pairs(members).filter(|(a, b)| a == b || tolerance > 1) {
+            for column in 0..columns {
+                let shape = (level, members, 0);
+                let mut stage =
+                    stage_journaled(seed, trace.clone(), shape, DISK, JournalMode::Partial);
+                let bays = [dead, further].map(|disk| stage.world.shelf.all()[disk - 1].clone());
+                let dying = bays[0].clone();
+                stage.run(AssembleOptions::default(), None, move |machine| async move {
+                    let s = Script::new(&machine);
+                    let chunk = u64::from(machine.array.report().groups[0].chunk);
+                    s.write(0, columns * chunk).await;
+                    s.flush().await;
+                    s.write_as_a_disk_dies(0, columns * chunk, &dying).await;
+                    s.write(column * chunk + 512, 1024).await;
+                    s.flush().await;
+                });
+                stage.end(false);
+                bays.iter().for_each(|bay| bay.withheld.set(true));
+                act(&mut stage, degraded(), |s| async move { s.verify().await });
+            }
+        }
+    }
+}
+
+/// In a group without redundancy left a block is written and zeroed again, in turn, until the power goes: a batch that the crash has cut looks as if it
+/// had begun, for its block holds zeroes from before. No block is given up for it (rule J2).
+pub(crate) fn zeroed_again_and_cut(seed: u64, trace: Trace) {
+    for (level, members, tolerance) in LEVELS {
+        for mode in MODES {
+            for round in 0..8 {
+                let (seed, shape) = (seed * 100 + round, (level, members, 0));
+                let mut stage = stage_journaled(seed, trace.clone(), shape, DISK, mode);
+                act(&mut stage, AssembleOptions::default(), |mut s| async move {
+                    s.scribble(40).await;
+                });
+                leave_out(&mut stage, members, tolerance);
+                let cut = stage.rng.within(300..6000);
+                stage.run(degraded(), Some(cut), |machine| async move {
+                    let s = Script::new(&machine);
+                    for _ in 0..400 {
+                        let zeroed = s.host.zero(0, BLOCK_SIZE, Zeroing::NoHole, false).await;
+                        s.must(zeroed, "zeroing a block");
+                        s.write(0, BLOCK_SIZE).await;
+                    }
+                });
+                stage.end(false);
+                act(&mut stage, degraded(), |s| async move { s.verify().await });
+            }
+        }
+    }
+}
+
+/// Each two of `members`, numbered from 1, and each with itself.
+fn pairs(members: usize) -> impl Iterator<Item = (usize, usize)> {
+    (1..=members).flat_map(move |a| (1..=members).map(move |b| (a, b)))
 }
 
 /// Units are written, trimmed and written again, and what was written last is flushed, before a crash and a loss: no record from before

@@ -27,7 +27,7 @@ use crate::hung::{
 };
 use crate::journal::{
     crash_and_loss, crash_in_a_replay, crash_while_copied_directly, cut_stripe_and_bad_sectors,
-    damaged_journal, trimmed_and_written_again,
+    damaged_journal, stripe_of_a_dead_disk, trimmed_and_written_again, zeroed_again_and_cut,
 };
 use crate::maps::{
     bad_sectors_behind_configurations, crashes_in_a_row, one_place_is_damaged_everywhere,

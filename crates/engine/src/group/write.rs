@@ -309,7 +309,8 @@ impl<E: Env> Group<E> {
         }
     }
 
-    /// The data itself: one write for each column's part, whatever bands it lies in.
+    /// The data itself: one write for each column's part, whatever bands it lies in. A missing slot is among them where the journal is to tell its new
+    /// checksums: what an older record tells of it holds no more, and only parity knows it now (rule J4).
     fn prepare_data(
         &self,
         stripe: Stripe,
@@ -318,7 +319,8 @@ impl<E: Env> Group<E> {
         bands: &[Band],
         writes: &mut Vec<SlotWrite>,
     ) {
-        let writable = bands.iter().fold(SlotSet::EMPTY, |set, band| set.or(band.data_writes));
+        let told = if self.journal.is_some() { self.missing() } else { SlotSet::EMPTY };
+        let writable = bands.iter().fold(told, |set, band| set.or(band.data_writes));
         for (column, rows, from) in column_parts(u64::from(self.geometry.chunk()), within.clone()) {
             let address = self.geometry.member_address(stripe, rows.start as u32);
             for slot in self.geometry.copies(stripe, column).and(writable).iter() {

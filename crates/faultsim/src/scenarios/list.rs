@@ -317,6 +317,16 @@ pub const SCENARIOS: &[Scenario] = &[
         script: slow_parity_is_not_left_behind,
     },
     Scenario {
+        name: "stripe-of-a-dead-disk",
+        story: "parts of a stripe are written just after a disk of it died: the record of the whole stripe does not speak against them (J4)",
+        script: stripe_of_a_dead_disk,
+    },
+    Scenario {
+        name: "zeroed-again-and-cut",
+        story: "a group without redundancy left is cut while a block is zeroed again and again: zeroes of before are not taken for a batch that had begun (J2)",
+        script: zeroed_again_and_cut,
+    },
+    Scenario {
         name: "list-fails-with-the-flush",
         story: "a disk that cannot be spared fails a flush while the list of lost blocks cannot be written: the next flush writes it (F2, M5)",
         script: list_fails_with_the_flush,

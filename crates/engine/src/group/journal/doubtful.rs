@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::super::Group;
-use super::decide::Counting;
+use super::decide::{Counting, Source};
 use super::replay::Row;
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
@@ -31,14 +31,22 @@ enum Rows {
     Unclear,
 }
 
+/// One block that a record tells: slot, member block, checksum, and where it can be had.
+type Told<'a> = (Slot, u64, u32, &'a Source);
+
+fn blocks_of(record: &Counting) -> impl Iterator<Item = Told<'_>> {
+    record.pieces.iter().flat_map(|(piece, source)| {
+        (piece.start..).zip(&piece.crcs).map(move |(block, crc)| (piece.slot, block, *crc, source))
+    })
+}
+
 impl<E: Env> Group<E> {
     /// Whether a block in place shows that the doubtful records of `told` had begun: it is the new one, where an older record that is to be applied tells
     /// another. Asked before anything is applied.
     pub(super) async fn newest_is_in_place(&self, told: &[Counting]) -> bool {
         let blocks = |doubtful: bool| {
             let records = told.iter().filter(move |record| record.doubtful == doubtful);
-            let pieces = records.flat_map(|record| record.pieces.iter().map(|(piece, _)| piece));
-            pieces.flat_map(|p| (p.start..).zip(&p.crcs).map(|(at, crc)| ((p.slot, at), *crc)))
+            records.flat_map(blocks_of).map(|(slot, at, crc, _)| ((slot, at), crc))
         };
         let mut older = BTreeMap::new();
         for (block, crc) in blocks(false) {
@@ -58,6 +66,74 @@ impl<E: Env> Group<E> {
             }
         }
         false
+    }
+
+    /// Rows, as member blocks, that are left to the records before the newest batch, though that is taken to have begun: parts of it are lacking, without
+    /// which more is gone than the level can tell, and what its members held before is at hand. Had the batch been flushed, all of it would be in place.
+    pub(super) async fn rows_of_before(self: &Rc<Self>, records: &[Counting]) -> BTreeSet<u64> {
+        let mut older = BTreeMap::new();
+        for record in records.iter().filter(|record| !record.doubtful) {
+            for (slot, block, crc, source) in blocks_of(record) {
+                let at_hand = matches!(source, Source::Payload(_));
+                older.entry((slot, block)).or_insert((crc, at_hand)); // The newest comes first.
+            }
+        }
+        let mut left = BTreeSet::new();
+        let mut reads = READS_MAX;
+        for record in records.iter().filter(|record| record.doubtful) {
+            let mut rows: BTreeMap<u64, Vec<Told<'_>>> = BTreeMap::new();
+            for told in blocks_of(record).filter(|told| self.is_inside(told.1)) {
+                rows.entry(told.1).or_default().push(told);
+            }
+            for (block, told) in rows {
+                if self.is_left_to_before(block, &told, &older, &mut reads).await {
+                    left.insert(block);
+                }
+            }
+        }
+        left
+    }
+
+    /// Whether one row, of which the newest batch has told these blocks, cannot be made new, and what it was before can be had.
+    async fn is_left_to_before(
+        self: &Rc<Self>,
+        block: u64,
+        told: &[Told<'_>],
+        older: &BTreeMap<(Slot, u64), (u32, bool)>,
+        reads: &mut usize,
+    ) -> bool {
+        let lacks = |source: &Source| matches!(source, Source::Unreadable);
+        let lacking = told.iter().filter(|(_, _, _, source)| lacks(source)).count();
+        let parities = self.geometry.parity_columns();
+        if lacking == 0 || self.missing().len() + lacking <= parities {
+            return false;
+        }
+        let Some(left) = reads.checked_sub(self.geometry.members()) else { return false };
+        *reads = left;
+        let address = block * BLOCK_SIZE;
+        let (mut gone, mut before) = (0, true);
+        for slot in SlotSet::first(self.geometry.members()).iter() {
+            let Some(main) = self.drives_at(slot, address).0 else {
+                gone += 1;
+                continue;
+            };
+            let found = main.read_data(address, Buf::scratch(BLOCK_SIZE as usize)).await.ok();
+            let Some((.., crc, source)) = told.iter().find(|(of, ..)| *of == slot) else {
+                gone += usize::from(found.is_none());
+                continue;
+            };
+            let holds = found.as_deref().map(crc32c);
+            gone += usize::from(lacks(source) && holds != Some(*crc));
+            before &= match (older.get(&(slot, block)), found) {
+                (Some((_, true)), _) => true,
+                (Some((was, false)), _) => holds == Some(*was),
+                (None, Some(found)) if self.checksums && holds != Some(*crc) => {
+                    self.verify(&main, slot, address, found).await.is_ok()
+                }
+                (None, _) => false,
+            };
+        }
+        gone > parities && before
     }
 
     /// Whether a row of `doubtful` shows that they had begun. Asked when everything else is made good, which would leave rows that do not agree too.

@@ -219,13 +219,12 @@ impl<E: Env> Group<E> {
     ) -> Result<InPlace<E>, IoError> {
         let stage = |write: &SlotWrite| {
             let (main, filler) = self.drives_at(write.slot, write.address);
+            let drives: Vec<_> = main.into_iter().chain(filler).collect();
             let crcs = checksums(&write.buf);
             let start = write.address / BLOCK_SIZE;
-            Staged {
-                piece: Piece { slot: write.slot, has_payload: with_data, start, crcs },
-                payload: write.buf.clone(),
-                drives: main.into_iter().chain(filler).collect(),
-            }
+            let has_payload = with_data && !drives.is_empty();
+            let piece = Piece { slot: write.slot, has_payload, start, crcs };
+            Staged { piece, payload: write.buf.clone(), drives }
         };
         let (giver, taker) = oneshot();
         journal

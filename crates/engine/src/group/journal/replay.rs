@@ -72,13 +72,11 @@ impl<E: Env> Group<E> {
                 None => None,
             });
         }
-        let mut told = decide(&found);
+        let told = decide(&found);
         drop(found);
-        if self.newest_is_in_place(&told).await {
-            told.iter_mut().for_each(|record| record.doubtful = false);
-        }
+        let begun = self.newest_is_in_place(&told).await;
         let (doubtful, sure): (Vec<_>, Vec<_>) =
-            told.into_iter().partition(|record| record.doubtful);
+            told.into_iter().partition(|record| record.doubtful && !begun);
         self.apply(sure, &mut done).await?;
         if self.had_begun(&doubtful).await {
             self.apply(doubtful, &mut done).await?;
@@ -94,7 +92,8 @@ impl<E: Env> Group<E> {
         done: &mut Replayed,
     ) -> Result<(), IoError> {
         done.records += records.len() as u64;
-        let (writes, doubts) = self.sort_out(records);
+        let left = self.rows_of_before(&records).await;
+        let (writes, doubts) = self.sort_out(records, &left);
         for write in writes {
             let len = write.buf.len() as u64;
             self.write_slot(write.slot, write.address, write.buf).await.map_err(|_| IoError::Io)?;
@@ -133,8 +132,8 @@ impl<E: Env> Group<E> {
         Held { frames: frames.collect(), unread: outside }
     }
 
-    /// What to write, and what is left in doubt: of each block the newest record counts.
-    fn sort_out(&self, records: Vec<Counting>) -> (Vec<SlotWrite>, Doubts) {
+    /// What to write, and what is left in doubt: of each block the newest record counts, but of rows that are `left` to the records before the newest batch.
+    fn sort_out(&self, records: Vec<Counting>, left: &BTreeSet<u64>) -> (Vec<SlotWrite>, Doubts) {
         let mut seen = BTreeSet::new();
         let mut writes = Vec::new();
         let mut doubts = Doubts::default();
@@ -142,15 +141,16 @@ impl<E: Env> Group<E> {
         let mut newest: BTreeMap<u64, usize> = BTreeMap::new();
         let numbered = (0..).zip(records);
         let pieces = numbered.flat_map(|(number, record)| {
-            record.pieces.into_iter().map(move |(piece, source)| (number, piece, source))
+            let of_newest = record.doubtful;
+            record.pieces.into_iter().map(move |(piece, source)| (number, of_newest, piece, source))
         });
-        for (number, piece, source) in pieces {
+        for (number, of_newest, piece, source) in pieces {
             for (at, crc) in piece.crcs.iter().enumerate() {
                 let block = piece.start + at as u64;
                 let address = block * BLOCK_SIZE;
                 let slot = piece.slot;
                 let outside = usize::from(slot.0) >= self.geometry.members();
-                if outside || !self.is_inside(block) {
+                if outside || !self.is_inside(block) || of_newest && left.contains(&block) {
                     continue;
                 }
                 let changed_since = *newest.entry(block).or_insert(number) != number;
