@@ -3,6 +3,7 @@
 //! Owns the scripts; [`crate::scenarios`] lists them. Invariant: a story waits for a condition in virtual time, with a bound after which it
 //! complains.
 
+use forestall_engine::format::layout::Layout;
 use forestall_engine::health::{ErrorClass, Mode, Verdict};
 use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level};
 
@@ -99,6 +100,42 @@ pub(crate) fn ailing_disk_is_replaced(seed: u64, trace: Trace) {
         });
         act(&mut stage, degraded(), |s| async move { s.verify().await });
     }
+}
+
+/// With a member missing its blocks are rebuilt from peers of which one does not read everywhere, parity too: each error is counted against that disk, once,
+/// for what does not read is written anew.
+pub(crate) fn errors_of_peers_count(seed: u64, trace: Trace) {
+    let mut stage = stage_of(seed, trace, Level::Raid6, 5, 0);
+    act(&mut stage, AssembleOptions::default(), move |s| async move {
+        s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
+        s.write(0, s.size()).await;
+        s.flush().await;
+        s.kill("d1");
+        s.verify().await;
+        let peer = s.bay("d2");
+        let data = Layout::for_size(peer.drive.size()).expect("a labelled disk").data;
+        let chunk = u64::from(s.machine.array.report().groups[0].chunk);
+        let stripes = s.size() / (3 * chunk);
+        for stripe in 0..stripes {
+            let at = data.offset + stripe * chunk;
+            peer.drive.faults_mut().spoil(at..at + 512);
+        }
+        let counted = || {
+            let report = s.machine.array.report();
+            let disk = report.disks.iter().find(|disk| disk.number == DiskNumber(2));
+            disk.map_or(0, |disk| disk.errors.recovered_reads)
+        };
+        s.verify().await;
+        s.machine.pause(SECOND).await;
+        // One stripe in five has its Q there, which nobody needs.
+        let (first, least) = (counted(), stripes * 4 / 5);
+        s.verify().await;
+        s.machine.pause(SECOND).await;
+        if first < least || counted() != first {
+            let told = format!("{first} errors, then {} of {stripes} stripes", counted());
+            s.machine.complain(told);
+        }
+    });
 }
 
 /// A pause ends with what was paused: when the old member dies, and when the disk being filled does.

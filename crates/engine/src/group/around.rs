@@ -37,6 +37,10 @@ pub(super) enum Unread {
 pub(super) struct Missed {
     pub(super) failed: SlotSet,
     pub(super) slow: SlotSet,
+    /// Of those that failed, the ones with sectors that do not read.
+    pub(super) unreadable: SlotSet,
+    /// Of those that failed, the ones of whose blocks, read together, one does not fit its checksum.
+    pub(super) unfit: SlotSet,
 }
 
 /// Reads that hang on one drive before it is given up, if it can be spared. Where fewer come, since everybody reads around it, the next

@@ -214,15 +214,19 @@ impl<E: Env> Group<E> {
         work: impl Future<Output = Result<T, IoError>> + 'static,
     ) -> Result<T, IoError> {
         let (giver, taker) = oneshot();
+        self.in_background(async move { giver.give(work.await) });
+        taker.take().await.unwrap_or(Err(IoError::Stopped))
+    }
+
+    /// Runs `work` as a task of the engine.
+    fn in_background(self: &Rc<Self>, work: impl Future<Output = ()> + 'static) {
         let group = Rc::clone(self);
         self.background.set(self.background.get() + 1);
         self.rt.spawn(Box::pin(async move {
-            let result = work.await;
+            work.await;
             group.background.set(group.background.get() - 1);
             group.committed.notify();
-            giver.give(result);
         }));
-        taker.take().await.unwrap_or(Err(IoError::Stopped))
     }
 
     // --- members ---------------------------------------------------------------------------------------------------

@@ -80,8 +80,10 @@ impl<E: Env> Group<E> {
         let guard = self.rows.lock(address..address + len as u64, Hold::Shared).await;
         let holder =
             self.geometry.copies(stripe, column).iter().next().expect("every column has a slot");
-        let computed = self.slot_contents(stripe, holder, rows.clone(), not).await;
+        let mut faulty = SlotSet::EMPTY;
+        let computed = self.contents_by_peers(stripe, holder, rows.clone(), not, &mut faulty).await;
         drop(guard);
+        self.mend_peers(stripe, faulty, &rows);
         match computed {
             Ok(buf) => Ok(buf),
             Err(_) => {
@@ -96,14 +98,57 @@ impl<E: Env> Group<E> {
         slots.iter().nth(turn).expect("a direct read names at least one slot")
     }
 
-    /// What `slot` should hold in rows of a stripe, without reading the slots in `not`. The caller holds the row lock. Slots that take
-    /// long are read around, and waited for once nothing else gives the rows.
+    /// What `slot` should hold in rows of a stripe, without reading the slots in `not`. The caller holds the row lock. Errors of the others are counted.
     pub(super) async fn slot_contents(
         self: &Rc<Self>,
         stripe: Stripe,
         slot: Slot,
         rows: Range<u32>,
+        not: SlotSet,
+    ) -> Result<Buf, IoError> {
+        let mut faulty = SlotSet::EMPTY;
+        let found = self.contents_by_peers(stripe, slot, rows.clone(), not, &mut faulty).await;
+        if rows.len() as u64 == BLOCK_SIZE {
+            // Whoever mends a block comes here: a mending of the peers now would come back to it without end.
+            self.count_reads(
+                faulty,
+                self.geometry.member_address(stripe, rows.start),
+                found.is_ok(),
+            );
+        } else {
+            self.mend_peers(stripe, faulty, &rows);
+        }
+        found
+    }
+
+    /// Counts a read error of each of `slots`; `had`: what was asked was had elsewhere.
+    pub(super) fn count_reads(&self, slots: SlotSet, address: u64, had: bool) {
+        for slot in slots.iter() {
+            if let Some(drive) = self.drives_at(slot, address).0 {
+                drive.count_error(|e| {
+                    if had { e.recovered_reads += 1 } else { e.unrecovered_reads += 1 }
+                });
+            }
+        }
+    }
+
+    /// Looks at each block by itself of slots that failed while others asked for theirs: counts its error, and writes it anew. Nobody waits for it.
+    fn mend_peers(self: &Rc<Self>, stripe: Stripe, slots: SlotSet, rows: &Range<u32>) {
+        for slot in slots.iter() {
+            let (group, rows) = (Rc::clone(self), rows.clone());
+            self.in_background(async move { drop(group.mend(stripe, slot, rows).await) });
+        }
+    }
+
+    /// [`Group::slot_contents`] that leaves errors to the caller, with the slots that are `faulty`. Slots that take long are read around, and waited
+    /// for once nothing else gives the rows.
+    async fn contents_by_peers(
+        self: &Rc<Self>,
+        stripe: Stripe,
+        slot: Slot,
+        rows: Range<u32>,
         mut not: SlotSet,
+        faulty: &mut SlotSet,
     ) -> Result<Buf, IoError> {
         let address = self.geometry.member_address(stripe, rows.start);
         let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
@@ -127,7 +172,10 @@ impl<E: Env> Group<E> {
             match self.read_slots_with(patience, stripe, reads, rows.clone()).await {
                 Ok(mut bufs) if direct => return Ok(bufs.remove(0).1),
                 Ok(bufs) => return Ok(self.compute_slot(stripe, slot, rows.len(), bufs)),
-                Err(missed) => (not, slow) = (not.or(missed.failed), slow.or(missed.slow)),
+                Err(missed) => {
+                    (not, slow) = (not.or(missed.failed), slow.or(missed.slow));
+                    *faulty = faulty.or(missed.unreadable).or(missed.unfit);
+                }
             }
         }
     }
@@ -160,8 +208,12 @@ impl<E: Env> Group<E> {
                 Ok(buf) => bufs.push((slot, buf)),
                 Err(Unread::Slow) => missed.slow = missed.slow.with(slot),
                 Err(Unread::Fault(fault)) => {
-                    if rows.len() as u64 == BLOCK_SIZE {
-                        self.count_mismatch(slot, address, fault);
+                    let single = rows.len() as u64 == BLOCK_SIZE;
+                    match fault.kind {
+                        FaultKind::Medium => missed.unreadable = missed.unreadable.with(slot),
+                        FaultKind::Checksum if single => self.count_mismatch(slot, address, fault),
+                        FaultKind::Checksum => missed.unfit = missed.unfit.with(slot),
+                        _ => {}
                     }
                     missed.failed = missed.failed.with(slot);
                 }

@@ -152,6 +152,8 @@ impl<E: Env> Group<E> {
         let mut not = SlotSet::EMPTY;
         let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
         let rows = self.rows_of(&within);
+        let (address, mut unreadable) =
+            (self.geometry.member_address(stripe, rows.start), SlotSet::EMPTY);
         loop {
             let (view, unread) = (self.view(stripe, rows.clone()), not.or(slow));
             let plan = plan_write_around(&self.geometry, stripe, within.clone(), view, unread);
@@ -170,13 +172,13 @@ impl<E: Env> Group<E> {
                     if within.end - within.start == BLOCK_SIZE =>
                 {
                     // Parity that nothing can keep true is entered as lost, and the block can be written (rule M5).
-                    let address = self.geometry.member_address(stripe, rows.start);
                     for slot in spoils.iter() {
                         self.lose(slot, address, BLOCK_SIZE).await.map_err(Short::Error)?;
                     }
                     continue;
                 }
                 Err(_) if not.is_empty() && within.end - within.start == BLOCK_SIZE => {
+                    self.count_reads(unreadable, address, false);
                     return Err(Short::Error(IoError::Io));
                 }
                 Err(_) => return Err(Short::Replan),
@@ -189,6 +191,7 @@ impl<E: Env> Group<E> {
                     Ok(old) => self.prepare_parity(stripe, band, &within, data, old, &mut writes),
                     Err(missed) => {
                         (not, slow, all) = (not.or(missed.failed), slow.or(missed.slow), false);
+                        unreadable = unreadable.or(missed.unreadable);
                     }
                 }
             }
@@ -201,6 +204,7 @@ impl<E: Env> Group<E> {
                 Some(journal) => self.write_journaled(journal, stripe, writes, &plan.bands).await,
                 None => self.execute(stripe, writes).await,
             };
+            self.count_reads(unreadable, address, true);
             if written.is_ok() {
                 self.overwritten_by_peers(stripe, &within);
             }

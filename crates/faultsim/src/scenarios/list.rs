@@ -147,6 +147,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: ailing_disk_is_replaced,
     },
     Scenario {
+        name: "errors-of-peers-count",
+        story: "blocks of a missing member are rebuilt from a disk that does not read everywhere: its errors count against it, and are mended",
+        script: errors_of_peers_count,
+    },
+    Scenario {
         name: "ailing-spare-is-not-used",
         story: "with no spare, only an ailing one or the policy to advise, an ailing member stays and somebody is told",
         script: ailing_spare_is_not_used,
