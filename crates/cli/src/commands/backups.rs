@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
-use forestall_engine::{DiskNumber, DiskReport, DiskState, GroupNumber, GroupReport};
+use forestall_engine::{DiskNumber, DiskReport, DiskState, GroupNumber, GroupReport, VolumeReport};
 use forestall_server::api::types::{
     Abandoned, AddWorkDisk, AddWorkVolume, Done, NameDisk, NameVolume,
 };
@@ -19,8 +19,10 @@ pub fn work_volume(session: &Session, command: WorkVolumeCommand) -> Result<Exit
         WorkVolumeCommand::Add { volume, serves } => {
             let body = AddWorkVolume { volume: volume.clone(), serves };
             let done: Done = client.post("/v1/work-volumes/add", &body)?;
-            session
-                .print(&done, || format!("volume {volume} is a work volume now and is not served"))
+            let note = of_no_use(&client, &body)?;
+            session.print(&done, || {
+                format!("volume {volume} is a work volume now and is not served{note}")
+            })
         }
         WorkVolumeCommand::Remove { volume } => {
             let body = NameVolume { volume: volume.clone() };
@@ -81,6 +83,32 @@ pub fn work_disk(session: &Session, command: WorkDiskCommand) -> Result<ExitCode
             session.print(&done, || abandoned(&format!("work disk {disk}"), &done))
         }
     }
+}
+
+/// What to say of a work volume whose group survives fewer failures than the group of any volume that it is for.
+fn of_no_use(client: &Client, work: &AddWorkVolume) -> Result<String> {
+    let volumes: Vec<VolumeReport> = client.get("/v1/volumes")?;
+    let groups: Vec<GroupReport> = client.get("/v1/groups")?;
+    let is = |volume: &VolumeReport, name: &String| {
+        volume.name == *name || volume.number.to_string() == *name
+    };
+    let Some(own) = volumes.iter().find(|volume| is(volume, &work.volume)) else {
+        return Ok(String::new());
+    };
+    let survives = |number| groups.iter().find(|g| g.number == number).map(|g| g.failures_left);
+    let named = |volume: &&VolumeReport| {
+        work.serves.is_empty() || work.serves.iter().any(|name| is(volume, name))
+    };
+    let served = volumes.iter().filter(|volume| volume.group != own.group);
+    let mut served = served.filter(named).map(|volume| survives(volume.group)).peekable();
+    let least = survives(own.group);
+    if served.peek().is_none() || !served.all(|left| left > least) {
+        return Ok(String::new());
+    }
+    Ok(format!(
+        "; no volume can use it yet, each that it is for lies in a group that survives more failures than group {} now",
+        own.group
+    ))
 }
 
 /// The legs of a work disk, those that it lost too.

@@ -38,7 +38,11 @@ impl<E: Env> Array<E> {
     /// As for [`Array::abandon_work_disk`].
     pub async fn abandon_work_volume(self: &Rc<Self>, name: &str) -> Result<u64, CommandError> {
         let volume = super::volumes::find(&self.config.borrow(), name)?.number;
-        self.abandon(BackupPlace::WorkVolume(volume)).await
+        let place = BackupPlace::WorkVolume(volume);
+        if self.config.borrow().backups.work_at(place).is_none() {
+            return Err(CommandError::Refused(format!("volume {name:?} is no work volume")));
+        }
+        self.abandon(place).await
     }
 
     async fn abandon(self: &Rc<Self>, place: BackupPlace) -> Result<u64, CommandError> {

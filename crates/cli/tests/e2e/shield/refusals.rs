@@ -191,6 +191,7 @@ fn work_volumes_that_cannot_be_are_refused() {
     refused(&server, "work-volume add full --for none", &["no volume \"none\""]);
     refused(&server, "work-volume add tiny --for full", &["group 2", "belong elsewhere"]);
     refused(&server, "work-volume remove full", &["no work volume"]);
+    refused(&server, "work-volume abandon full", &["\"full\" is no work volume"]);
     refused(&server, "volume delete vault", &["work volume 10 is kept for volume 1 alone"]);
     refused(&server, "volume delete spool", &["is a work volume", "work-volume remove 10"]);
     refused(&server, "volume grow 10 --size 14MiB", &["is a work volume"]);
