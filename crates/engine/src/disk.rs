@@ -51,6 +51,15 @@ pub enum FaultKind {
     Transport,
     /// The disk gave something, but a block of it does not fit its checksum (rule K1). Found by the engine, never answered by a [`Disk`].
     Checksum,
+    /// The disk gave something, but cannot give its checksum: nothing is known about it. Found by the engine, too.
+    Unverified,
+}
+
+impl FaultKind {
+    /// Whether the disk gave something that cannot be taken for what was written.
+    pub(crate) const fn is_unfit(self) -> bool {
+        matches!(self, Self::Checksum | Self::Unverified)
+    }
 }
 
 /// One failed request of one disk.
@@ -79,6 +88,7 @@ impl fmt::Display for DiskFault {
             FaultKind::Gone => "disk does not answer",
             FaultKind::Transport => "transport error on the way to the disk",
             FaultKind::Checksum => "checksum mismatch",
+            FaultKind::Unverified => "checksum not readable",
         };
         if self.errno == 0 { f.write_str(what) } else { write!(f, "{what} (errno {})", self.errno) }
     }

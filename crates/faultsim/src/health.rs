@@ -5,8 +5,9 @@
 
 use forestall_engine::format::layout::Layout;
 use forestall_engine::health::{ErrorClass, Mode, Verdict};
-use forestall_engine::{AssembleOptions, DiskNumber, DiskState, Level};
+use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskNumber, DiskState, Level};
 
+use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
 use crate::trace::Trace;
@@ -136,6 +137,40 @@ pub(crate) fn errors_of_peers_count(seed: u64, trace: Trace) {
             s.machine.complain(told);
         }
     });
+}
+
+/// With a member missing a disk cannot give its checksums, and several hosts read the same at once: its blocks are believed as they are, and none of
+/// the readers counts an error of it that is none.
+pub(crate) fn believed_by_many(seed: u64, trace: Trace) {
+    for (level, members, missing) in [(Level::Raid5, 4, 1), (Level::Raid6, 5, 2)] {
+        let mut stage = stage_of(seed, trace.clone(), level, members, 0);
+        act(&mut stage, AssembleOptions::default(), move |s| async move {
+            s.write(0, s.size()).await;
+            s.flush().await;
+        });
+        let bays = stage.world.shelf.all();
+        bays[..missing].iter().for_each(|bay| bay.withheld.set(true));
+        let silent = bays[missing].drive.clone();
+        let sums = Layout::for_size(silent.size()).expect("a labelled disk").checksums;
+        silent.faults_mut().spoil(sums.offset..sums.end());
+        act(&mut stage, degraded(), move |s| async move {
+            let latch = Latch::default();
+            for _ in 0..4 {
+                let reader = Script::new(&s.machine);
+                latch.spawn(&s.machine.runtime, async move {
+                    for at in (0..reader.size().min(1 << 20)).step_by(BLOCK_SIZE as usize) {
+                        reader.must(reader.host.read(at, BLOCK_SIZE).await, "a read");
+                    }
+                });
+            }
+            latch.all().await;
+            let report = s.machine.array.report();
+            let wrong = report.disks.iter().map(|disk| disk.errors.checksums).sum::<u64>();
+            if wrong > 0 {
+                s.machine.complain(format!("{wrong} blocks are said not to fit their checksum"));
+            }
+        });
+    }
 }
 
 /// A pause ends with what was paused: when the old member dies, and when the disk being filled does.

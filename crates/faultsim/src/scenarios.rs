@@ -18,8 +18,8 @@ use crate::doubts::{
 };
 use crate::falsehoods;
 use crate::health::{
-    ailing_disk_is_replaced, ailing_spare_is_not_used, errors_of_peers_count, pause_gives_way,
-    slow_disk_is_sat_out, transport_burst,
+    ailing_disk_is_replaced, ailing_spare_is_not_used, believed_by_many, errors_of_peers_count,
+    pause_gives_way, slow_disk_is_sat_out, transport_burst,
 };
 use crate::hung::{
     hung_copied_disk_holds_up_no_host, hung_member_is_read_around, hung_member_under_writes,

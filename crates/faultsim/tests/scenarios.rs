@@ -37,6 +37,7 @@ stories! {
     m1_one_place_is_damaged_everywhere = "one-place-is-damaged-everywhere" x 1,
     m1_torn_pages_are_mended = "torn-pages-are-mended" x 2,
     a_primary_lost_a_block = "primary-lost-a-block" x 4,
+    k1_believed_by_many = "believed-by-many" x 4,
     errors_of_peers_count = "errors-of-peers-count" x 4,
     an_ailing_disk_is_replaced = "ailing-disk-is-replaced" x 4,
     an_ailing_spare_is_not_used = "ailing-spare-is-not-used" x 4,

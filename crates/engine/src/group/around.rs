@@ -32,6 +32,12 @@ pub(super) enum Unread {
     Fault(DiskFault),
 }
 
+impl Unread {
+    fn is_unverified(self) -> bool {
+        matches!(self, Self::Fault(fault) if fault.kind == FaultKind::Unverified)
+    }
+}
+
 /// The slots that did not give their rows.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Missed {
@@ -83,7 +89,8 @@ impl<E: Env> Group<E> {
             match self.read_drive_with(patience, &drive, slot, address, len).await {
                 Ok(buf) => return Ok(buf),
                 Err(Unread::Slow) => why = Unread::Slow,
-                Err(fault) if why != Unread::Slow => why = fault,
+                // Of a block of which one drive tells nothing, nothing is known.
+                Err(fault) if why != Unread::Slow && !why.is_unverified() => why = fault,
                 Err(_) => {}
             }
         }

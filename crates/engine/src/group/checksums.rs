@@ -71,11 +71,14 @@ impl<E: Env> Group<E> {
             return Ok(buf);
         }
         let stored = self.stored(drive, blocks(address, buf.len())).await?;
-        if stored == self.checksums_of(slot, address, &buf) {
-            Ok(buf)
-        } else {
-            Err(DiskFault::new(FaultKind::Checksum))
+        let fitting = self.checksums_of(slot, address, &buf);
+        if stored == fitting {
+            return Ok(buf);
         }
+        // Said at once: whoever reads the same may come to believe the block meanwhile.
+        let misfits = |(stored, fitting): (u32, u32)| stored != fitting && stored != UNKNOWN;
+        let wrong = stored.into_iter().zip(fitting).any(misfits);
+        Err(DiskFault::new(if wrong { FaultKind::Checksum } else { FaultKind::Unverified }))
     }
 
     /// Reads from a drive that holds, or held, `slot`.
@@ -132,17 +135,10 @@ impl<E: Env> Group<E> {
         let (main, filler) = self.drives_at(slot, address);
         if fault.kind == FaultKind::Checksum
             && !self.intent.is_dirty(self.intent.region_of(address))
-            && !self.is_unknown(slot, address)
             && let Some(drive) = main.or(filler)
         {
             drive.count_error(|e| e.checksums += 1);
         }
-    }
-
-    /// Whether the checksum of the block at `address` could not be read, so that nothing was found out about the block.
-    pub(super) fn is_unknown(&self, slot: Slot, address: u64) -> bool {
-        let (main, filler) = self.drives_at(slot, address);
-        main.into_iter().chain(filler).any(|drive| has_unknown(&drive, address))
     }
 
     /// Believes blocks of a row as they are whose checksum the disks cannot give; answers whether there were any. The caller holds the row

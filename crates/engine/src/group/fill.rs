@@ -410,18 +410,18 @@ impl<E: Env> Group<E> {
         let address = self.geometry.member_address(stripe, rows.start);
         let main = self.slots.borrow()[usize::from(slot.0)].main.clone();
         let main = main.filter(|_| !was_lost);
-        let (mut mismatch, mut slow) = (false, false);
+        let (mut unfit, mut unknown, mut slow) = (false, false, false);
         if let Some(main) = &main {
             match self.read_to_copy(main, slot, address, rows.len()).await {
                 Ok(buf) => return Ok(buf),
                 Err(Unread::Slow) => slow = true,
                 Err(Unread::Fault(fault)) => {
-                    mismatch = fault.kind == FaultKind::Checksum;
+                    unfit = fault.kind.is_unfit();
+                    unknown = fault.kind == FaultKind::Unverified;
                     self.count_mismatch(slot, address, fault);
                 }
             }
         }
-        let unknown = self.is_unknown(slot, address);
         let mut found = self.slot_contents(stripe, slot, rows.clone(), SlotSet::one(slot)).await;
         if let (Err(_), true, Some(main)) = (&found, unknown || slow, &main) {
             // Nothing was known of it, and by now it was believed; or nobody could stand in for it after all.
@@ -437,7 +437,7 @@ impl<E: Env> Group<E> {
                 Ok(buf)
             }
             (Ok(buf), Some(main)) => {
-                if !mismatch && !slow {
+                if !unfit && !slow {
                     main.count_error(|e| e.recovered_reads += 1);
                 }
                 Ok(buf)

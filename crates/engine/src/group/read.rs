@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::Group;
 use super::around::{Missed, Patience, Unread};
 use crate::buf::Buf;
-use crate::disk::{DiskFault, FaultKind};
+use crate::disk::FaultKind;
 use crate::error::IoError;
 use crate::geometry::Piece;
 use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
@@ -62,10 +62,9 @@ impl<E: Env> Group<E> {
             let slot = self.pick_copy(slots, address);
             match self.read_slot_with(Patience::Short, slot, address, len).await {
                 Ok(buf) => return Ok(buf),
-                Err(Unread::Fault(DiskFault {
-                    kind: FaultKind::Medium | FaultKind::Checksum,
-                    ..
-                })) => {
+                Err(Unread::Fault(fault))
+                    if fault.kind == FaultKind::Medium || fault.kind.is_unfit() =>
+                {
                     // Mended as a task of the engine: it writes, so it must not stop half-way.
                     let group = Rc::clone(self);
                     return self
@@ -212,7 +211,9 @@ impl<E: Env> Group<E> {
                     match fault.kind {
                         FaultKind::Medium => missed.unreadable = missed.unreadable.with(slot),
                         FaultKind::Checksum if single => self.count_mismatch(slot, address, fault),
-                        FaultKind::Checksum => missed.unfit = missed.unfit.with(slot),
+                        kind if kind.is_unfit() && !single => {
+                            missed.unfit = missed.unfit.with(slot);
+                        }
                         _ => {}
                     }
                     missed.failed = missed.failed.with(slot);
@@ -309,8 +310,8 @@ impl<E: Env> Group<E> {
                 Ok(buf) => return Ok(buf),
                 Err(fault) => {
                     not = SlotSet::one(slot);
-                    let unknown = self.is_unknown(slot, address);
-                    if fault.kind == FaultKind::Checksum && !unknown {
+                    let unknown = fault.kind == FaultKind::Unverified;
+                    if fault.kind == FaultKind::Checksum {
                         misfits.set(misfits.get() + 1);
                     }
                     let mut found = self.slot_contents(stripe, slot, rows.clone(), not).await;
@@ -320,14 +321,14 @@ impl<E: Env> Group<E> {
                         found = read.map_err(|_| IoError::Io);
                     }
                     let drive = self.drives_at(slot, address).0;
-                    if let Some(drive) = drive.filter(|_| fault.kind != FaultKind::Checksum) {
+                    if let Some(drive) = drive.filter(|_| !fault.kind.is_unfit()) {
                         match &found {
                             Ok(_) => drive.count_error(|e| e.recovered_reads += 1),
                             Err(_) => drive.count_error(|e| e.unrecovered_reads += 1),
                         }
                     }
                     let buf = found?;
-                    if matches!(fault.kind, FaultKind::Medium | FaultKind::Checksum) {
+                    if fault.kind == FaultKind::Medium || fault.kind.is_unfit() {
                         // Rewriting makes most disks put the sector elsewhere; if it cannot, the member is failed or, with
                         // nobody to spare it, the data was had all the same.
                         let _ = self.write_slot(slot, address, buf.clone()).await;

@@ -147,6 +147,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: ailing_disk_is_replaced,
     },
     Scenario {
+        name: "believed-by-many",
+        story: "many read blocks at once whose checksums a disk cannot give, with members missing: they are believed, and no mismatch is counted (K1)",
+        script: believed_by_many,
+    },
+    Scenario {
         name: "errors-of-peers-count",
         story: "blocks of a missing member are rebuilt from a disk that does not read everywhere: its errors count against it, and are mended",
         script: errors_of_peers_count,

@@ -194,7 +194,7 @@ impl<E: Env> Group<E> {
         let erased: SlotSet = slots.iter().filter(failed).collect();
         let unfit = |slot: &Slot| {
             let read = read[usize::from(slot.0)].as_ref();
-            read.is_err_and(|fault| fault.kind == FaultKind::Checksum)
+            read.is_err_and(|fault| fault.kind.is_unfit())
         };
         let unfit: SlotSet = told.iter().filter(unfit).collect();
         for at in (0..len).step_by(BLOCK_SIZE as usize) {
