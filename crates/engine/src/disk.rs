@@ -60,6 +60,11 @@ impl FaultKind {
     pub(crate) const fn is_unfit(self) -> bool {
         matches!(self, Self::Checksum | Self::Unverified)
     }
+
+    /// Whether it is of the block that was asked for, and not of the disk or the way to it: writing the block anew may mend it.
+    pub(crate) const fn is_of_block(self) -> bool {
+        matches!(self, Self::Medium) || self.is_unfit()
+    }
 }
 
 /// One failed request of one disk.

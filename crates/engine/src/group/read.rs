@@ -62,9 +62,7 @@ impl<E: Env> Group<E> {
             let slot = self.pick_copy(slots, address);
             match self.read_slot_with(Patience::Short, slot, address, len).await {
                 Ok(buf) => return Ok(buf),
-                Err(Unread::Fault(fault))
-                    if fault.kind == FaultKind::Medium || fault.kind.is_unfit() =>
-                {
+                Err(Unread::Fault(fault)) if fault.kind.is_of_block() => {
                     // Mended as a task of the engine: it writes, so it must not stop half-way.
                     let group = Rc::clone(self);
                     return self
@@ -320,15 +318,11 @@ impl<E: Env> Group<E> {
                         let read = self.read_slot(slot, address, rows.len()).await;
                         found = read.map_err(|_| IoError::Io);
                     }
-                    let drive = self.drives_at(slot, address).0;
-                    if let Some(drive) = drive.filter(|_| !fault.kind.is_unfit()) {
-                        match &found {
-                            Ok(_) => drive.count_error(|e| e.recovered_reads += 1),
-                            Err(_) => drive.count_error(|e| e.unrecovered_reads += 1),
-                        }
+                    if !fault.kind.is_unfit() {
+                        self.count_reads(not, address, found.is_ok());
                     }
                     let buf = found?;
-                    if fault.kind == FaultKind::Medium || fault.kind.is_unfit() {
+                    if fault.kind.is_of_block() {
                         // Rewriting makes most disks put the sector elsewhere; if it cannot, the member is failed or, with
                         // nobody to spare it, the data was had all the same.
                         let _ = self.write_slot(slot, address, buf.clone()).await;

@@ -10,7 +10,6 @@ use std::rc::Rc;
 use super::Group;
 use super::around::Patience;
 use crate::buf::Buf;
-use crate::disk::FaultKind;
 use crate::error::IoError;
 use crate::ids::{BLOCK_SIZE, Slot, SlotSet, Stripe};
 use crate::progress::Progress;
@@ -231,7 +230,7 @@ impl<E: Env> Group<E> {
             for slot in self.geometry.copies(stripe, column).iter() {
                 match self.read_slot(slot, address, rows.len()).await {
                     Ok(_) => {}
-                    Err(fault) if fault.kind == FaultKind::Medium || fault.kind.is_unfit() => {
+                    Err(fault) if fault.kind.is_of_block() => {
                         self.lose(slot, address, rows.len() as u64).await?;
                     }
                     // It may answer later: the region stays dirty until then.

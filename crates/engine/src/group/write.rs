@@ -152,8 +152,8 @@ impl<E: Env> Group<E> {
         let mut not = SlotSet::EMPTY;
         let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
         let rows = self.rows_of(&within);
-        let (address, mut unreadable) =
-            (self.geometry.member_address(stripe, rows.start), SlotSet::EMPTY);
+        let address = self.geometry.member_address(stripe, rows.start);
+        let mut unreadable = SlotSet::EMPTY;
         loop {
             let (view, unread) = (self.view(stripe, rows.clone()), not.or(slow));
             let plan = plan_write_around(&self.geometry, stripe, within.clone(), view, unread);
