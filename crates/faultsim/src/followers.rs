@@ -112,7 +112,9 @@ pub async fn settle_pairs(machine: &Machine) {
             compare(machine, &pair).await;
         }
     }
-    for (name, _) in secondaries(machine) {
+    // A pair whose secondary's group is not there waits for it, and stays.
+    let waits = |name: &String| array.pairs().iter().any(|p| p.away && p.secondary_name == *name);
+    for (name, _) in secondaries(machine).into_iter().filter(|(name, _)| !waits(name)) {
         let mut deleted = array.delete_volume(&name).await;
         while deleted.is_err() && is_shielded(machine) {
             settle_avoidances(machine).await;
@@ -133,7 +135,9 @@ async fn equal(machine: &Machine, pair: &PairReport) -> bool {
             None => return false,
             Some(now) if now.away => return false,
             Some(now) if now.status == PairStatus::Duplex && now.differing == 0 => return true,
-            Some(now) if now.differing > 0 && now.differing <= lost(machine, &now) => return true,
+            Some(now) if now.differing > 0 && now.differing <= lost_of(machine, &now) => {
+                return true;
+            }
             Some(now) if machine.runtime.now_ns() > deadline => {
                 machine.complain(format!("a pair never becomes equal: {now:?}"));
             }
@@ -142,7 +146,13 @@ async fn equal(machine: &Machine, pair: &PairReport) -> bool {
     }
 }
 
-/// Bytes that the primary's group lists as lost: nothing can be made equal to them.
+/// Bytes of the primary that are listed lost: nothing can be made equal to them.
+fn lost_of(machine: &Machine, pair: &PairReport) -> u64 {
+    let lost = machine.array.lost();
+    lost.iter().filter(|v| v.volume == pair.primary).map(|v| v.blocks * BLOCK_SIZE).sum()
+}
+
+/// Bytes that the primary's group lists as lost.
 fn lost(machine: &Machine, pair: &PairReport) -> u64 {
     let report = machine.array.report();
     let volume = machine.array.volumes().into_iter().find(|v| v.number == pair.primary);

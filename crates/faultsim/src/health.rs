@@ -103,42 +103,6 @@ pub(crate) fn ailing_disk_is_replaced(seed: u64, trace: Trace) {
     }
 }
 
-/// With a member missing its blocks are rebuilt from peers of which one does not read everywhere, parity too: each error is counted against that disk, once,
-/// for what does not read is written anew.
-pub(crate) fn errors_of_peers_count(seed: u64, trace: Trace) {
-    let mut stage = stage_of(seed, trace, Level::Raid6, 5, 0);
-    act(&mut stage, AssembleOptions::default(), move |s| async move {
-        s.must(s.machine.array.set_mode(Mode::Advise).await, "policy set advise");
-        s.write(0, s.size()).await;
-        s.flush().await;
-        s.kill("d1");
-        s.verify().await;
-        let peer = s.bay("d2");
-        let data = Layout::for_size(peer.drive.size()).expect("a labelled disk").data;
-        let chunk = u64::from(s.machine.array.report().groups[0].chunk);
-        let stripes = s.size() / (3 * chunk);
-        for stripe in 0..stripes {
-            let at = data.offset + stripe * chunk;
-            peer.drive.faults_mut().spoil(at..at + 512);
-        }
-        let counted = || {
-            let report = s.machine.array.report();
-            let disk = report.disks.iter().find(|disk| disk.number == DiskNumber(2));
-            disk.map_or(0, |disk| disk.errors.recovered_reads)
-        };
-        s.verify().await;
-        s.machine.pause(SECOND).await;
-        // One stripe in five has its Q there, which nobody needs.
-        let (first, least) = (counted(), stripes * 4 / 5);
-        s.verify().await;
-        s.machine.pause(SECOND).await;
-        if first < least || counted() != first {
-            let told = format!("{first} errors, then {} of {stripes} stripes", counted());
-            s.machine.complain(told);
-        }
-    });
-}
-
 /// With a member missing a disk cannot give its checksums, and several hosts read the same at once: its blocks are believed as they are, and none of
 /// the readers counts an error of it that is none.
 pub(crate) fn believed_by_many(seed: u64, trace: Trace) {

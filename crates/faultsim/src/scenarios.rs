@@ -12,14 +12,15 @@ use forestall_engine::{AssembleOptions, DiskNumber, DiskState, GroupNumber, Leve
 use crate::avoidance::all_scenarios;
 use crate::away::whole_group_is_away;
 use crate::catch::caught;
+use crate::counts::{each_error_counts_once, each_failure_counts_once, errors_of_peers_count};
 use crate::doubts::{
     copy_of_a_lone_disk, flush_fails_then_crash, out_while_bits_are_swept,
     reads_while_a_flush_fails, scheduled_scrub_repairs_nothing, written_again_in_a_flush,
 };
 use crate::falsehoods;
 use crate::health::{
-    ailing_disk_is_replaced, ailing_spare_is_not_used, believed_by_many, errors_of_peers_count,
-    pause_gives_way, slow_disk_is_sat_out, transport_burst,
+    ailing_disk_is_replaced, ailing_spare_is_not_used, believed_by_many, pause_gives_way,
+    slow_disk_is_sat_out, transport_burst,
 };
 use crate::hung::{
     hung_copied_disk_holds_up_no_host, hung_member_is_read_around, hung_member_under_writes,
@@ -47,6 +48,7 @@ use crate::pairs::{
     backup_is_missing, crash_in_a_flush, crash_while_paired, no_group_for_a_pair,
     overwritten_at_home, paired_replace, secondary_loses_redundancy,
 };
+use crate::replays::{flushed_and_gone_in_place, parity_that_was_not_written};
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::shield::{

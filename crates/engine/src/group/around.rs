@@ -8,6 +8,7 @@
 use std::rc::Rc;
 
 use super::Group;
+use super::faulty::Faulty;
 use crate::buf::Buf;
 use crate::disk::{DiskFault, FaultKind};
 use crate::drive::{Drive, Soon};
@@ -43,10 +44,8 @@ impl Unread {
 pub(super) struct Missed {
     pub(super) failed: SlotSet,
     pub(super) slow: SlotSet,
-    /// Of those that failed, the ones with sectors that do not read.
-    pub(super) unreadable: SlotSet,
-    /// Of those that failed, the ones of whose blocks, read together, one does not fit its checksum.
-    pub(super) unfit: SlotSet,
+    /// Of those that failed, the ones whose blocks are at fault.
+    pub(super) faulty: Faulty,
 }
 
 /// Reads that hang on one drive before it is given up, if it can be spared. Where fewer come, since everybody reads around it, the next

@@ -23,6 +23,7 @@ use crate::sync::{Event, Mutex, RangeLocks, oneshot};
 mod around;
 mod bitmap;
 mod checksums;
+mod faulty;
 mod fill;
 mod first_write;
 mod flush;
@@ -131,6 +132,8 @@ pub(crate) struct Group<E: Env> {
     closing: Cell<bool>,
     /// Tasks that go on after the request they came from was answered.
     background: Cell<u32>,
+    /// Those of them that mend what others met.
+    mendings: Cell<u32>,
     /// Blocks that the last scrub could not have from anywhere.
     pub(crate) unreadable: Cell<u64>,
     /// Reads of hosts that nothing answered although enough members are there, since the last scrub or the start; and whether that was told.
@@ -174,6 +177,7 @@ impl<E: Env> Group<E> {
             halted: Cell::new(false),
             closing: Cell::new(false),
             background: Cell::new(0),
+            mendings: Cell::new(0),
             unreadable: Cell::new(0),
             failed_reads: Cell::new(0),
             failed_reads_told: Cell::new(false),

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::Group;
 use super::around::{Missed, Patience, Unread};
+use super::faulty::Faulty;
 use crate::buf::Buf;
 use crate::disk::FaultKind;
 use crate::error::IoError;
@@ -77,12 +78,14 @@ impl<E: Env> Group<E> {
         let guard = self.rows.lock(address..address + len as u64, Hold::Shared).await;
         let holder =
             self.geometry.copies(stripe, column).iter().next().expect("every column has a slot");
-        let mut faulty = SlotSet::EMPTY;
+        let mut faulty = Faulty::default();
         let computed = self.contents_by_peers(stripe, holder, rows.clone(), not, &mut faulty).await;
         drop(guard);
-        self.mend_peers(stripe, faulty, &rows);
         match computed {
-            Ok(buf) => Ok(buf),
+            Ok(buf) => {
+                self.mend_faulty(stripe, faulty, &rows);
+                Ok(buf)
+            }
             Err(_) => {
                 let group = Rc::clone(self);
                 self.detached(async move { group.mend(stripe, holder, rows).await }).await
@@ -95,7 +98,8 @@ impl<E: Env> Group<E> {
         slots.iter().nth(turn).expect("a direct read names at least one slot")
     }
 
-    /// What `slot` should hold in rows of a stripe, without reading the slots in `not`. The caller holds the row lock. Errors of the others are counted.
+    /// What `slot` should hold in rows of a stripe, without reading the slots in `not`. The caller holds the row lock. Errors of the others are counted, of
+    /// more than one block only where it is had: else the caller goes block by block.
     pub(super) async fn slot_contents(
         self: &Rc<Self>,
         stripe: Stripe,
@@ -103,38 +107,16 @@ impl<E: Env> Group<E> {
         rows: Range<u32>,
         not: SlotSet,
     ) -> Result<Buf, IoError> {
-        let mut faulty = SlotSet::EMPTY;
+        let mut faulty = Faulty::default();
         let found = self.contents_by_peers(stripe, slot, rows.clone(), not, &mut faulty).await;
         if rows.len() as u64 == BLOCK_SIZE {
             // Whoever mends a block comes here: a mending of the peers now would come back to it without end.
-            self.count_reads(
-                faulty,
-                self.geometry.member_address(stripe, rows.start),
-                found.is_ok(),
-            );
-        } else {
-            self.mend_peers(stripe, faulty, &rows);
+            let address = self.geometry.member_address(stripe, rows.start);
+            self.count_faulty(faulty, address, found.is_ok());
+        } else if found.is_ok() {
+            self.mend_faulty(stripe, faulty, &rows);
         }
         found
-    }
-
-    /// Counts a read error of each of `slots`; `had`: what was asked was had elsewhere.
-    pub(super) fn count_reads(&self, slots: SlotSet, address: u64, had: bool) {
-        for slot in slots.iter() {
-            if let Some(drive) = self.drives_at(slot, address).0 {
-                drive.count_error(|e| {
-                    if had { e.recovered_reads += 1 } else { e.unrecovered_reads += 1 }
-                });
-            }
-        }
-    }
-
-    /// Looks at each block by itself of slots that failed while others asked for theirs: counts its error, and writes it anew. Nobody waits for it.
-    fn mend_peers(self: &Rc<Self>, stripe: Stripe, slots: SlotSet, rows: &Range<u32>) {
-        for slot in slots.iter() {
-            let (group, rows) = (Rc::clone(self), rows.clone());
-            self.in_background(async move { drop(group.mend(stripe, slot, rows).await) });
-        }
     }
 
     /// [`Group::slot_contents`] that leaves errors to the caller, with the slots that are `faulty`. Slots that take long are read around, and waited
@@ -145,7 +127,7 @@ impl<E: Env> Group<E> {
         slot: Slot,
         rows: Range<u32>,
         mut not: SlotSet,
-        faulty: &mut SlotSet,
+        faulty: &mut Faulty,
     ) -> Result<Buf, IoError> {
         let address = self.geometry.member_address(stripe, rows.start);
         let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
@@ -171,7 +153,7 @@ impl<E: Env> Group<E> {
                 Ok(bufs) => return Ok(self.compute_slot(stripe, slot, rows.len(), bufs)),
                 Err(missed) => {
                     (not, slow) = (not.or(missed.failed), slow.or(missed.slow));
-                    *faulty = faulty.or(missed.unreadable).or(missed.unfit);
+                    *faulty = faulty.or(missed.faulty);
                 }
             }
         }
@@ -205,15 +187,7 @@ impl<E: Env> Group<E> {
                 Ok(buf) => bufs.push((slot, buf)),
                 Err(Unread::Slow) => missed.slow = missed.slow.with(slot),
                 Err(Unread::Fault(fault)) => {
-                    let single = rows.len() as u64 == BLOCK_SIZE;
-                    match fault.kind {
-                        FaultKind::Medium => missed.unreadable = missed.unreadable.with(slot),
-                        FaultKind::Checksum if single => self.count_mismatch(slot, address, fault),
-                        kind if kind.is_unfit() && !single => {
-                            missed.unfit = missed.unfit.with(slot);
-                        }
-                        _ => {}
-                    }
+                    missed.faulty.note(slot, fault.kind);
                     missed.failed = missed.failed.with(slot);
                 }
             }
@@ -258,7 +232,7 @@ impl<E: Env> Group<E> {
 
     /// Gets what `slot` should hold block by block after a fault, and writes back the blocks that the slot itself could not
     /// give. Counts each error of the disk.
-    async fn mend(
+    pub(super) async fn mend(
         self: Rc<Self>,
         stripe: Stripe,
         slot: Slot,
@@ -266,8 +240,11 @@ impl<E: Env> Group<E> {
     ) -> Result<Buf, IoError> {
         let address = self.geometry.member_address(stripe, rows.start);
         let _guard = self.rows.lock(address..address + rows.len() as u64, Hold::Exclusive).await;
-        let _busy = self.begin_write(address).await?;
         let mut whole = Buf::zeroed(rows.len());
+        if self.unwritten.reads_zero(stripe) {
+            return Ok(whole); // Trimmed while it was waited for.
+        }
+        let _busy = self.begin_write(address).await?;
         let mut outcome = Ok(());
         for row in rows.clone().step_by(BLOCK_SIZE as usize) {
             let block = row..row + BLOCK_SIZE as u32;
@@ -319,7 +296,7 @@ impl<E: Env> Group<E> {
                         found = read.map_err(|_| IoError::Io);
                     }
                     if !fault.kind.is_unfit() {
-                        self.count_reads(not, address, found.is_ok());
+                        self.count_read(slot, address, found.is_ok());
                     }
                     let buf = found?;
                     if fault.kind.is_of_block() {

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::Group;
 use super::around::Patience;
+use super::faulty::Faulty;
 use super::journal::Journal;
 use super::store::OnFull;
 use crate::buf::Buf;
@@ -153,7 +154,7 @@ impl<E: Env> Group<E> {
         let (mut patience, mut slow) = (Patience::Short, SlotSet::EMPTY);
         let rows = self.rows_of(&within);
         let address = self.geometry.member_address(stripe, rows.start);
-        let mut unreadable = SlotSet::EMPTY;
+        let mut faulty = Faulty::default();
         loop {
             let (view, unread) = (self.view(stripe, rows.clone()), not.or(slow));
             let plan = plan_write_around(&self.geometry, stripe, within.clone(), view, unread);
@@ -178,7 +179,7 @@ impl<E: Env> Group<E> {
                     continue;
                 }
                 Err(_) if not.is_empty() && within.end - within.start == BLOCK_SIZE => {
-                    self.count_reads(unreadable, address, false);
+                    self.count_faulty(faulty, address, false);
                     return Err(Short::Error(IoError::Io));
                 }
                 Err(_) => return Err(Short::Replan),
@@ -191,7 +192,7 @@ impl<E: Env> Group<E> {
                     Ok(old) => self.prepare_parity(stripe, band, &within, data, old, &mut writes),
                     Err(missed) => {
                         (not, slow, all) = (not.or(missed.failed), slow.or(missed.slow), false);
-                        unreadable = unreadable.or(missed.unreadable);
+                        faulty = faulty.or(missed.faulty);
                     }
                 }
             }
@@ -200,11 +201,12 @@ impl<E: Env> Group<E> {
             }
             self.prepare_data(stripe, &within, data, &plan.bands, &mut writes);
             self.forget_owed(stripe, &within, rows.clone());
+            let anew = written_whole(&writes, address..address + rows.len() as u64);
             let written = match &self.journal {
                 Some(journal) => self.write_journaled(journal, stripe, writes, &plan.bands).await,
                 None => self.execute(stripe, writes).await,
             };
-            self.count_reads(unreadable, address, true);
+            self.count_or_mend(stripe, faulty, anew, &rows);
             if written.is_ok() {
                 self.overwritten_by_peers(stripe, &within);
             }
@@ -409,6 +411,12 @@ impl Short {
             Self::Error(error) => error,
         }
     }
+}
+
+/// Slots of which all of `rows` is written.
+fn written_whole(writes: &[SlotWrite], rows: Range<u64>) -> SlotSet {
+    let whole = |write: &&SlotWrite| write.address <= rows.start && write.end() >= rows.end;
+    writes.iter().filter(whole).map(|write| write.slot).collect()
 }
 
 /// The parts of a stripe's range by column: column, rows in the chunk, position in the data.

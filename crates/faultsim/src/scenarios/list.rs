@@ -157,6 +157,16 @@ pub const SCENARIOS: &[Scenario] = &[
         script: errors_of_peers_count,
     },
     Scenario {
+        name: "each-error-counts-once",
+        story: "hosts write beside a block that does not read, and read what needs it, again and again: it counts once, and is mended",
+        script: each_error_counts_once,
+    },
+    Scenario {
+        name: "each-failure-counts-once",
+        story: "with a member missing a block of another does not read: each request that fails for it counts one error",
+        script: each_failure_counts_once,
+    },
+    Scenario {
         name: "ailing-spare-is-not-used",
         story: "with no spare, only an ailing one or the policy to advise, an ailing member stays and somebody is told",
         script: ailing_spare_is_not_used,
@@ -335,6 +345,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "zeroed-again-and-cut",
         story: "a group without redundancy left is cut while a block is zeroed again and again: zeroes of before are not taken for a batch that had begun (J2)",
         script: zeroed_again_and_cut,
+    },
+    Scenario {
+        name: "parity-that-was-not-written",
+        story: "with members missing a disk does not take parity, then others of the row are written, and the power goes: no older parity is written (J2)",
+        script: parity_that_was_not_written,
+    },
+    Scenario {
+        name: "flushed-and-gone-in-place",
+        story: "with a member missing the newest record is damaged and its flushed block does not read: an error, never what stood there before (J2)",
+        script: flushed_and_gone_in_place,
     },
     Scenario {
         name: "list-fails-with-the-flush",

@@ -37,18 +37,11 @@ impl<E: Env> Group<E> {
         let read = join_all(reads).await;
         let mut mends = Vec::new();
         for at in (0..rows.len()).step_by(BLOCK_SIZE as usize) {
-            let part = |buf: &Buf| buf.slice(at..at + BLOCK_SIZE as usize);
-            let bufs: Vec<Option<Buf>> = read.iter().map(|buf| buf.as_ref().map(part)).collect();
-            let block_at = address + at as u64;
-            let told = |slot: Slot| doubts.expected.get(&(slot, block_at / BLOCK_SIZE)).copied();
-            // What a later record has written stands already.
-            let fits = |slot: &Slot| {
-                let buf = &bufs[usize::from(slot.0)];
-                buf.as_ref().is_some_and(|buf| told(*slot).is_none_or(|crc| crc == crc32c(buf)))
-            };
-            let erased = slots().filter(|slot| !fits(slot)).collect();
-            let row = Row { stripe, address: block_at, bufs, erased };
-            if erased.len() > self.geometry.parity_columns() {
+            let part =
+                |buf: &Option<Buf>| buf.as_ref().map(|buf| buf.slice(at..at + BLOCK_SIZE as usize));
+            let row = self.row_as_told(stripe, address + at as u64, read.iter().map(part), doubts);
+            let told = |slot: Slot| doubts.told(slot, row.address);
+            if row.erased.len() > self.geometry.parity_columns() {
                 return Ok(false);
             }
             let proved = |contents: &Vec<Buf>| {
@@ -75,19 +68,46 @@ impl<E: Env> Group<E> {
         }
         for (row, contents) in mends {
             self.write_row(&row, &contents).await?;
-            let told =
-                |slot: &Slot| doubts.expected.contains_key(&(*slot, row.address / BLOCK_SIZE));
-            for slot in slots().filter(told) {
+            // What was told is proved; what was not, and stood for nothing, was written by this.
+            let proved = |slot: &Slot| {
+                doubts.told(*slot, row.address).is_some()
+                    || row.erased.contains(*slot) && self.drives_at(*slot, address).0.is_some()
+            };
+            for slot in slots().filter(proved) {
                 self.lost.overwritten(slot, row.address, BLOCK_SIZE);
             }
         }
         Ok(true)
     }
 
+    /// One row as the members hold it: what does not fit what was told is erased, and what stands where a block is listed lost, unless that was told.
+    fn row_as_told(
+        &self,
+        stripe: Stripe,
+        address: u64,
+        read: impl Iterator<Item = Option<Buf>>,
+        doubts: &Doubts,
+    ) -> Row {
+        let slots = || SlotSet::first(self.geometry.members()).iter();
+        let is_lost = |slot: Slot| {
+            doubts.told(slot, address).is_none() && self.lost.overlaps(slot, address, BLOCK_SIZE)
+        };
+        let counts = |(slot, buf): (Slot, Option<Buf>)| buf.filter(|_| !is_lost(slot));
+        let bufs: Vec<Option<Buf>> = slots().zip(read).map(counts).collect();
+        // What a later record has written stands already.
+        let fits = |slot: &Slot| {
+            let told = doubts.told(*slot, address);
+            let buf = bufs[usize::from(slot.0)].as_ref();
+            buf.is_some_and(|buf| told.is_none_or(|crc| crc == crc32c(buf)))
+        };
+        let erased = slots().filter(|slot| !fits(slot)).collect();
+        Row { stripe, address, bufs, erased }
+    }
+
     /// Blocks whose new contents were only told by checksum, or whose record cannot be read: they stay as they are.
     pub(super) async fn believe_in_flight(self: &Rc<Self>, blocks: Range<u64>, doubts: &Doubts) {
         for slot in SlotSet::first(self.geometry.members()).iter() {
-            let told = |block: &u64| doubts.expected.contains_key(&(slot, *block));
+            let told = |block: &u64| doubts.told(slot, *block * BLOCK_SIZE).is_some();
             let runs: Ranges = blocks.clone().filter(told).map(|block| block..block + 1).collect();
             for run in runs.iter() {
                 self.believe_blocks(slot, run).await;

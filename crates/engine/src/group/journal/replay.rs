@@ -47,7 +47,14 @@ pub(super) struct Doubts {
     /// Blocks of members that are there, whose part of a record is not.
     unreadable: BTreeSet<(Slot, u64)>,
     /// The newest contents of blocks that are not simply written, by checksum.
-    pub(super) expected: BTreeMap<(Slot, u64), u32>,
+    expected: BTreeMap<(Slot, u64), u32>,
+}
+
+impl Doubts {
+    /// The checksum of the newest contents of a block that is not simply written.
+    pub(super) fn told(&self, slot: Slot, address: u64) -> Option<u32> {
+        self.expected.get(&(slot, address / BLOCK_SIZE)).copied()
+    }
 }
 
 impl<E: Env> Group<E> {
@@ -137,7 +144,7 @@ impl<E: Env> Group<E> {
         let mut seen = BTreeSet::new();
         let mut writes = Vec::new();
         let mut doubts = Doubts::default();
-        // The newest record of each row: it changed the parity, also where the parity's member was out by then and it could not tell that.
+        // The newest record of each row: it changed the parity, and tells all of it that there was.
         let mut newest: BTreeMap<u64, usize> = BTreeMap::new();
         let numbered = (0..).zip(records);
         let pieces = numbered.flat_map(|(number, record)| {
@@ -154,6 +161,9 @@ impl<E: Env> Group<E> {
                     continue;
                 }
                 let changed_since = *newest.entry(block).or_insert(number) != number;
+                if changed_since && self.is_parity(slot, block) {
+                    continue; // What that record does not tell of it was lost by then, or its member out.
+                }
                 if !seen.insert((slot, block)) {
                     continue;
                 }
@@ -169,7 +179,6 @@ impl<E: Env> Group<E> {
                         doubts.rows.insert(block);
                         doubts.unreadable.insert((slot, block));
                     }
-                    Source::Missing if changed_since && self.is_parity(slot, block) => continue,
                     Source::Missing => {}
                 }
                 doubts.expected.insert((slot, block), *crc);
@@ -241,7 +250,7 @@ impl<E: Env> Group<E> {
             bufs[usize::from(slot.0)] = read.ok();
         }
         // A part that cannot be read does no harm where its block is in place already.
-        let expected = |slot: Slot| doubts.expected.get(&(slot, block)).copied();
+        let expected = |slot: Slot| doubts.told(slot, address);
         let in_place = |slot: &Slot| {
             bufs[usize::from(slot.0)].as_ref().is_some_and(|buf| {
                 !doubts.unreadable.contains(&(*slot, block)) || expected(*slot) == Some(crc32c(buf))

@@ -1,0 +1,145 @@
+//! Stories of what a replay must not make old again: parity that was given up before the crash, blocks that were flushed.
+//!
+//! Owns the scripts; [`crate::scenarios`] lists them. Invariant: as many members are missing as the level survives, so that one more fault takes blocks
+//! away; those of its row may be errors, and nothing is ever wrong.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use forestall_engine::format::layout::Layout;
+use forestall_engine::{AssembleOptions, BLOCK_SIZE, JournalMode, Level};
+
+use crate::scenarios::{act, degraded};
+use crate::script::{Script, stage_journaled};
+use crate::shelf::Bay;
+use crate::stage::Stage;
+use crate::trace::Trace;
+
+const DISK: u64 = 2 << 20;
+const MODES: [JournalMode; 2] = [JournalMode::Partial, JournalMode::Full];
+/// Levels with parity, their members, what they survive and their data columns.
+const LEVELS: [(Level, usize, usize, u64); 2] = [(Level::Raid5, 4, 1, 3), (Level::Raid6, 5, 2, 3)];
+
+fn layout(bay: &Bay) -> Layout {
+    Layout::for_size(bay.drive.size()).expect("a labelled disk")
+}
+
+impl Script {
+    fn chunk_bytes(&self) -> u64 {
+        u64::from(self.machine.array.report().groups[0].chunk)
+    }
+
+    /// Reads every block; errors are allowed in the first row of the first stripe only, and there in `columns`.
+    async fn only_lost_in_first_row(&self, columns: &[u64]) {
+        let (chunk, stripe) = (self.chunk_bytes(), 3 * self.chunk_bytes());
+        for at in (0..self.size()).step_by(BLOCK_SIZE as usize) {
+            let result = self.host.read(at, BLOCK_SIZE.min(self.size() - at)).await;
+            let excused = at < stripe && at % chunk == 0 && columns.contains(&(at / chunk));
+            if !excused {
+                self.must(result, &format!("a read at {at}"));
+            }
+        }
+    }
+}
+
+/// A group that was written, with so many members missing.
+fn degraded_stage(
+    seed: u64,
+    trace: &Trace,
+    (level, members): (Level, usize),
+    missing: usize,
+    mode: JournalMode,
+) -> Stage {
+    let mut stage = stage_journaled(seed, trace.clone(), (level, members, 0), DISK, mode);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.write(0, s.size()).await;
+        s.flush().await;
+    });
+    let bays = stage.world.shelf.all();
+    bays[..missing].iter().for_each(|bay| bay.withheld.set(true));
+    stage
+}
+
+/// With members missing a disk does not take what is written to it, which fails; then other blocks of the row are written, and the power goes. A replay does not write
+/// parity of before that, from which what the missing members held would follow wrong (rule J2).
+pub(crate) fn parity_that_was_not_written(seed: u64, trace: Trace) {
+    for (level, members, tolerance, columns) in LEVELS {
+        for (broken, mode) in (tolerance..members).zip(MODES.into_iter().cycle()) {
+            for (first, then) in (0..columns).flat_map(|a| (0..columns).map(move |b| (a, b))) {
+                let mut stage = degraded_stage(seed, &trace, (level, members), tolerance, mode);
+                let bay = stage.world.shelf.all()[broken].clone();
+                let at = layout(&bay).data.offset;
+                bay.drive.faults_mut().protect(at..at + BLOCK_SIZE);
+                let lost = Rc::<RefCell<Vec<u64>>>::default();
+                let failed = lost.clone();
+                stage.run(degraded(), None, move |machine| async move {
+                    let s = Script::new(&machine);
+                    for column in [first, then] {
+                        let at = column * s.chunk_bytes();
+                        if s.host.write(at, BLOCK_SIZE, false).await.is_err() {
+                            failed.borrow_mut().push(column);
+                        }
+                    }
+                });
+                stage.end(false);
+                bay.drive.faults_mut().clear();
+                // What the missing members held goes with the parity that is given up.
+                let excused = match lost.take() {
+                    failed if failed.is_empty() => failed,
+                    _ => (0..columns).collect(),
+                };
+                act(&mut stage, degraded(), move |s| async move {
+                    s.only_lost_in_first_row(&excused).await;
+                });
+            }
+        }
+    }
+}
+
+/// With members missing a block is written twice and flushed; then the frame of the second write rots on one disk, whose block in place does not read either: that
+/// is an error, and never what the first write put there (rule J2).
+pub(crate) fn flushed_and_gone_in_place(seed: u64, trace: Trace) {
+    for (level, members, tolerance, columns) in LEVELS {
+        for (broken, mode) in (tolerance..members).zip(MODES.into_iter().cycle()) {
+            for column in 0..columns {
+                let mut stage = degraded_stage(seed, &trace, (level, members), tolerance, mode);
+                let bays = stage.world.shelf.all();
+                let images = |bays: &[Rc<Bay>]| -> Vec<Vec<u8>> {
+                    bays.iter().map(|bay| bay.drive.image()).collect()
+                };
+                let before = Rc::<RefCell<Vec<Vec<u8>>>>::default();
+                let (first, there) = (before.clone(), bays.clone());
+                stage.run(degraded(), None, move |machine| async move {
+                    let s = Script::new(&machine);
+                    let at = column * s.chunk_bytes();
+                    s.write(at, BLOCK_SIZE).await;
+                    s.flush().await;
+                    *first.borrow_mut() = images(&there);
+                    s.write(at, BLOCK_SIZE).await;
+                    s.flush().await;
+                });
+                stage.end(false);
+                let (before, after) = (before.take(), images(&bays));
+                let journal = layout(&bays[broken]).journal;
+                // The first block of a disk's journal that the second write changed.
+                let header = |disk: usize| {
+                    let block = |image: &[Vec<u8>], at: u64| {
+                        let from = journal.block(at) as usize;
+                        image[disk][from..from + BLOCK_SIZE as usize].to_vec()
+                    };
+                    (0..journal.blocks()).find(|at| block(&before, *at) != block(&after, *at))
+                };
+                // A write that one disk alone knows of is gone with it.
+                let elsewhere = (0..members).any(|disk| disk != broken && header(disk).is_some());
+                let Some(header) = header(broken).filter(|_| elsewhere) else { continue };
+                let bay = bays[broken].clone();
+                bay.drive.rot(journal.block(header));
+                let at = layout(&bay).data.offset;
+                bay.drive.faults_mut().spoil(at..at + 512);
+                act(&mut stage, degraded(), move |s| async move {
+                    s.only_lost_in_first_row(&[0, 1, 2]).await;
+                });
+            }
+        }
+    }
+}
