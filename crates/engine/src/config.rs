@@ -296,6 +296,21 @@ pub struct FailedTest {
 }
 
 impl FailedTest {
+    /// Whether the group is still there that the disk served: a test asks whether that may need it yet.
+    #[must_use]
+    pub fn can_be_done_again(&self, config: &Configuration) -> bool {
+        config.group(self.group).is_some_and(|group| usize::from(self.slot.0) < group.slots.len())
+    }
+
+    /// What clearing the disk's errors does.
+    #[must_use]
+    pub fn clearing_words(&self, config: &Configuration) -> &'static str {
+        match self.can_be_done_again(config) {
+            true => "has it tested once more",
+            false => "trusts it untested, since the group that it served is gone",
+        }
+    }
+
     /// What is said of the disk.
     #[must_use]
     pub fn words(&self) -> String {

@@ -262,6 +262,8 @@ pub enum JobState {
     Stopped,
     /// A copy that stands still at an operator's word, also over restarts; `message` says how it goes on.
     Paused,
+    /// A copy that has not begun; `message` says what it waits for.
+    Waiting,
 }
 
 /// One long piece of work; finished ones are kept until the server stops.

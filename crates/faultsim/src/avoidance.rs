@@ -249,6 +249,11 @@ pub const AVOIDANCE_SCENARIOS: &[Scenario] = &[
         script: tested::ended_test_stays_ended,
     },
     Scenario {
+        name: "failed-test-outlives-its-group",
+        story: "the group that a disk served is deleted after its test failed: over a restart too it is not used before somebody trusts it",
+        script: tested::failed_test_outlives_its_group,
+    },
+    Scenario {
         name: "kept-for-a-group-that-fails",
         story: "the spare is gone after the swap, and with it what the group can give: the disk that was copied away is kept, not tested",
         script: tested::kept_for_a_group_that_fails,

@@ -48,7 +48,9 @@ use crate::pairs::{
     backup_is_missing, crash_in_a_flush, crash_while_paired, no_group_for_a_pair,
     overwritten_at_home, paired_replace, secondary_loses_redundancy,
 };
-use crate::replays::{flushed_and_gone_in_place, parity_that_was_not_written};
+use crate::replays::{
+    flushed_and_gone_in_place, out_before_it_was_told, parity_that_was_not_written,
+};
 use crate::run::Failure;
 use crate::script::{Script, stage_of};
 use crate::shield::{

@@ -106,6 +106,7 @@ stories! {
     a4_swap_cut_before_it_leaves = "swap-cut-before-it-leaves" x 1,
     a4_owing_disk_over_a_restart = "owing-disk-over-a-restart" x 2,
     a4_ended_test_stays_ended = "ended-test-stays-ended" x 2,
+    a4_failed_test_outlives_its_group = "failed-test-outlives-its-group" x 2,
     a4_kept_for_a_group_that_fails = "kept-for-a-group-that-fails" x 2,
     a4_retired_again = "retired-again" x 1,
     copy_ends_without_a_spare = "copy-ends-without-a-spare" x 2,

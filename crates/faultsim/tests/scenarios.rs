@@ -15,6 +15,7 @@ stories! {
     j2_zeroed_again_and_cut = "zeroed-again-and-cut" x 4,
     j2_parity_that_was_not_written = "parity-that-was-not-written" x 2,
     j2_flushed_and_gone_in_place = "flushed-and-gone-in-place" x 2,
+    j1_out_before_it_was_told = "out-before-it-was-told" x 2,
     j2_trimmed_and_written_again = "trimmed-and-written-again" x 4,
     j4_a_cut_stripe_and_bad_sectors = "cut-stripe-and-bad-sectors" x 4,
     j5_a_crash_while_copied_directly = "crash-while-copied-directly" x 4,

@@ -104,14 +104,18 @@ fn wait(client: &Client, quiet: bool) -> Result<Vec<JobReport>> {
         let groups: Vec<GroupReport> = client.get("/v1/groups")?;
         let due = groups.iter().any(|group| group.work_due);
         let jobs: Vec<JobReport> = client.get("/v1/jobs")?;
+        // One that was given up before it began is listed no more.
+        seen.retain(|id, job| job.state != JobState::Waiting || jobs.iter().any(|j| j.id == *id));
         for job in jobs {
-            let goes_on = matches!(job.state, JobState::Running | JobState::Paused);
+            let goes_on =
+                matches!(job.state, JobState::Running | JobState::Paused | JobState::Waiting);
             if goes_on || seen.contains_key(&job.id) {
                 screen.show(&job)?;
                 seen.insert(job.id, job);
             }
         }
-        let idle = seen.values().all(|job| job.state != JobState::Running);
+        let none = |state| seen.values().all(|job| job.state != state);
+        let (idle, due) = (none(JobState::Running), due || !none(JobState::Waiting));
         if !idle {
             idle_since = Instant::now();
         }

@@ -268,7 +268,8 @@ pub fn job_pace(job: &JobReport) -> String {
     match (job.state, job.eta_s) {
         (JobState::Running, Some(eta)) => format!("{pace}{limit}, {} left", size::duration(eta)),
         (JobState::Running, None) => format!("{pace}{limit}"),
-        (JobState::Done | JobState::Failed | JobState::Stopped | JobState::Paused, _) => "-".into(),
+        (JobState::Waiting, _) if job.limit > 0 => limit.trim_start().to_owned(),
+        _ => "-".into(),
     }
 }
 
@@ -288,6 +289,7 @@ fn state_word(state: JobState) -> &'static str {
         JobState::Failed => "FAILED",
         JobState::Stopped => "stopped",
         JobState::Paused => "paused",
+        JobState::Waiting => "waiting",
     }
 }
 

@@ -191,11 +191,12 @@ impl<E: Env> Array<E> {
 /// What to do about a replaced disk that failed its test.
 fn failed_test_words(config: &Configuration, disk: &DiskReport) -> Option<String> {
     let number = disk.number;
-    config.failed_tests.get(&number)?;
+    let test = config.failed_tests.get(&number)?;
     Some(format!(
         "take it out with `forestall disk remove {number}` and throw it away ({}); if a cable or a controller was to blame, \
-         `forestall health clear {number}` has it tested once more",
-        disk.identity.words()
+         `forestall health clear {number}` {}",
+        disk.identity.words(),
+        test.clearing_words(config)
     ))
 }
 

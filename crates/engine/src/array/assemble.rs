@@ -220,22 +220,19 @@ impl<E: Env> Array<E> {
             let group = self.config.borrow().slot_of(*disk).map(|(g, _)| g);
             self.event(Severity::Warning, "disk-missing", Some(*disk), group, what);
         }
-        // Those that are to be tested are told of when that is taken up.
-        let is_retired = |disk| {
+        // Those that are to be tested are told of when that is taken up; of those that are spent the status says so for as long as they are there.
+        let is_no_news = |disk| {
             let config = self.config.borrow();
-            config.retired.contains_key(&disk) && config.is_replaced(disk)
+            let ailing = config.health.disks.get(&disk).is_some_and(|h| h.ailing);
+            let is_known =
+                config.retired.contains_key(&disk) || config.failed_tests.contains_key(&disk);
+            config.is_replaced(disk) && (is_known || ailing)
         };
-        let is_spent = |disk| {
-            let config = self.config.borrow();
-            config.is_replaced(disk) && config.health.disks.get(&disk).is_some_and(|h| h.ailing)
-        };
-        for seat in choice.stale_dropped.iter().filter(|seat| !is_retired(seat.disk)) {
-            let command = match is_spent(seat.disk) {
-                true => "it was replaced and is ailing: take it out with `forestall disk remove",
-                false => "it is not used until `forestall disk readd",
-            };
+        for seat in choice.stale_dropped.iter().filter(|seat| !is_no_news(seat.disk)) {
             let (disk, path) = (seat.disk, self.path_of(seat.disk));
-            let what = format!("disk {disk} ({path}) came back; {command} {disk}`");
+            let what = format!(
+                "disk {disk} ({path}) came back; it is not used until `forestall disk readd {disk}`"
+            );
             self.event(Severity::Warning, "disk-returned", Some(seat.disk), None, what);
         }
         for seat in &choice.diverged {

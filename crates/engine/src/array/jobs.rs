@@ -134,6 +134,23 @@ impl Jobs {
 }
 
 impl Job {
+    /// One that runs, for the caller to fill in.
+    fn new(kind: JobKind, group: GroupNumber, progress: Rc<Progress>) -> Self {
+        Self {
+            id: 0,
+            kind,
+            group,
+            disk: None,
+            volume: None,
+            progress,
+            state: Cell::new(JobState::Running),
+            message: RefCell::default(),
+            started_at_ms: 0,
+            ended_ns: Cell::new(None),
+            hastened: Cell::new(false),
+        }
+    }
+
     pub(super) fn id(&self) -> u64 {
         self.id
     }
@@ -176,19 +193,9 @@ impl<E: Env> Array<E> {
         let promised =
             disk.filter(|_| kind.fills()).and_then(|d| self.jobs.promised.borrow_mut().remove(&d));
         let id = promised.unwrap_or_else(|| self.jobs.take_id());
-        let job = Rc::new(Job {
-            id,
-            kind,
-            group,
-            disk,
-            volume,
-            progress,
-            state: Cell::new(JobState::Running),
-            message: RefCell::default(),
-            started_at_ms: self.rt.unix_ms(),
-            ended_ns: Cell::new(None),
-            hastened: Cell::new(false),
-        });
+        let started_at_ms = self.rt.unix_ms();
+        let job = Job { id, disk, volume, started_at_ms, ..Job::new(kind, group, progress) };
+        let job = Rc::new(job);
         job.progress.stop.set(job.progress.stop.get() || self.stopping.get());
         let mut list = self.jobs.list.borrow_mut();
         list.retain(|before| before.id != id); // It was paused, and goes on.
@@ -231,8 +238,36 @@ impl<E: Env> Array<E> {
             report
         };
         let mut jobs = self.jobs.list.borrow().iter().map(told).collect::<Vec<_>>();
+        for (disk, id) in self.jobs.promised.borrow().iter() {
+            let Some(waiting) = self.waiting_job(*id, *disk) else { continue };
+            match jobs.iter_mut().find(|job| job.id == *id) {
+                None => jobs.push(waiting),
+                // It stood still and goes on in a moment.
+                Some(job) if job.state == JobState::Stopped => *job = waiting,
+                Some(_) => {}
+            }
+        }
+        jobs.sort_by_key(|job| job.id);
         self.tell_of_paused(&mut jobs);
         jobs
+    }
+
+    /// A fill that was told of and has not begun; none if nothing is to be filled any more.
+    fn waiting_job(&self, id: u64, disk: DiskNumber) -> Option<JobReport> {
+        let (number, slot) = self.config.borrow().slot_of(disk)?;
+        let (kind, _) = self.fill_kind(number, slot).filter(|(_, filled)| *filled == disk)?;
+        let group = self.group(number).ok()?;
+        let (now, rate) = (self.rt.now_ns(), self.rate_of(number, slot));
+        let progress = Progress::new(group.member_len(), rate, now);
+        progress.done.set(group.filled_bytes(slot));
+        let message = match self.work_before(disk) {
+            Some(before) => format!("begins once job {before} has ended"),
+            None => "about to begin".into(),
+        };
+        let job =
+            Job { id, state: Cell::new(JobState::Waiting), ..Job::new(kind, number, progress) };
+        let job = Job { disk: Some(disk), message: RefCell::new(message), ..job };
+        Some(job.report(now))
     }
 
     /// The job that the replacement of `disk` waits for, if its group is at other work just now.
@@ -250,9 +285,17 @@ impl<E: Env> Array<E> {
 
     fn job(&self, id: u64) -> Result<Rc<Job>, CommandError> {
         let job = self.jobs.list.borrow().iter().find(|j| j.id == id).cloned();
-        let job = job.ok_or_else(|| {
-            CommandError::NotFound(format!("there is no job {id}; see `forestall jobs`"))
-        })?;
+        let Some(job) = job else {
+            let waits = self.jobs().into_iter().find(|job| job.id == id);
+            return Err(match waits.and_then(|job| job.disk) {
+                Some(disk) => CommandError::Refused(format!(
+                    "job {id} has not begun; `forestall replace cancel {disk}` gives it up"
+                )),
+                None => {
+                    CommandError::NotFound(format!("there is no job {id}; see `forestall jobs`"))
+                }
+            });
+        };
         if job.state.get() == JobState::Running {
             return Ok(job);
         }
@@ -269,9 +312,16 @@ impl<E: Env> Array<E> {
     /// # Errors
     /// If there is no such running job, or a limit that is to be kept cannot be.
     pub async fn limit_job(self: &Rc<Self>, job: u64, rate: u64) -> Result<(), CommandError> {
-        let job = self.job(job)?;
-        job.progress.set_limit(rate, self.rt.now_ns());
-        let Some(disk) = job.disk.filter(|_| job.kind.fills()) else { return Ok(()) };
+        let waiting = self.jobs().into_iter().find(|j| j.id == job && j.state == JobState::Waiting);
+        let disk = match waiting {
+            Some(waiting) => waiting.disk,
+            None => {
+                let job = self.job(job)?;
+                job.progress.set_limit(rate, self.rt.now_ns());
+                job.disk.filter(|_| job.kind.fills())
+            }
+        };
+        let Some(disk) = disk else { return Ok(()) };
         self.commit(|next| {
             if let Some(place) = next.slot_of(disk) {
                 next.backups.keep_rate(place, rate);

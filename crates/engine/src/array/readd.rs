@@ -285,8 +285,9 @@ fn refuse_untested(config: &Configuration, number: DiskNumber) -> Result<(), Com
     let Some(test) = config.failed_tests.get(&number) else { return Ok(()) };
     Err(CommandError::Refused(format!(
         "disk {number} failed the test after it was replaced ({}): it is not used before it passes one. `forestall health clear {number}` \
-         has it tested once more, and it is a spare if it passes; else take it out with `forestall disk remove {number}`",
-        test.why
+         {}; else take it out with `forestall disk remove {number}`",
+        test.why,
+        test.clearing_words(config)
     )))
 }
 

@@ -15,8 +15,8 @@ use crate::config::{
 use crate::drive::Drive;
 use crate::error::CommandError;
 use crate::group::Group;
-use crate::ids::{DiskNumber, Slot};
-use crate::report::Severity;
+use crate::ids::{DiskNumber, GroupNumber, Slot};
+use crate::report::{Event, Severity};
 use crate::runtime::Env;
 use crate::words;
 
@@ -194,13 +194,28 @@ impl<E: Env> Array<E> {
                 None if asked == Strategy::Direct => "as asked".into(),
                 None => why,
             };
-            let what = format!(
-                "group {number} is not shielded while disk {spare} is filled: writes go home ({why})"
-            );
+            let what = direct_words(number, spare, &why);
             self.event(Severity::Info, "copied-directly", Some(spare), Some(number), what);
             self.direct.borrow_mut().insert((number, slot), why);
         }
         Ok(())
+    }
+
+    /// Why a copy has no shield: as it was told when it began, before a restart too.
+    pub(super) fn why_direct(
+        &self,
+        place: (GroupNumber, Slot),
+        spare: DiskNumber,
+    ) -> Option<String> {
+        let now = self.direct.borrow().get(&place).cloned();
+        now.or_else(|| {
+            let events = self.events_after(0);
+            let of_copy = |e: &&Event| {
+                e.kind == "copied-directly" && e.group == Some(place.0) && e.disk == Some(spare)
+            };
+            let told = events.iter().rev().find(of_copy)?;
+            direct_why(&told.message).map(str::to_owned)
+        })
     }
 
     /// Readies a spare and commits that it fills a slot, with the shield that comes up for it.
@@ -263,10 +278,37 @@ impl<E: Env> Array<E> {
     }
 }
 
+/// What comes before the reason in [`direct_words`].
+const GOES_HOME: &str = "writes go home (";
+
+fn direct_words(group: GroupNumber, spare: DiskNumber, why: &str) -> String {
+    format!("group {group} is not shielded while disk {spare} is filled: {GOES_HOME}{why})")
+}
+
+/// The reason in words that [`direct_words`] made; the log may have cut their end off.
+fn direct_why(told: &str) -> Option<&str> {
+    let (_, why) = told.split_once(GOES_HOME)?;
+    Some(why.strip_suffix(')').unwrap_or(why))
+}
+
 fn too_small(disk: DiskNumber, has: u64, needs: u64) -> CommandError {
     CommandError::Refused(format!(
         "disk {disk} has {} usable; {} are needed",
         words::exact(has),
         words::exact(needs)
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_found_again_in_what_was_told() {
+        let why = "volume 1: direct (no group is without volumes)";
+        let told = direct_words(GroupNumber(2), DiskNumber(7), why);
+        assert_eq!(direct_why(&told), Some(why));
+        assert_eq!(direct_why(&told[..told.len() - 20]), Some(&why[..why.len() - 19]));
+        assert_eq!(direct_why("something else"), None);
+    }
 }

@@ -100,7 +100,9 @@ impl<E: Env> Array<E> {
         let config = self.config.borrow();
         for spare in self.paused.borrow().iter() {
             let last = jobs.iter_mut().rfind(|job| job.disk == Some(*spare) && job.kind.fills());
-            let Some(job) = last.filter(|job| job.state == JobState::Stopped) else { continue };
+            let stands =
+                |job: &JobReport| matches!(job.state, JobState::Stopped | JobState::Waiting);
+            let Some(job) = last.filter(|job| stands(job)) else { continue };
             let slots = config.groups.iter().flat_map(|group| &group.slots);
             let Some(slot) = slots.into_iter().find(|s| s.replacement == Some(*spare)) else {
                 continue;

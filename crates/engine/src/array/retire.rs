@@ -331,9 +331,7 @@ impl<E: Env> Array<E> {
         let (severity, kind, how) = match state {
             JobState::Failed => (Severity::Warning, "retired-failed-test", "failed the test"),
             JobState::Done => (Severity::Info, "retired-tested", "passed the test"),
-            JobState::Running | JobState::Stopped | JobState::Paused => {
-                (Severity::Info, "retired-tested", "was not tested to the end")
-            }
+            _ => (Severity::Info, "retired-tested", "was not tested to the end"),
         };
         let what = format!("disk {disk}, which was copied away, {how}: {message}");
         self.event(severity, kind, Some(disk), None, what);
@@ -394,7 +392,8 @@ fn is_leaving(config: &Configuration, disk: DiskNumber) -> bool {
     serves && config.slot_of(disk).is_none() && config.backups.retiring_in(disk).is_none()
 }
 
-/// What comes back, fails or is taken out is not tested any more, nor what served a group that is gone.
+/// What comes back, fails or is taken out is not tested any more, nor what served a group that is gone. A test that was failed is remembered as long as
+/// the disk is not used.
 pub(super) fn forget_used(next: &mut Configuration) {
     let due = |disk, group| {
         next.group(group).is_some() && (next.is_replaced(disk) || is_leaving(next, disk))
@@ -402,8 +401,7 @@ pub(super) fn forget_used(next: &mut Configuration) {
     let due = next.retired.iter().filter(|(disk, (group, _))| due(**disk, *group));
     next.retired = due.map(|(disk, served)| (*disk, *served)).collect();
     let failed = next.failed_tests.iter();
-    let failed =
-        failed.filter(|(disk, test)| next.group(test.group).is_some() && next.is_replaced(**disk));
+    let failed = failed.filter(|(disk, _)| next.is_replaced(**disk));
     next.failed_tests = failed.map(|(disk, test)| (*disk, test.clone())).collect();
 }
 

@@ -316,7 +316,11 @@ impl<E: Env> Array<E> {
         }
     }
 
-    fn fill_kind(&self, group: GroupNumber, slot: Slot) -> Option<(JobKind, DiskNumber)> {
+    pub(super) fn fill_kind(
+        &self,
+        group: GroupNumber,
+        slot: Slot,
+    ) -> Option<(JobKind, DiskNumber)> {
         let config = self.config.borrow();
         let slot = config.group(group)?.slots.get(usize::from(slot.0))?;
         match (slot.state, slot.replacement) {

@@ -13,7 +13,7 @@ use crate::ids::{Slot, SlotSet, Stripe};
 use crate::runtime::Env;
 
 /// Background mendings of one group at once. What is found beyond them is counted only, and mended when it is met again.
-const MENDINGS_MAX: u32 = 16;
+const MENDINGS_MAX: usize = 16;
 
 /// Slots that gave rows wrong or not at all, by what is wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -98,17 +98,23 @@ impl<E: Env> Group<E> {
     /// Looks at each block by itself of rows that slots gave wrong, though what was asked could be had without them: counts its error, and writes it
     /// anew. Nobody waits for it.
     pub(super) fn mend_faulty(self: &Rc<Self>, stripe: Stripe, faulty: Faulty, rows: &Range<u32>) {
+        let address = self.geometry.member_address(stripe, rows.start);
         for slot in faulty.slots().iter() {
-            if self.is_closing() || self.mendings.get() >= MENDINGS_MAX {
-                let address = self.geometry.member_address(stripe, rows.start);
+            let what = (slot, address, rows.len());
+            if self.mendings.borrow().contains(&what) {
+                continue; // Somebody met it a moment ago.
+            }
+            let is_full = self.mendings.borrow().len() >= MENDINGS_MAX;
+            // A disk that is copied away is not written for its own sake (rule A1).
+            if is_full || self.is_closing() || self.copied.get() == Some(slot) {
                 self.count_faulty(faulty.within(SlotSet::one(slot)), address, true);
                 continue;
             }
             let (group, rows) = (Rc::clone(self), rows.clone());
-            self.mendings.set(self.mendings.get() + 1);
+            self.mendings.borrow_mut().insert(what);
             self.in_background(async move {
                 drop(Rc::clone(&group).mend(stripe, slot, rows).await);
-                group.mendings.set(group.mendings.get() - 1);
+                group.mendings.borrow_mut().remove(&what);
             });
         }
     }

@@ -6,6 +6,7 @@
 //! resyncing and scrubbing live in the modules below; committing is the array's matter.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::ops::Range;
 use std::rc::Rc;
@@ -132,8 +133,8 @@ pub(crate) struct Group<E: Env> {
     closing: Cell<bool>,
     /// Tasks that go on after the request they came from was answered.
     background: Cell<u32>,
-    /// Those of them that mend what others met.
-    mendings: Cell<u32>,
+    /// What those of them mend that others met: slot, member address and length.
+    mendings: RefCell<BTreeSet<(Slot, u64, usize)>>,
     /// Blocks that the last scrub could not have from anywhere.
     pub(crate) unreadable: Cell<u64>,
     /// Reads of hosts that nothing answered although enough members are there, since the last scrub or the start; and whether that was told.
@@ -177,7 +178,7 @@ impl<E: Env> Group<E> {
             halted: Cell::new(false),
             closing: Cell::new(false),
             background: Cell::new(0),
-            mendings: Cell::new(0),
+            mendings: RefCell::default(),
             unreadable: Cell::new(0),
             failed_reads: Cell::new(0),
             failed_reads_told: Cell::new(false),

@@ -299,7 +299,7 @@ impl<E: Env> Group<E> {
                         self.count_read(slot, address, found.is_ok());
                     }
                     let buf = found?;
-                    if fault.kind.is_of_block() {
+                    if fault.kind.is_of_block() && self.copied.get() != Some(slot) {
                         // Rewriting makes most disks put the sector elsewhere; if it cannot, the member is failed or, with
                         // nobody to spare it, the data was had all the same.
                         let _ = self.write_slot(slot, address, buf.clone()).await;

@@ -5,8 +5,8 @@
 
 use forestall_engine::health::Mode;
 use forestall_engine::{
-    AssembleOptions, BLOCK_SIZE, DiskNumber, DiskState, JobKind, JobReport, JobState, Level,
-    ProblemKind, Strategy,
+    AssembleOptions, BLOCK_SIZE, DiskNumber, DiskState, GroupNumber, JobKind, JobReport, JobState,
+    Level, ProblemKind, Strategy,
 };
 
 use super::events::spoil;
@@ -270,6 +270,40 @@ pub(super) fn ended_test_stays_ended(seed: u64, trace: Trace) {
         s.is_spare_by_itself(1).await;
         s.verify().await;
     });
+}
+
+/// The group that a disk served is deleted after its test failed: it is not used for that, before somebody trusts it.
+pub(super) fn failed_test_outlives_its_group(seed: u64, trace: Trace) {
+    let mut stage = stage_sized(seed, trace, Level::Raid5, 3, 1, LARGE);
+    act(&mut stage, AssembleOptions::default(), |s| async move {
+        s.bay("d1").suspect.set(true);
+        let size = s.bay("d1").drive.size();
+        s.bay("d1").drive.faults_mut().protect(size / 2..size);
+        s.replace(1, 0, Strategy::Direct).await;
+        s.await_that("the end of the test", |s| {
+            s.test_of(1).is_some_and(|job| job.state == JobState::Failed)
+        })
+        .await;
+        s.must(s.machine.array.delete_volume("v1").await, "volume delete");
+        s.machine.world.oracle.borrow_mut().delete_volume("v1");
+        s.must(s.machine.array.delete_group(GroupNumber(1)).await, "group delete");
+        s.readd_is_refused(1).await;
+    });
+    stage.run(AssembleOptions::default(), None, |machine| async move {
+        let array = &machine.array;
+        match array.readd_disk(DiskNumber(1), None).await {
+            Err(error) if error.to_string().contains("trusts it untested") => {}
+            other => machine.complain(format!("after the restart: {other:?}")),
+        }
+        let cleared = array.clear_health(DiskNumber(1)).await;
+        let back = array.readd_disk(DiskNumber(1), None).await;
+        let state =
+            array.report().disks.iter().find(|d| d.number == DiskNumber(1)).map(|d| d.state);
+        if cleared.is_err() || back.is_err() || state != Some(DiskState::Spare) {
+            machine.complain(format!("{cleared:?}, {back:?}: it is {state:?}"));
+        }
+    });
+    stage.end(false);
 }
 
 /// The group cannot give the slot after a start: its replaced disk may be all that there is, and is kept until the group answers.

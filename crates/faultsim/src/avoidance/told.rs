@@ -46,7 +46,11 @@ impl Script {
     /// The last job that fills a disk.
     fn copy_to(&self, disk: u32) -> Option<JobReport> {
         let mut jobs = self.machine.array.jobs().into_iter();
-        jobs.rfind(|job| job.kind == JobKind::Replace && job.disk == Some(DiskNumber(disk)))
+        jobs.rfind(|job| {
+            job.kind == JobKind::Replace
+                && job.disk == Some(DiskNumber(disk))
+                && job.state != JobState::Waiting
+        })
     }
 
     /// Disk 1 is being copied, so slowly that it does not end.

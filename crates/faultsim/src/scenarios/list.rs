@@ -357,6 +357,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: flushed_and_gone_in_place,
     },
     Scenario {
+        name: "out-before-it-was-told",
+        story: "a disk is gone for a moment under writes, and back after the power went, before any disk was told that it is out: the parity it missed is made good (J1)",
+        script: out_before_it_was_told,
+    },
+    Scenario {
         name: "list-fails-with-the-flush",
         story: "a disk that cannot be spared fails a flush while the list of lost blocks cannot be written: the next flush writes it (F2, M5)",
         script: list_fails_with_the_flush,

@@ -166,19 +166,30 @@ impl<E: Env> Array<E> {
             self.keep_health(next);
             // The verdict of the last test stands until the disk passes one.
             failed = next.failed_tests.get(&disk).filter(|_| !self.is_being_tested(disk)).cloned();
-            if let Some(test) = &failed {
-                next.retired.insert(disk, (test.group, test.slot));
+            match &failed {
+                Some(test) if test.can_be_done_again(next) => {
+                    next.retired.insert(disk, (test.group, test.slot));
+                }
+                Some(_) => drop(next.failed_tests.remove(&disk)),
+                None => {}
             }
         })
         .await?;
         let what = format!("the errors of disk {disk} were cleared");
         self.event(Severity::Info, "health-cleared", Some(disk), None, what);
-        if let Some(FailedTest { group, slot, .. }) = failed {
-            let old = Retired { disk, slot };
-            let words = self.take_up_test(group, old, "its errors were cleared").await;
-            let what = words.unwrap_or_else(|| {
-                format!("disk {disk} is not open: it is tested at the next start that finds it")
-            });
+        if let Some(test) = failed {
+            let FailedTest { group, slot, .. } = test;
+            let what = if test.can_be_done_again(&self.config.borrow()) {
+                let old = Retired { disk, slot };
+                let words = self.take_up_test(group, old, "its errors were cleared").await;
+                words.unwrap_or_else(|| {
+                    format!("disk {disk} is not open: it is tested at the next start that finds it")
+                })
+            } else {
+                format!(
+                    "disk {disk} may be used again, untested: group {group}, which it served, is gone; `forestall disk readd {disk}` makes it a spare"
+                )
+            };
             self.event(Severity::Info, "retired-returned", Some(disk), None, what);
         }
         Ok(())

@@ -123,7 +123,7 @@ impl<E: Env> Array<E> {
         let direct = copied.filter(|_| group.avoidance.is_none());
         let problem = |(slot, disk, spare): (Slot, DiskNumber, DiskNumber)| {
             let title = disks.iter().find(|d| d.number == disk).map(name).unwrap_or_default();
-            let why = self.direct.borrow().get(&(group.number, slot)).cloned();
+            let why = self.why_direct((group.number, slot), spare);
             let why = why.map_or_else(String::new, |why| format!(" ({why})"));
             let job = jobs.iter().find(|j| j.group == group.number && j.disk == Some(spare));
             let how_far = match job {

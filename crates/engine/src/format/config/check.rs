@@ -80,14 +80,17 @@ pub fn check(config: &Configuration) -> Result<(), Invalid> {
 }
 
 fn check_retired(config: &Configuration) -> Result<(), Invalid> {
-    let failed = config.failed_tests.iter().map(|(disk, test)| (disk, (test.group, test.slot)));
-    let due = config.retired.iter().map(|(disk, place)| (disk, *place));
-    for (disk, (group, slot)) in due.chain(failed) {
-        let served = config.group(group).is_some_and(|g| usize::from(slot.0) < g.slots.len());
+    for (disk, (group, slot)) in &config.retired {
+        let served = config.group(*group).is_some_and(|g| usize::from(slot.0) < g.slots.len());
         require(served && config.disk(*disk).is_some(), || {
             format!(
-                "disk {disk} is to be tested or failed its test, and it or slot {slot} of group {group} does not exist"
+                "disk {disk} is to be tested, and it or slot {slot} of group {group} does not exist"
             )
+        })?;
+    }
+    for disk in config.failed_tests.keys() {
+        require(config.disk(*disk).is_some(), || {
+            format!("disk {disk} failed its test, and does not exist")
         })?;
     }
     let too_long = |test: &FailedTest| test.why.len() > WHY_MAX;

@@ -52,6 +52,8 @@ struct Staged<E: Env> {
 /// A record on its way.
 struct Pending<E: Env> {
     staged: Vec<Staged<E>>,
+    /// A drive that holds the record without taking part, where one drive alone does: what does not read there is known to have been written.
+    witness: Option<Rc<Drive<E>>>,
     giver: Giver<Result<u64, IoError>>,
 }
 
@@ -155,7 +157,12 @@ impl<E: Env> Journal<E> {
                     header <= RECORDS_LEN && blocks <= frame_max(drive)
                 })
             };
-            if taken > 0 && (pieces > PIECES_MAX || !pending.staged.iter().all(fits)) {
+            let witnessed = pending.witness.as_ref().is_none_or(|drive| {
+                let header = parts.get(&drive.number).map_or(0, |part| part.header_len);
+                header + record.encoded_len() <= RECORDS_LEN
+            });
+            let fits = witnessed && pending.staged.iter().all(fits);
+            if taken > 0 && (pieces > PIECES_MAX || !fits) {
                 break;
             }
             add_to_parts(&mut parts, pending, &record);
@@ -227,16 +234,25 @@ impl<E: Env> Group<E> {
             Staged { piece, payload: write.buf.clone(), drives }
         };
         let (giver, taker) = oneshot();
-        journal
-            .pending
-            .borrow_mut()
-            .push(Pending { staged: writes.iter().map(stage).collect(), giver });
+        let staged: Vec<Staged<E>> = writes.iter().map(stage).collect();
+        let witness = self.witness_of(&staged);
+        journal.pending.borrow_mut().push(Pending { staged, witness, giver });
         if !journal.running.replace(true) {
             let group = Rc::clone(self);
             self.rt.spawn(Box::pin(async move { group.run_journal().await }));
         }
         let batch = taker.take().await.unwrap_or(Err(IoError::Stopped))?;
         Ok(InPlace { group: Rc::clone(self), batch })
+    }
+
+    /// The drive that holds a record beside the only one that takes part in it, if there is another.
+    fn witness_of(&self, staged: &[Staged<E>]) -> Option<Rc<Drive<E>>> {
+        let mut takes_part = staged.iter().flat_map(|staged| &staged.drives);
+        let first = takes_part.next()?.number;
+        if takes_part.any(|drive| drive.number != first) {
+            return None;
+        }
+        self.drives_in_service().into_iter().find(|drive| drive.number != first)
     }
 
     async fn run_journal(self: Rc<Self>) {
@@ -263,6 +279,8 @@ impl<E: Env> Group<E> {
         if journal.unopened.get() {
             self.reopen(journal).await?;
         }
+        // What was planned without a member is told once that is out: else a start that trusts it would take what it holds for part of the row.
+        self.failures_committed().await?;
         let pieces = batch.iter().map(|pending| pending.staged.len()).sum();
         self.make_room(journal, pieces, &parts).await?;
         let (number, tail) = {
@@ -417,24 +435,24 @@ fn add_to_parts<E: Env>(
     pending: &Pending<E>,
     record: &Record,
 ) {
+    let concerned = pending.staged.iter().flat_map(|staged| &staged.drives).chain(&pending.witness);
     let mut told = std::collections::BTreeSet::new();
-    for staged in &pending.staged {
+    for drive in concerned.filter(|drive| told.insert(drive.number)) {
+        let part = parts.entry(drive.number).or_insert_with(|| Part {
+            drive: Rc::clone(drive),
+            records: Vec::new(),
+            header_len: 0,
+            payload: Vec::new(),
+            blocks: 1,
+        });
+        part.records.push(record.clone());
+        part.header_len += record.encoded_len();
+    }
+    for staged in pending.staged.iter().filter(|staged| staged.piece.has_payload) {
         for drive in &staged.drives {
-            let part = parts.entry(drive.number).or_insert_with(|| Part {
-                drive: Rc::clone(drive),
-                records: Vec::new(),
-                header_len: 0,
-                payload: Vec::new(),
-                blocks: 1,
-            });
-            if told.insert(drive.number) {
-                part.records.push(record.clone());
-                part.header_len += record.encoded_len();
-            }
-            if staged.piece.has_payload {
-                part.payload.push(staged.payload.clone());
-                part.blocks += staged.piece.blocks();
-            }
+            let part = parts.get_mut(&drive.number).expect("entered above");
+            part.payload.push(staged.payload.clone());
+            part.blocks += staged.piece.blocks();
         }
     }
 }

@@ -67,13 +67,13 @@ impl<E: Env> Group<E> {
             }
         }
         for (row, contents) in mends {
-            self.write_row(&row, &contents).await?;
+            let lost = self.write_row(&row, &contents).await?;
             // What was told is proved; what was not, and stood for nothing, was written by this.
             let proved = |slot: &Slot| {
                 doubts.told(*slot, row.address).is_some()
                     || row.erased.contains(*slot) && self.drives_at(*slot, address).0.is_some()
             };
-            for slot in slots().filter(proved) {
+            for slot in slots().filter(|slot| !lost.contains(*slot)).filter(proved) {
                 self.lost.overwritten(slot, row.address, BLOCK_SIZE);
             }
         }

@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use super::super::Group;
+use super::super::ranges::Ranges;
 use super::super::write::SlotWrite;
 use super::OPENINGS;
 use super::decide::{Counting, Found, Held, Source, decide};
 use crate::buf::Buf;
+use crate::disk::FaultKind;
 use crate::drive::Drive;
 use crate::error::IoError;
 use crate::format::codec::crc32c;
@@ -81,12 +83,13 @@ impl<E: Env> Group<E> {
         }
         let told = decide(&found);
         drop(found);
+        let newest = slots_of_newest(&told);
         let begun = self.newest_is_in_place(&told).await;
         let (doubtful, sure): (Vec<_>, Vec<_>) =
             told.into_iter().partition(|record| record.doubtful && !begun);
-        self.apply(sure, &mut done).await?;
+        self.apply(sure, &newest, &mut done).await?;
         if self.had_begun(&doubtful).await {
-            self.apply(doubtful, &mut done).await?;
+            self.apply(doubtful, &newest, &mut done).await?;
         }
         self.flush().await?;
         Ok(done)
@@ -96,15 +99,17 @@ impl<E: Env> Group<E> {
     async fn apply(
         self: &Rc<Self>,
         records: Vec<Counting>,
+        newest: &BTreeMap<u64, SlotSet>,
         done: &mut Replayed,
     ) -> Result<(), IoError> {
         done.records += records.len() as u64;
         let left = self.rows_of_before(&records).await;
-        let (writes, doubts) = self.sort_out(records, &left);
+        let (writes, doubts) = self.sort_out(records, &left, newest);
         for write in writes {
-            let len = write.buf.len() as u64;
-            self.write_slot(write.slot, write.address, write.buf).await.map_err(|_| IoError::Io)?;
-            self.lost.overwritten(write.slot, write.address, len);
+            let slot = write.slot;
+            for taken in self.write_or_lose(write).await?.iter() {
+                self.lost.overwritten(slot, taken.start, taken.end - taken.start);
+            }
         }
         for run in self.runs_of(&doubts.rows) {
             done.unproved += self.make_rows_whole(run, &doubts).await?;
@@ -139,19 +144,45 @@ impl<E: Env> Group<E> {
         Held { frames: frames.collect(), unread: outside }
     }
 
-    /// What to write, and what is left in doubt: of each block the newest record counts, but of rows that are `left` to the records before the newest batch.
-    fn sort_out(&self, records: Vec<Counting>, left: &BTreeSet<u64>) -> (Vec<SlotWrite>, Doubts) {
+    /// Writes what is due of one slot. Blocks that a member does not take, which cannot be spared, are listed lost, as when a host writes them (rule M5).
+    /// Answers those that were taken, as member addresses, in runs.
+    async fn write_or_lose(self: &Rc<Self>, write: SlotWrite) -> Result<Ranges, IoError> {
+        let SlotWrite { slot, address, buf } = write;
+        let len = buf.len() as u64;
+        if self.write_slot(slot, address, buf.clone()).await.is_ok() {
+            return Ok(std::iter::once(address..address + len).collect());
+        }
+        let mut taken = Vec::new();
+        for at in (0..len).step_by(BLOCK_SIZE as usize) {
+            let block = buf.slice(at as usize..(at + BLOCK_SIZE) as usize);
+            match self.write_slot(slot, address + at, block).await {
+                Ok(()) => taken.push(address + at..address + at + BLOCK_SIZE),
+                Err(fault) if fault.kind == FaultKind::Medium => {
+                    self.lose(slot, address + at, BLOCK_SIZE).await?;
+                }
+                Err(_) => return Err(IoError::Io),
+            }
+        }
+        Ok(taken.into_iter().collect())
+    }
+
+    /// What to write, and what is left in doubt: of each block the newest record counts, but of rows that are `left` to the records before the newest batch,
+    /// and of parity that the `newest` record of its row does not tell.
+    fn sort_out(
+        &self,
+        records: Vec<Counting>,
+        left: &BTreeSet<u64>,
+        newest: &BTreeMap<u64, SlotSet>,
+    ) -> (Vec<SlotWrite>, Doubts) {
         let mut seen = BTreeSet::new();
         let mut writes = Vec::new();
         let mut doubts = Doubts::default();
-        // The newest record of each row: it changed the parity, and tells all of it that there was.
-        let mut newest: BTreeMap<u64, usize> = BTreeMap::new();
-        let numbered = (0..).zip(records);
-        let pieces = numbered.flat_map(|(number, record)| {
+        let records = records.into_iter();
+        let pieces = records.flat_map(|record| {
             let of_newest = record.doubtful;
-            record.pieces.into_iter().map(move |(piece, source)| (number, of_newest, piece, source))
+            record.pieces.into_iter().map(move |(piece, source)| (of_newest, piece, source))
         });
-        for (number, of_newest, piece, source) in pieces {
+        for (of_newest, piece, source) in pieces {
             for (at, crc) in piece.crcs.iter().enumerate() {
                 let block = piece.start + at as u64;
                 let address = block * BLOCK_SIZE;
@@ -160,9 +191,9 @@ impl<E: Env> Group<E> {
                 if outside || !self.is_inside(block) || of_newest && left.contains(&block) {
                     continue;
                 }
-                let changed_since = *newest.entry(block).or_insert(number) != number;
-                if changed_since && self.is_parity(slot, block) {
-                    continue; // What that record does not tell of it was lost by then, or its member out.
+                let is_told = newest.get(&block).is_some_and(|told| told.contains(slot));
+                if !is_told && self.is_parity(slot, block) {
+                    continue; // It was listed lost by then, or its member was out.
                 }
                 if !seen.insert((slot, block)) {
                     continue;
@@ -268,8 +299,8 @@ impl<E: Env> Group<E> {
                 expected(slot).is_none_or(|told| told == crc)
             });
             if proved {
-                self.write_row(&row, &candidate).await?;
-                for slot in erased.iter() {
+                let lost = self.write_row(&row, &candidate).await?;
+                for slot in erased.minus(lost).iter() {
                     self.lost.overwritten(slot, row.address, BLOCK_SIZE);
                 }
                 return Ok(0);
@@ -313,23 +344,25 @@ impl<E: Env> Group<E> {
         found
     }
 
-    /// Writes what of `contents` the members that are there do not hold.
+    /// Writes what of `contents` the members that are there do not hold; answers the slots that did not take it, and are listed lost.
     pub(super) async fn write_row(
         self: &Rc<Self>,
         row: &Row,
         contents: &[Buf],
-    ) -> Result<(), IoError> {
+    ) -> Result<SlotSet, IoError> {
+        let mut lost = SlotSet::EMPTY;
         for at in 0..self.geometry.members() {
             let slot = Slot(at as u8);
             let wanted = &contents[self.column_index(row.stripe, slot)];
             let there = self.drives_at(slot, row.address).0.is_some();
             if there && row.bufs[at].as_deref() != Some(&wanted[..]) {
-                self.write_slot(slot, row.address, wanted.clone())
-                    .await
-                    .map_err(|_| IoError::Io)?;
+                let write = SlotWrite { slot, address: row.address, buf: wanted.clone() };
+                if self.write_or_lose(write).await?.is_empty() {
+                    lost = lost.with(slot);
+                }
             }
         }
-        Ok(())
+        Ok(lost)
     }
 
     /// More is gone than the level can tell: what is missing is listed lost, and parity with it, since it may not fit. Data that is there
@@ -362,6 +395,22 @@ impl<E: Env> Group<E> {
         }
         Ok(unproved)
     }
+}
+
+/// The slots that the newest record of each row tells, by member block, whether it counts or not. It was made with all the parity that there was.
+fn slots_of_newest(records: &[Counting]) -> BTreeMap<u64, SlotSet> {
+    let mut newest: BTreeMap<u64, (usize, SlotSet)> = BTreeMap::new();
+    for (number, record) in records.iter().enumerate() {
+        for (piece, _) in &record.pieces {
+            for block in (piece.start..).take(piece.crcs.len()) {
+                let (of, told) = newest.entry(block).or_insert((number, SlotSet::EMPTY));
+                if *of == number {
+                    *told = told.with(piece.slot);
+                }
+            }
+        }
+    }
+    newest.into_iter().map(|(block, (_, told))| (block, told)).collect()
 }
 
 /// One row of blocks.
