@@ -66,13 +66,14 @@ impl<E: Env> Group<E> {
 
     async fn flush_now(self: &Rc<Self>, copied: bool) -> Result<(), IoError> {
         // Everything noted up to here was written before the flush and is covered by it.
-        let regions = self.take_unflushed();
+        let regions = self.begin_flushing();
         let units = self.unwritten.take();
         let overwritten = self.take_overwritten();
         let in_place = self.journal.as_ref().is_none_or(|journal| journal.is_in_place());
-        let wrote =
-            !regions.is_empty() || !units.is_empty() || !overwritten.is_empty() || !in_place;
-        match self.flush_and_settle(copied || wrote, &units, overwritten).await {
+        let wrote = regions || !units.is_empty() || !overwritten.is_empty() || !in_place;
+        let settled = self.flush_and_settle(copied || wrote, &units, overwritten).await;
+        self.end_flushing(settled.is_ok());
+        match settled {
             Ok(trimmed) => {
                 self.answering().await;
                 self.discard_in_background(trimmed);
@@ -80,7 +81,6 @@ impl<E: Env> Group<E> {
             }
             Err(error) => {
                 // The next flush has it all to settle again.
-                self.still_unflushed(regions);
                 self.unwritten.give_back(&units);
                 Err(error)
             }

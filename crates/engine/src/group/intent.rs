@@ -26,6 +26,8 @@ pub(super) struct Intent {
     busy: RefCell<Vec<u32>>,
     /// Regions written since the last flush began.
     unflushed: RefCell<BTreeSet<u64>>,
+    /// Regions that the flush under way covers.
+    flushing: RefCell<BTreeSet<u64>>,
     /// Regions written since the last sweep.
     recent: RefCell<BTreeSet<u64>>,
     /// Regions to be resynced after an unclean start.
@@ -59,6 +61,7 @@ impl Intent {
             pages: Pages::new(PageKind::Intent, pages),
             busy: RefCell::new(vec![0; regions as usize]),
             unflushed: RefCell::default(),
+            flushing: RefCell::default(),
             recent: RefCell::default(),
             dirty: RefCell::default(),
             any_dirty: Cell::new(false),
@@ -150,14 +153,20 @@ impl<E: Env> Group<E> {
             .await
     }
 
-    /// Regions written since the last flush: taken by a flush that covers them.
-    pub(super) fn take_unflushed(&self) -> BTreeSet<u64> {
-        self.intent.unflushed.take()
+    /// A flush begins that covers the regions written so far; answers whether there are any. One flush at a time.
+    pub(super) fn begin_flushing(&self) -> bool {
+        let regions = self.intent.unflushed.take();
+        let any = !regions.is_empty();
+        *self.intent.flushing.borrow_mut() = regions;
+        any
     }
 
-    /// Gives regions back after a flush that failed.
-    pub(super) fn still_unflushed(&self, regions: BTreeSet<u64>) {
-        self.intent.unflushed.borrow_mut().extend(regions);
+    /// It has ended; what one that failed was to cover is the next one's.
+    pub(super) fn end_flushing(&self, well: bool) {
+        let regions = self.intent.flushing.take();
+        if !well {
+            self.intent.unflushed.borrow_mut().extend(regions);
+        }
     }
 
     /// Clears the bits of regions at rest: flushed since their last write, not written since the last sweep (unless `all`),
@@ -170,11 +179,11 @@ impl<E: Env> Group<E> {
         let pages: BTreeSet<usize> = {
             let mut bits = self.intent.bits.borrow_mut();
             let (busy, unflushed) = (self.intent.busy.borrow(), self.intent.unflushed.borrow());
+            let flushing = self.intent.flushing.borrow();
+            let is_durable = |r: &u64| !unflushed.contains(r) && !flushing.contains(r);
             let at_rest: Vec<u64> = bits
                 .ones()
-                .filter(|r| {
-                    busy[*r as usize] == 0 && !unflushed.contains(r) && !self.intent.is_dirty(*r)
-                })
+                .filter(|r| busy[*r as usize] == 0 && is_durable(r) && !self.intent.is_dirty(*r))
                 .filter(|r| all || !recent.contains(r))
                 .collect();
             for region in &at_rest {
