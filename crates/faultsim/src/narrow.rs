@@ -347,6 +347,43 @@ pub(crate) fn unflushed_when_bits_are_swept(seed: u64, trace: Trace) {
     }
 }
 
+/// A copy with a shield begins and is cancelled while hosts write and flush, and the power goes: no region has lost its bit while the flush that covers its last write
+/// was under way (rule M2).
+pub(crate) fn swept_beside_a_flush(seed: u64, trace: Trace) {
+    for round in 0..100 {
+        let mut stage = stage_of(seed * 1000 + round, trace.clone(), Level::Raid1, 2, 1);
+        let cancelled = stage.rng.below(2 * MILLISECOND);
+        let power_goes = stage.rng.below(2 * MILLISECOND);
+        stage.run(AssembleOptions::default(), None, move |machine| async move {
+            let s = Script::new(&machine);
+            s.add_work_disk(2).await;
+            s.write(0, s.size()).await;
+            s.flush().await;
+            let latch = Latch::default();
+            for host in 0..4 {
+                let (writer, mut rng) = (Script::new(&machine), machine.rng(60 + host));
+                latch.spawn(&machine.runtime, async move {
+                    loop {
+                        writer.write(rng.below(20) * PIECE, BLOCK_SIZE).await;
+                        if rng.percent(50) {
+                            writer.flush().await;
+                        }
+                    }
+                });
+            }
+            s.replace(1, 0, Strategy::WorkDisk).await;
+            machine.pause(cancelled).await;
+            s.must(machine.array.cancel_replace(DiskNumber(1)).await, "replace cancel 1");
+            machine.pause(power_goes).await;
+        });
+        stage.end(false);
+        act(&mut stage, AssembleOptions::default(), |s| async move {
+            s.verify().await;
+            s.machine.audit().await;
+        });
+    }
+}
+
 /// A pair is made equal and no host flushes; the power goes soon after its bits are gone, and one side's disks lose what they were not made to keep.
 /// No bit left means equal volumes (rule B2).
 pub(crate) fn bits_are_gone_before_a_crash(seed: u64, trace: Trace) {

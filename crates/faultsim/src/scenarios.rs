@@ -41,7 +41,7 @@ use crate::mirrors::{
 use crate::narrow::{
     bits_are_gone_before_a_crash, configuration_is_torn_twice, cursor_is_faster_than_the_spare,
     few_do_not_go_on_alone, flush_meets_a_slow_commit, list_fails_with_the_flush,
-    maps_change_while_a_disk_joins, spare_loses_what_is_below_the_cursor,
+    maps_change_while_a_disk_joins, spare_loses_what_is_below_the_cursor, swept_beside_a_flush,
     unflushed_when_bits_are_swept, write_home_takes_long,
 };
 use crate::pairs::{

@@ -91,6 +91,7 @@ stories! {
     m1_maps_change_while_a_disk_joins = "maps-change-while-a-disk-joins" x 4,
     c1_a_configuration_is_torn_twice = "configuration-is-torn-twice" x 4,
     m2_unflushed_when_bits_are_swept = "unflushed-when-bits-are-swept" x 4,
+    m2_swept_beside_a_flush = "swept-beside-a-flush" x 1,
     m4_a_spare_loses_what_is_below_the_cursor = "spare-loses-what-is-below-the-cursor" x 4,
     b2_bits_are_gone_before_a_crash = "bits-are-gone-before-a-crash" x 4,
 }

@@ -107,6 +107,8 @@ impl<E: Env> Array<E> {
         if !group.is_journaled() {
             return Ok(());
         }
+        let epoch = self.config.borrow().generation;
+        group.begin_epoch(epoch);
         if !clean {
             let done = group.replay_journal().await?;
             let made_good = match done.records {
@@ -124,7 +126,6 @@ impl<E: Env> Array<E> {
             let severity = if done.unproved > 0 { Severity::Critical } else { Severity::Info };
             self.event(severity, "journal-replayed", None, Some(group.number), what);
         }
-        let epoch = self.config.borrow().generation;
         group.open_journal(epoch).await;
         Ok(())
     }

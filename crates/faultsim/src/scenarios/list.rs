@@ -362,6 +362,11 @@ pub const SCENARIOS: &[Scenario] = &[
         script: out_before_it_was_told,
     },
     Scenario {
+        name: "swept-beside-a-flush",
+        story: "a copy with a shield is cancelled while hosts write and flush, and the power goes: regions of a flush under way keep their bits (M2)",
+        script: swept_beside_a_flush,
+    },
+    Scenario {
         name: "list-fails-with-the-flush",
         story: "a disk that cannot be spared fails a flush while the list of lost blocks cannot be written: the next flush writes it (F2, M5)",
         script: list_fails_with_the_flush,

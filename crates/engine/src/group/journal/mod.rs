@@ -20,7 +20,7 @@ use crate::error::IoError;
 use crate::format::journal::{
     Frame, PIECE_LEN, Piece, RECORD_LEN, RECORDS_LEN, Record, checksums, disguise,
 };
-use crate::ids::{BLOCK_SIZE, DiskNumber};
+use crate::ids::{BLOCK_SIZE, DiskNumber, SlotSet};
 use crate::runtime::{Env, Runtime};
 use crate::sync::{Event, Giver, Mutex, join_all, oneshot};
 
@@ -235,7 +235,7 @@ impl<E: Env> Group<E> {
         };
         let (giver, taker) = oneshot();
         let staged: Vec<Staged<E>> = writes.iter().map(stage).collect();
-        let witness = self.witness_of(&staged);
+        let witness = self.witness_of(writes);
         journal.pending.borrow_mut().push(Pending { staged, witness, giver });
         if !journal.running.replace(true) {
             let group = Rc::clone(self);
@@ -245,14 +245,18 @@ impl<E: Env> Group<E> {
         Ok(InPlace { group: Rc::clone(self), batch })
     }
 
-    /// The drive that holds a record beside the only one that takes part in it, if there is another.
-    fn witness_of(&self, staged: &[Staged<E>]) -> Option<Rc<Drive<E>>> {
-        let mut takes_part = staged.iter().flat_map(|staged| &staged.drives);
-        let first = takes_part.next()?.number;
-        if takes_part.any(|drive| drive.number != first) {
+    /// The drive that holds a record beside the only member that takes part in it, if there is another. A start reads the journals of members alone, not
+    /// of disks that are being filled; one that is copied away is taken last.
+    fn witness_of(&self, writes: &[SlotWrite]) -> Option<Rc<Drive<E>>> {
+        let members = SlotSet::first(self.geometry.members()).minus(self.missing());
+        let told: SlotSet = writes.iter().map(|write| write.slot).collect();
+        if told.and(members).len() != 1 {
             return None;
         }
-        self.drives_in_service().into_iter().find(|drive| drive.number != first)
+        let others = members.minus(told);
+        let copied: SlotSet = self.copied.get().into_iter().collect();
+        let slot = others.minus(copied).iter().chain(others.and(copied).iter()).next()?;
+        self.slots.borrow()[usize::from(slot.0)].main.clone()
     }
 
     async fn run_journal(self: Rc<Self>) {
@@ -281,6 +285,8 @@ impl<E: Env> Group<E> {
         }
         // What was planned without a member is told once that is out: else a start that trusts it would take what it holds for part of the row.
         self.failures_committed().await?;
+        // The same of blocks: that they are lost is on disk before records that do not tell them.
+        self.persist_lost().await?;
         let pieces = batch.iter().map(|pending| pending.staged.len()).sum();
         self.make_room(journal, pieces, &parts).await?;
         let (number, tail) = {
@@ -372,6 +378,7 @@ impl<E: Env> Group<E> {
 
     /// Writes a frame without records everywhere: what the tail has passed counts no more. The caller has the turn.
     async fn write_opening(self: &Rc<Self>, journal: &Journal<E>) -> Result<(), IoError> {
+        self.persist_lost().await?; // What a flush that failed has lost is listed before the records are let go that told it.
         let (batch, tail) = {
             let batches = journal.batches.borrow();
             (batches.next(), batches.tail())
@@ -420,12 +427,17 @@ impl<E: Env> Group<E> {
         self.journal.is_some()
     }
 
-    /// Begins an epoch; what earlier ones left was replayed. A group that cannot take it now tries again with its first write.
-    pub(crate) async fn open_journal(self: &Rc<Self>, epoch: u64) {
+    /// Begins an epoch: from the first record on nothing that earlier ones left counts, also where it could not be replayed.
+    pub(crate) fn begin_epoch(&self, epoch: u64) {
         if let Some(journal) = &self.journal {
             journal.epoch.set(epoch);
-            let _ = self.empty_journal().await;
         }
+    }
+
+    /// Begins an epoch; what earlier ones left was replayed. A group that cannot take it now tries again with its first write.
+    pub(crate) async fn open_journal(self: &Rc<Self>, epoch: u64) {
+        self.begin_epoch(epoch);
+        let _ = self.empty_journal().await;
     }
 }
 
