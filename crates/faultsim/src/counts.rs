@@ -2,10 +2,10 @@
 //!
 //! Owns the scripts; [`crate::scenarios`] lists them. Invariant: only as many places are bad as the level survives, unless the story says otherwise.
 
-use forestall_engine::format::layout::Layout;
 use forestall_engine::health::Mode;
 use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskNumber, Level};
 
+use crate::falsehoods::layout;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_of};
 use crate::trace::Trace;
@@ -22,14 +22,9 @@ impl Script {
         errors.recovered_reads + errors.unrecovered_reads + errors.checksums
     }
 
-    fn chunk(&self) -> u64 {
-        u64::from(self.machine.array.report().groups[0].chunk)
-    }
-
     /// Where the first block of a disk's data space lies.
     fn first_block(&self, disk: u32) -> u64 {
-        let drive = &self.bay(&format!("d{disk}")).drive;
-        Layout::for_size(drive.size()).expect("a labelled disk").data.offset
+        layout(&self.bay(&format!("d{disk}"))).data.offset
     }
 
     /// Lets the first block of a disk's data space not read, or hold something else.

@@ -26,7 +26,8 @@ const LEVELS: [(Level, usize, usize); 5] = [
 
 const BLOCK: u64 = 4096;
 
-fn layout(bay: &Bay) -> Layout {
+/// Where everything lies on a disk.
+pub(crate) fn layout(bay: &Bay) -> Layout {
     Layout::for_size(bay.drive.size()).expect("a labelled disk")
 }
 

@@ -199,7 +199,7 @@ pub(crate) fn stripe_of_a_dead_disk(seed: u64, trace: Trace) {
                 let dying = bays[0].clone();
                 stage.run(AssembleOptions::default(), None, move |machine| async move {
                     let s = Script::new(&machine);
-                    let chunk = u64::from(machine.array.report().groups[0].chunk);
+                    let chunk = s.chunk();
                     s.write(0, columns * chunk).await;
                     s.flush().await;
                     s.write_as_a_disk_dies(0, columns * chunk, &dying).await;

@@ -6,9 +6,9 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use forestall_engine::format::layout::Layout;
 use forestall_engine::{AssembleOptions, BLOCK_SIZE, DiskState, JournalMode, Level};
 
+use crate::falsehoods::layout;
 use crate::machine::Latch;
 use crate::scenarios::{act, degraded};
 use crate::script::{Script, stage_journaled};
@@ -21,18 +21,10 @@ const MODES: [JournalMode; 2] = [JournalMode::Partial, JournalMode::Full];
 /// Levels with parity, their members, what they survive and their data columns.
 const LEVELS: [(Level, usize, usize, u64); 2] = [(Level::Raid5, 4, 1, 3), (Level::Raid6, 5, 2, 3)];
 
-fn layout(bay: &Bay) -> Layout {
-    Layout::for_size(bay.drive.size()).expect("a labelled disk")
-}
-
 impl Script {
-    fn chunk_bytes(&self) -> u64 {
-        u64::from(self.machine.array.report().groups[0].chunk)
-    }
-
     /// Reads every block; errors are allowed in the first row of the first stripe only, and there in `columns`.
     async fn only_lost_in_first_row(&self, columns: &[u64]) {
-        let (chunk, stripe) = (self.chunk_bytes(), 3 * self.chunk_bytes());
+        let (chunk, stripe) = (self.chunk(), 3 * self.chunk());
         for at in (0..self.size()).step_by(BLOCK_SIZE as usize) {
             let result = self.host.read(at, BLOCK_SIZE.min(self.size() - at)).await;
             let excused = at < stripe && at % chunk == 0 && columns.contains(&(at / chunk));
@@ -76,7 +68,7 @@ pub(crate) fn parity_that_was_not_written(seed: u64, trace: Trace) {
                 stage.run(degraded(), None, move |machine| async move {
                     let s = Script::new(&machine);
                     for column in [first, then] {
-                        let at = column * s.chunk_bytes();
+                        let at = column * s.chunk();
                         if s.host.write(at, BLOCK_SIZE, false).await.is_err() {
                             failed.borrow_mut().push(column);
                         }
@@ -132,7 +124,7 @@ fn written_twice(mut stage: Stage, (broken, column): (usize, u64), damage: Damag
     let (first, there) = (before.clone(), bays.clone());
     stage.run(degraded(), None, move |machine| async move {
         let s = Script::new(&machine);
-        let at = column * s.chunk_bytes();
+        let at = column * s.chunk();
         s.write(at, BLOCK_SIZE).await;
         s.flush().await;
         *first.borrow_mut() = images(&there);
@@ -192,7 +184,7 @@ pub(crate) fn out_before_it_was_told(seed: u64, trace: Trace) {
                 let latch = Latch::default();
                 for stripe in 0..members as u64 {
                     let writer = Script::new(&machine);
-                    let at = stripe * columns * writer.chunk_bytes();
+                    let at = stripe * columns * writer.chunk();
                     latch
                         .spawn(&machine.runtime, async move { writer.write(at, BLOCK_SIZE).await });
                 }

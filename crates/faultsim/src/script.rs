@@ -135,6 +135,11 @@ impl Script {
         self.size
     }
 
+    /// Bytes in a chunk of the group.
+    pub(crate) fn chunk(&self) -> u64 {
+        u64::from(self.machine.array.report().groups[0].chunk)
+    }
+
     /// Flushes.
     pub async fn flush(&self) {
         let result = self.host.flush().await;

@@ -264,9 +264,13 @@ impl<E: Env> Array<E> {
             Some(before) => format!("begins once job {before} has ended"),
             None => "about to begin".into(),
         };
-        let job =
-            Job { id, state: Cell::new(JobState::Waiting), ..Job::new(kind, number, progress) };
-        let job = Job { disk: Some(disk), message: RefCell::new(message), ..job };
+        let job = Job {
+            id,
+            disk: Some(disk),
+            state: Cell::new(JobState::Waiting),
+            message: RefCell::new(message),
+            ..Job::new(kind, number, progress)
+        };
         Some(job.report(now))
     }
 

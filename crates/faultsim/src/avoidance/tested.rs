@@ -55,6 +55,19 @@ impl Script {
         }
     }
 
+    /// The first disk is copied away, and does not pass the test that follows.
+    async fn fail_the_test_of_d1(&self) {
+        let first = self.bay("d1");
+        first.suspect.set(true);
+        let size = first.drive.size();
+        first.drive.faults_mut().protect(size / 2..size);
+        self.replace(1, 0, Strategy::Direct).await;
+        self.await_that("the end of the test", |s| {
+            s.test_of(1).is_some_and(|job| job.state == JobState::Failed)
+        })
+        .await;
+    }
+
     /// What the status tells to do about a disk that was replaced.
     fn advice_on(&self, disk: u32) -> Option<String> {
         let report = self.machine.array.report();
@@ -219,14 +232,7 @@ pub(super) fn ended_test_stays_ended(seed: u64, trace: Trace) {
     let mut stage = stage_sized(seed, trace, Level::Raid5, 3, 2, LARGE);
     act(&mut stage, AssembleOptions::default(), |s| async move {
         s.write(0, s.size()).await;
-        s.bay("d1").suspect.set(true);
-        let size = s.bay("d1").drive.size();
-        s.bay("d1").drive.faults_mut().protect(size / 2..size);
-        s.replace(1, 0, Strategy::Direct).await;
-        s.await_that("the end of the test", |s| {
-            s.test_of(1).is_some_and(|job| job.state == JobState::Failed)
-        })
-        .await;
+        s.fail_the_test_of_d1().await;
         s.readd_is_refused(1).await;
         s.in_mid_test(2, Strategy::Direct).await;
         let job = s.test_of(2).expect("it runs").id;
@@ -276,14 +282,7 @@ pub(super) fn ended_test_stays_ended(seed: u64, trace: Trace) {
 pub(super) fn failed_test_outlives_its_group(seed: u64, trace: Trace) {
     let mut stage = stage_sized(seed, trace, Level::Raid5, 3, 1, LARGE);
     act(&mut stage, AssembleOptions::default(), |s| async move {
-        s.bay("d1").suspect.set(true);
-        let size = s.bay("d1").drive.size();
-        s.bay("d1").drive.faults_mut().protect(size / 2..size);
-        s.replace(1, 0, Strategy::Direct).await;
-        s.await_that("the end of the test", |s| {
-            s.test_of(1).is_some_and(|job| job.state == JobState::Failed)
-        })
-        .await;
+        s.fail_the_test_of_d1().await;
         s.must(s.machine.array.delete_volume("v1").await, "volume delete");
         s.machine.world.oracle.borrow_mut().delete_volume("v1");
         s.must(s.machine.array.delete_group(GroupNumber(1)).await, "group delete");
